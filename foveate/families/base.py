@@ -1,0 +1,132 @@
+"""What the engine must know of a model family, as data: where things are, how its tokens lie."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from functools import cache, lru_cache
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from foveate.errors import UnsupportedModel
+from foveate.tokens import Layout
+
+_families: dict[str, type[Family]] = {}
+
+
+class Family:
+    """One model family. Subclasses override what differs from the LLaVA-1.5 shape.
+
+    name: `config.model_type`. towers, pixels, placeholders: per modality the attribute path of the
+    vision tower on the inner model, the name of the pixel argument, the config field that holds the
+    placeholder id. blocks, attention: paths below the tower and below a block (None where the
+    tower has no attention). projector: path on the inner model. key: name of the linear layer that
+    makes a block's keys, "qkv" where fused. class_token: row 0 of every view is a trained class
+    token. tokenwise: the projector treats every tower row by itself, so that features can be
+    reduced before it. position_offset: first 1-D position. type_pad: token type of padding.
+    """
+
+    name: ClassVar[str]
+    towers: ClassVar[Mapping[str, str]] = {"image": "vision_tower"}
+    pixels: ClassVar[Mapping[str, str]] = {
+        "image": "pixel_values",
+        "video": "pixel_values_videos",
+    }
+    placeholders: ClassVar[Mapping[str, str]] = {
+        "image": "image_token_id",
+        "video": "video_token_id",
+    }
+    blocks: ClassVar[str] = "encoder.layers"
+    attention: ClassVar[str | None] = "self_attn"
+    key: ClassVar[str] = "k_proj"
+    projector: ClassVar[str] = "multi_modal_projector"
+    class_token: ClassVar[bool] = False
+    tokenwise: ClassVar[bool] = False
+    position_offset: ClassVar[int] = 0
+    type_pad: ClassVar[int] = 0
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" in vars(cls):
+            _families[cls.name] = cls
+
+    def feature_block(self, config: Any, blocks: int) -> int:
+        """0-based tower block whose output the projector reads."""
+        return blocks - 1
+
+    def layouts(
+        self, config: Any, modality: str, inputs: Mapping[str, Any], output: Any
+    ) -> list[tuple[Layout, int]]:
+        """Per visual item of a `get_*_features` call its layout and its first tower row.
+
+        Items stand in the order of their features; equal items share one layout object.
+        config: the inner model's. inputs: the call's arguments by name. output: what it returned;
+        its `pooler_output`, flattened, holds the tokens of all items one after another. Tower rows
+        are counted over the whole call: class rows left out, views one after another, in natural
+        order (see `tower_order`).
+        """
+        raise NotImplementedError
+
+    def tower_order(self, config: Any, modality: str, inputs: Mapping[str, Any]) -> Tensor | None:
+        """Permutation p (R,), `natural = computed[p]`, where the tower runs its rows permuted."""
+        return None
+
+    def shrink(
+        self, config: Any, modality: str, inputs: Mapping[str, Any], shape: tuple[int, int]
+    ) -> dict[str, Any] | None:
+        """The call's arguments with smaller pictures that make `shape` = (rows, columns) of tokens.
+
+        None where the tower takes one size only. Ask `layouts` again on what this returns.
+        """
+        return None
+
+    def check(self, config: Any, inputs: Mapping[str, Any]) -> None:
+        """Raise `UnsupportedCall` for a forward call that can't be reduced exactly."""
+
+
+def resolve_path(root: nn.Module, path: str) -> Any:
+    """The attribute at a dotted path."""
+    for name in path.split(".") if path else ():
+        root = getattr(root, name)
+    return root
+
+
+@lru_cache(maxsize=512)
+def raster(t: int, h: int, w: int) -> Layout:
+    """`t` views of h x w tokens in raster order, one tower row each; a view is a crop or frame."""
+    steps = torch.arange(t * h * w)
+    view = steps // (h * w)
+    return Layout(
+        position=torch.stack([view, steps // w % h, steps % w], 1),
+        view=view,
+        special=torch.zeros(t * h * w, dtype=torch.bool),
+        rows=steps[:, None],
+    )
+
+
+@cache
+def _load() -> None:
+    import foveate.families as package
+
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
+
+
+def families() -> dict[str, type[Family]]:
+    """All known families by `config.model_type`."""
+    _load()
+    return dict(sorted(_families.items()))
+
+
+def family_of(config: Any) -> Family:
+    """The family of a model's config; `UnsupportedModel` lists the known ones."""
+    known = families()
+    if config.model_type not in known:
+        raise UnsupportedModel(
+            f"Models of type {config.model_type!r} are not supported; supported are "
+            f"{', '.join(known)}. A new family is one file, see docs/add-a-family.md."
+        )
+    return known[config.model_type]()
