@@ -20,7 +20,7 @@ import json
 from dataclasses import dataclass
 from importlib import resources
 
-STAGES = (
+SYSTEM_STAGES = (
     "frames",
     "encoders",
     "tokens",
@@ -41,7 +41,7 @@ STAGES = (
 class MethodInfo:
     """One entry of `foveate.catalog()`.
 
-    `stages` is a subset of `STAGES` in that order; `seed` is 1..77 or None; `status` is "available"
+    `stages` is a subset of `SYSTEM_STAGES` in that order; `seed` is 1..77 or None; `status` is "available"
     when `foveate.create(slug)` works and "planned" otherwise.
     """
 
@@ -60,11 +60,11 @@ class MethodInfo:
 class SystemRow:
     """One published system.
 
-    `name` is the paper's own word for it; `year` the year in which the paper first appeared,
-    `venue` where it was accepted (None: a preprint, or not known); `paper` an arXiv id
-    ("arXiv:2503.02175", with its version where versions differ in content) or, without one, where
-    the official code stands. `trained` says that the system comes with weights of its own.
-    `part_of` is the slug of the seed whose paper this system is the other half of.
+    `name` is the paper's own word for it. `year` is the year in which the paper first appeared,
+    `venue` where it was accepted (None: a preprint, or not known). `paper` is its arXiv id, as in
+    "arXiv 2503.02175", or, without one, where the official code stands. `trained` says that the
+    system comes with weights of its own. `part_of` is the slug of the seed whose paper this system
+    is the other half of.
     """
 
     slug: str

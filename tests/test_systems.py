@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from foveate import systems as catalogue
-from foveate.systems import STAGES, MethodInfo, systems
+from foveate.systems import SYSTEM_STAGES, MethodInfo, systems
 
 PEERS = {
     "dart", "dycoke", "evs", "fastv", "fastvid", "prunevid", "rekv", "sparsevlm", "tome",
@@ -48,10 +48,10 @@ def test_row_is_well_formed(row):
     assert row.name.strip() == row.name != ""
     assert row.title.strip() == row.title != ""
     assert row.stages
-    assert list(row.stages) == [stage for stage in STAGES if stage in row.stages]
+    assert list(row.stages) == [stage for stage in SYSTEM_STAGES if stage in row.stages]
     assert isinstance(row.trained, bool)
     assert row.venue is None or re.search(r"20\d\d", row.venue)
-    arxiv = re.fullmatch(r"arXiv:(\d\d)\d\d\.\d{5}(v\d+)?", row.paper)
+    arxiv = re.fullmatch(r"arXiv (\d\d)\d\d\.\d{5}", row.paper)
     if arxiv:
         assert row.year == 2000 + int(arxiv[1])
     else:
@@ -64,7 +64,7 @@ def test_known_rows():
         "DivPrune",
         2025,
         "CVPR 2025",
-        "arXiv:2503.02175",
+        "arXiv 2503.02175",
     )
     assert row.stages == ("tokens",)
     assert not row.trained
