@@ -41,8 +41,8 @@ SYSTEM_STAGES = (
 class MethodInfo:
     """One entry of `foveate.catalog()`.
 
-    `stages` is a subset of `SYSTEM_STAGES` in that order; `seed` is 1..77 or None; `status` is "available"
-    when `foveate.create(slug)` works and "planned" otherwise.
+    `stages` is a subset of `SYSTEM_STAGES` in that order. `seed` is 1..77 or None. `status` is
+    "available" when `foveate.create(slug)` works and "planned" otherwise.
     """
 
     slug: str
