@@ -1,0 +1,96 @@
+"""The modules of a transformers vision-language model that the engine takes hold of."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from foveate.errors import UnsupportedModel
+from foveate.families.base import Family, family_of, resolve_path
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """outer: the model that owns `generate`. inner: the one that splices. text: the decoder."""
+
+    outer: nn.Module
+    inner: nn.Module
+    text: nn.Module
+    family: Family
+
+    @property
+    def config(self) -> Any:
+        """The inner model's config."""
+        return self.inner.config
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder layers."""
+        return self.text.layers
+
+    @property
+    def modalities(self) -> list[str]:
+        """Modalities that the model can encode."""
+        return [m for m in ("image", "video") if hasattr(self.inner, f"get_{m}_features")]
+
+    def placeholder(self, modality: str) -> int | None:
+        """Token id that marks where visual tokens of a modality go."""
+        return getattr(self.config, self.family.placeholders[modality], None)
+
+    def tower(self, modality: str) -> nn.Module:
+        """The vision tower of a modality."""
+        towers = self.family.towers
+        return resolve_path(self.inner, towers.get(modality, towers["image"]))
+
+    def blocks(self, modality: str) -> nn.ModuleList:
+        """The blocks of the vision tower."""
+        return resolve_path(self.tower(modality), self.family.blocks)
+
+    def vision_block(self, modality: str, layer: int | None) -> tuple[int, nn.Module]:
+        """Index and module of a tower block; `layer` counts blocks, None is the projector's source."""
+        if self.family.attention is None:
+            raise UnsupportedModel(
+                f"The vision tower of {self.family.name} has no attention to read; use a method "
+                "that reads features only, such as DivPrune."
+            )
+        blocks = self.blocks(modality)
+        if layer is None:
+            layer = self.family.feature_block(self.config, len(blocks))
+        if not -len(blocks) <= layer < len(blocks):
+            raise UnsupportedModel(
+                f"Vision layer {layer} does not exist in a tower of {len(blocks)} blocks."
+            )
+        return layer % len(blocks), blocks[layer % len(blocks)]
+
+    def bind(self, args: tuple, kwargs: dict) -> dict[str, Any]:
+        """Arguments of the inner model's forward by name."""
+        if not args:
+            return dict(kwargs)
+        names = inspect.signature(self.inner.forward).parameters
+        return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def anatomy(model: nn.Module) -> Anatomy:
+    """Find the parts of `model`, through wrappers such as peft's; `UnsupportedModel` if it has none."""
+    outer = model
+    while not hasattr(outer, "get_decoder") or not hasattr(outer, "prepare_inputs_for_generation"):
+        below = [getattr(outer, name, None) for name in ("module", "_orig_mod", "base_model", "model")]
+        below = [b for b in below if isinstance(b, nn.Module) and b is not outer]
+        if not below:
+            raise UnsupportedModel(
+                f"{type(model).__name__} is no transformers model that generates; pass the "
+                "...ForConditionalGeneration model itself."
+            )
+        outer = below[0]
+    if hasattr(outer, "get_base_model"):
+        outer = outer.get_base_model()
+    inner = getattr(outer, "model", outer)
+    if not hasattr(inner, "get_image_features") and not hasattr(inner, "get_video_features"):
+        raise UnsupportedModel(
+            f"{type(outer).__name__} has no vision tower, so there are no visual tokens to reduce; "
+            "pass a vision-language model."
+        )
+    return Anatomy(outer, inner, outer.get_decoder(), family_of(inner.config))

@@ -1,0 +1,92 @@
+"""Reading queries and keys of one attention module without changing its kernel or its result."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+Reader = Callable[..., None]
+_readers: WeakKeyDictionary[nn.Module, Reader] = WeakKeyDictionary()
+_registered: set[str] = set()
+_PREFIX = "foveate_"
+
+
+def implementation(attention: nn.Module) -> str:
+    """Name of the attention function that the user chose for a module."""
+    return attention.config._attn_implementation.removeprefix(_PREFIX)
+
+
+def _user_function(module: nn.Module, name: str) -> Callable:
+    eager = sys.modules[type(module).__module__].eager_attention_forward
+    return ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)
+
+
+def _register(name: str) -> str:
+    tapped = _PREFIX + name
+    if tapped not in _registered:
+
+        def tap(module, query, key, value, attention_mask=None, **kwargs):
+            reader = _readers.get(module)
+            if reader is not None:
+                reader(query, key, attention_mask, **kwargs)
+            return _user_function(module, name)(module, query, key, value, attention_mask, **kwargs)
+
+        AttentionInterface.register(tapped, tap)
+        _registered.add(tapped)
+    return tapped
+
+
+@contextmanager
+def tapped(attention: nn.Module, reader: Reader) -> Iterator[None]:
+    """While open, `reader(query, key, mask, scaling=, ...)` sees every call of `attention`.
+
+    query (B, H, q, d) and key (B, Hkv, K, d) arrive after normalisation and rotation, with the
+    cache appended and grouped heads not yet repeated. Only this module's config is shadowed.
+    """
+    own = attention.config
+    shadow = copy.copy(own)
+    shadow._attn_implementation = _register(implementation(attention))
+    attention.config = shadow
+    _readers[attention] = reader
+    try:
+        yield
+    finally:
+        attention.config = own
+        _readers.pop(attention, None)
+
+
+def repeat_heads(key: Tensor, heads: int) -> Tensor:
+    """(B, Hkv, K, d) with every key head repeated for the query heads that share it."""
+    return key if key.shape[1] == heads else key.repeat_interleave(heads // key.shape[1], dim=1)
+
+
+def probabilities(query: Tensor, key: Tensor, scaling: float, mask: Tensor | None) -> Tensor:
+    """Attention of the given query rows, (B, H, q, K), in float32.
+
+    mask: bool with True for visible keys, or additive, broadcastable to (B, H, q, K).
+    """
+    key = repeat_heads(key, query.shape[1])
+    logits = (query @ key.transpose(-1, -2)).float() * scaling
+    if mask is not None:
+        logits = logits.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else logits + mask
+    return logits.softmax(-1)
+
+
+def received(
+    query: Tensor, key: Tensor, scaling: float, mask: Tensor | None, chunk: int = 256
+) -> Tensor:
+    """Mean over all query rows of what each key receives, (B, H, K), in chunks of rows."""
+    total = torch.zeros(query.shape[0], query.shape[1], key.shape[2], device=query.device)
+    for start in range(0, query.shape[2], chunk):
+        rows = slice(start, start + chunk)
+        part = mask if mask is None or mask.shape[-2] == 1 else mask[..., rows, :]
+        total += probabilities(query[:, :, rows], key, scaling, part).sum(2)
+    return total / query.shape[2]

@@ -1,0 +1,46 @@
+"""Every error that foveate raises on purpose: one sentence that says what, which value, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class FoveateError(Exception):
+    """Base of all errors raised by foveate."""
+
+
+class BudgetError(FoveateError, ValueError):
+    """A budget (`keep`) that can't be honoured."""
+
+
+class UnknownName(FoveateError, LookupError):
+    """A method, parameter, model or task of a name that does not exist."""
+
+    @classmethod
+    def of(cls, kind: str, name: object, known: Iterable[str]) -> UnknownName:
+        """The error for an unknown `name`, naming the nearest of `known`."""
+        known = sorted(known)
+        near = get_close_matches(str(name), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}."
+        return cls(f"There is no {kind} {str(name)!r}; {hint}")
+
+
+class InvalidParameter(FoveateError, ValueError):
+    """A method parameter with a value outside its range."""
+
+
+class UnsupportedModel(FoveateError, TypeError):
+    """A model that foveate can't attach to."""
+
+
+class UnsupportedCall(FoveateError, RuntimeError):
+    """A call that an attached model can't answer exactly; the message names what to use instead."""
+
+
+class AlreadyAttached(FoveateError, RuntimeError):
+    """`attach` on a model that carries a method already."""
+
+
+class MediaError(FoveateError, ValueError):
+    """An image or video that can't be read."""

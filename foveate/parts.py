@@ -1,0 +1,134 @@
+"""The contracts of the stages: what a part of a method implements, and what the engine hands it.
+
+A part lives at exactly one stage of the road from pixels to answer. Parts see tensors and
+declarations only; hooks, masks, caches and model families are the engine's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from foveate.signals import Need, Signals
+from foveate.tokens import Grid, VisualTokens
+
+STAGES = (
+    "frames",
+    "encoders",
+    "tokens",
+    "projectors",
+    "layers",
+    "caches",
+    "decoding",
+    "pipelines",
+)
+POSITIONS = ("original", "packed")
+
+
+class Part:
+    """Base of all parts. `stage` is one of `STAGES`; `needs` are the signals it will read."""
+
+    stage: ClassVar[str]
+    positions: str = "original"
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Signals that the engine records for this part; nothing else is computed."""
+        return ()
+
+
+class FramesPart(Part):
+    """Changes what the encoder gets to see."""
+
+    stage = "frames"
+
+    def shape(self, grid: Grid) -> tuple[int, int]:
+        """Rows and columns of tokens that the encoder shall make in place of `grid.h`, `grid.w`."""
+        raise NotImplementedError
+
+
+@dataclass
+class BlockState:
+    """What a part sees inside one block of the vision tower, between attention and MLP.
+
+    hidden (B, T, C): the residual stream after attention; B counts crops or frames.
+    keys (B, H, T, d): this block's key projections, before any rotation.
+    size (B, T): patches that each token stands for. class_token: row 0 is a class token.
+    """
+
+    hidden: Tensor
+    keys: Tensor
+    size: Tensor
+    class_token: bool
+
+
+class EncodersPart(Part):
+    """Merges tokens inside the vision tower.
+
+    proportional: add log(size) to the attention logits of merged tokens.
+    """
+
+    stage = "encoders"
+    proportional: bool = True
+
+    def merge(self, block: int, blocks: int, state: BlockState) -> tuple[Tensor, int] | None:
+        """Assignment (B, T) of every token to one of `count` merged tokens, or None for no change.
+
+        Merged vectors are the size-weighted means of their members. block: 0-based of `blocks`.
+        """
+        raise NotImplementedError
+
+
+class TokensPart(Part):
+    """Reduces the tokens of visual items between encoder and language model."""
+
+    stage = "tokens"
+
+    def count(self, grid: Grid) -> int:
+        """Tokens that `reduce` will return for an item of this extent."""
+        raise NotImplementedError
+
+    def reduce(self, tokens: VisualTokens, signals: Signals, keep: int) -> VisualTokens:
+        """Exactly `keep` tokens per item out of B equally laid out items."""
+        raise NotImplementedError
+
+
+@dataclass
+class BoundaryState:
+    """What a part sees at boundary k: the residual stream that enters decoder layer k.
+
+    hidden (B, N, D). valid (B, N) bool: columns that are no padding.
+    visual (B, N) bool: columns that hold visual tokens. item (B, N) int: which visual item of the
+    row each belongs to, -1 for text. entered (B,) int: visual tokens that entered layer 0 per row.
+    last (B,) int: column of the last prompt token. labels (B, N): training targets, or None.
+    attention(rows): probabilities (B, H, R, N) that the next layer's own queries and keys give the
+    columns `rows` (B, R) over all columns, with heads repeated for grouped queries.
+    signals: what `needs` asked for.
+    """
+
+    hidden: Tensor
+    valid: Tensor
+    visual: Tensor
+    item: Tensor
+    entered: Tensor
+    last: Tensor
+    labels: Tensor | None
+    attention: Callable[[Tensor], Tensor]
+    signals: Signals
+
+
+class LayersPart(Part):
+    """Drops visual tokens between decoder layers while the prompt runs through them."""
+
+    stage = "layers"
+
+    def boundaries(self, layers: int) -> tuple[int, ...]:
+        """Ascending boundaries in a decoder of `layers` layers at which tokens may go."""
+        raise NotImplementedError
+
+    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | None:
+        """Columns that stay, (B, N) bool, or None for all; text always stays whatever is said."""
+        raise NotImplementedError

@@ -1,0 +1,97 @@
+"""What a part may ask to see. Signals are asked for, never taken: `needs = (VisionAttention(), ...)`.
+
+Every per-token signal arrives aligned with the tokens of the item it belongs to, pooled the way
+the family's projector pools features; slots of special tokens hold zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class VisionAttention:
+    """Attention probabilities inside the vision tower, as (B, H, N), no full map ever made.
+
+    rows="cls": what the class token pays each patch (class column not removed by renormalising).
+    rows="received": the mean over all query rows of what each patch receives.
+    rows="auto": "cls" where the tower has a trained class token, "received" elsewhere.
+    layer: 0-based block, negative from the end of the attentions; None is the block whose output
+    the projector reads (block -2 in LLaVA-1.5).
+    """
+
+    rows: str = "auto"
+    layer: int | None = None
+
+
+@dataclass(frozen=True)
+class VisionKeys:
+    """Key projections of one vision block before any scaling or rotation, as (B, H, N, d)."""
+
+    layer: int | None = None
+
+
+@dataclass(frozen=True)
+class VisionStates:
+    """Hidden states that leave one vision block, as (B, N, C)."""
+
+    layer: int | None = None
+
+
+@dataclass(frozen=True)
+class ProjectorInput:
+    """Features before the projector, as (B, N, C); `signals.project` takes such rows to LLM space.
+
+    Where a family's projector merges or pools patches these are the projected features themselves
+    and `signals.project` is the identity: such towers can only be reduced behind the projector.
+    """
+
+
+@dataclass(frozen=True)
+class ClassState:
+    """The class token of each view in the space of `ProjectorInput`, as (B, V, C); None without one."""
+
+
+@dataclass(frozen=True)
+class TextEmbeddings:
+    """Embeddings of the text tokens of the sample an item belongs to, as (B, T, D)."""
+
+
+@dataclass(frozen=True)
+class DecoderAttention:
+    """Attention probabilities of the last prompt row in one finished decoder layer, as (B, H, N).
+
+    layer: 0-based decoder layer, below the boundary that reads it.
+    """
+
+    layer: int
+
+
+Need = (
+    VisionAttention
+    | VisionKeys
+    | VisionStates
+    | ProjectorInput
+    | ClassState
+    | TextEmbeddings
+    | DecoderAttention
+)
+
+
+class Signals:
+    """The signals of one group of B equally laid out items: `signals[need]`.
+
+    project: takes rows (..., C) of `ProjectorInput` to LLM space (..., D).
+    """
+
+    def __init__(
+        self, values: dict[Need, Tensor | None], project: Callable[[Tensor], Tensor] = lambda x: x
+    ):
+        self._values = values
+        self.project = project
+
+    def __getitem__(self, need: Need) -> Tensor | None:
+        return self._values[need]
