@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any, ClassVar
 
@@ -18,15 +18,18 @@ _families: dict[str, type[Family]] = {}
 
 
 class Family:
-    """One model family. Subclasses override what differs from the LLaVA-1.5 shape.
+    """One model family. Subclasses override what differs from a SigLIP tower with an MLP behind it.
 
     name: `config.model_type`. towers, pixels, placeholders: per modality the attribute path of the
     vision tower on the inner model, the name of the pixel argument, the config field that holds the
-    placeholder id. blocks, attention: paths below the tower and below a block (None where the
-    tower has no attention). projector: path on the inner model. key: name of the linear layer that
-    makes a block's keys, "qkv" where fused. class_token: row 0 of every view is a trained class
-    token. tokenwise: the projector treats every tower row by itself, so that features can be
-    reduced before it. position_offset: first 1-D position. type_pad: token type of padding.
+    placeholder id; `towers` names the modalities that exist. blocks, attention: paths below the
+    tower and below a block (attention None where the tower has none; then blocks mean nothing).
+    projector: path on the inner model. key: name of the linear layer that makes a block's keys,
+    "qkv" where fused. class_token: row 0 of every view is a trained class token. tokenwise: the
+    projector treats every tower row by itself. merges: tower blocks are plain pre-norm blocks
+    (layer_norm1, self_attn, layer_norm2, mlp), so that rows may be merged between them. Both of
+    these hold for items whose layout gives every token one row, `layout.rows.shape[1] == 1`.
+    position_offset: first 1-D position. type_pad: token type of padding.
     """
 
     name: ClassVar[str]
@@ -43,10 +46,14 @@ class Family:
     attention: ClassVar[str | None] = "self_attn"
     key: ClassVar[str] = "k_proj"
     projector: ClassVar[str] = "multi_modal_projector"
-    class_token: ClassVar[bool] = False
+    class_token: bool = False
     tokenwise: ClassVar[bool] = False
+    merges: ClassVar[bool] = False
     position_offset: ClassVar[int] = 0
     type_pad: ClassVar[int] = 0
+
+    def __init__(self, config: Any) -> None:
+        """config: the inner model's. Raise `UnsupportedModel` for variants that can't be served."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -55,7 +62,9 @@ class Family:
 
     def feature_block(self, config: Any, blocks: int) -> int:
         """0-based tower block whose output the projector reads."""
-        return blocks - 1
+        layer = getattr(config, "vision_feature_layer", -1)
+        layer = layer if isinstance(layer, int) else layer[-1]
+        return (layer if layer >= 0 else blocks + 1 + layer) - 1
 
     def layouts(
         self, config: Any, modality: str, inputs: Mapping[str, Any], output: Any
@@ -66,7 +75,8 @@ class Family:
         config: the inner model's. inputs: the call's arguments by name. output: what it returned;
         its `pooler_output`, flattened, holds the tokens of all items one after another. Tower rows
         are counted over the whole call: class rows left out, views one after another, in natural
-        order (see `tower_order`).
+        order (see `tower_order`). Families that can `shrink` answer before the call too, when
+        output is None.
         """
         raise NotImplementedError
 
@@ -75,11 +85,16 @@ class Family:
         return None
 
     def shrink(
-        self, config: Any, modality: str, inputs: Mapping[str, Any], shape: tuple[int, int]
+        self,
+        config: Any,
+        modality: str,
+        inputs: Mapping[str, Any],
+        shapes: Sequence[tuple[int, int]],
     ) -> dict[str, Any] | None:
-        """The call's arguments with smaller pictures that make `shape` = (rows, columns) of tokens.
+        """The call's arguments with smaller pictures, or None where the tower takes one size only.
 
-        None where the tower takes one size only. Ask `layouts` again on what this returns.
+        shapes: (rows, columns) of tokens that each item shall make. Ask `layouts` again on what
+        this returns.
         """
         return None
 
@@ -129,4 +144,4 @@ def family_of(config: Any) -> Family:
             f"Models of type {config.model_type!r} are not supported; supported are "
             f"{', '.join(known)}. A new family is one file, see docs/add-a-family.md."
         )
-    return known[config.model_type]()
+    return known[config.model_type](config)

@@ -1,27 +1,55 @@
-"""Layouts of towers whose projector makes one token out of k x k patches of a grid."""
+"""Layouts of towers whose projector makes one token out of several patches of a grid."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
 
 from foveate.families.base import raster
 from foveate.tokens import Layout
 
 
-@lru_cache(maxsize=512)
-def blocks(t: int, h: int, w: int, k: int) -> Layout:
+@lru_cache(maxsize=128)
+def in_blocks(t: int, h: int, w: int, k: int) -> Layout:
     """`t` steps of h x w tokens whose k * k patches follow one another in the tower."""
-    plain = raster(t, h, w)
-    rows = torch.arange(plain.n * k * k).view(plain.n, k * k)
-    return Layout(position=plain.position, view=plain.view, special=plain.special, rows=rows)
+    rows = torch.arange(t * h * w * k * k).view(-1, k * k)
+    return replace(raster(t, h, w), rows=rows)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def pooled(t: int, h: int, w: int, k: int) -> Layout:
     """`t` views of h x w tokens, each over k x k patches of a tower that runs in raster order."""
-    plain = raster(t, h, w)
     patches = torch.arange(t * h * k * w * k).view(t, h, k, w, k)
-    rows = patches.transpose(2, 3).reshape(plain.n, k * k)
-    return Layout(position=plain.position, view=plain.view, special=plain.special, rows=rows)
+    return replace(raster(t, h, w), rows=patches.transpose(2, 3).reshape(-1, k * k))
+
+
+@lru_cache(maxsize=128)
+def shrunk(t: int, h: int, w: int, new_h: int, new_w: int) -> Layout:
+    """`t` views of h x w tower rows, each shrunk to new_h x new_w tokens by interpolation."""
+    cells, weights = bilinear(h, w, new_h, new_w)
+    start = torch.arange(t).view(t, 1, 1) * h * w
+    rows = torch.where(cells < 0, cells, cells + start).flatten(0, 1)
+    return replace(raster(t, new_h, new_w), rows=rows, weights=weights.repeat(t, 1))
+
+
+def bilinear(h: int, w: int, new_h: int, new_w: int) -> tuple[Tensor, Tensor]:
+    """How bilinear interpolation of an (h, w) map to (new_h, new_w) reads it.
+
+    Returns the cells (new_h * new_w, <=4) that each new cell is made of, -1 where fewer, and their
+    weights.
+    """
+    (y, wy), (x, wx) = _taps(h, new_h), _taps(w, new_w)
+    weights = (wy[:, None, :, None] * wx[None, :, None, :]).reshape(new_h * new_w, -1)
+    cells = (y[:, None, :, None] * w + x[None, :, None, :]).reshape(new_h * new_w, -1)
+    return cells.masked_fill(weights == 0, -1), weights
+
+
+def _taps(n: int, new: int) -> tuple[Tensor, Tensor]:
+    """The cells (new, <=2) that linear interpolation reads on one axis, and their weights."""
+    # Interpolating unit vectors yields the very weights that the model's own call uses.
+    weights, cells = interpolate(torch.eye(n)[None], size=new, mode="linear")[0].topk(min(n, 2), 0)
+    return cells.T, weights.T

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from foveate.families.base import Family, raster
+from foveate.families.base import raster
+from foveate.families.clip import ClipFamily
+from foveate.families.specials import class_before
 from foveate.tokens import Layout
 
 
-class Llava(Family):
+class Llava(ClipFamily):
     name = "llava"
-    class_token = True
-    tokenwise = True
-
-    def feature_block(self, config, blocks):
-        layer = config.vision_feature_layer
-        layer = layer if isinstance(layer, int) else layer[-1]
-        return (layer if layer >= 0 else blocks + 1 + layer) - 1
 
     def layouts(self, config, modality, inputs, output) -> list[tuple[Layout, int]]:
         patch = config.vision_config.patch_size
-        h, w = (side // patch for side in inputs["pixel_values"].shape[-2:])
-        return [(raster(1, h, w), i * h * w) for i in range(len(output.pooler_output))]
+        n, _, *size = inputs["pixel_values"].shape
+        h, w = (pixels // patch for pixels in size)
+        layout = raster(1, h, w)
+        if self.class_token:
+            strategy = inputs.get("vision_feature_select_strategy")
+            if (strategy or config.vision_feature_select_strategy) == "full":
+                layout = class_before(layout, h * w)
+        return [(layout, i * h * w) for i in range(n)]
+
+    def shrink(self, config, modality, inputs, shapes):
+        return self.resize(config, modality, inputs, shapes)

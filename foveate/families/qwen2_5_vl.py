@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers.vision_utils import get_vision_window_index
 
-from foveate.families.qwen2_vl import Qwen2VL, grids
+from foveate.families.qwen2_vl import Qwen2VL
 
 
 class Qwen25VL(Qwen2VL):
@@ -14,10 +14,12 @@ class Qwen25VL(Qwen2VL):
 
     def tower_order(self, config, modality, inputs) -> Tensor:
         vision = config.vision_config
-        merge = vision.spatial_merge_size
+        unit = vision.spatial_merge_size**2
         window_index, _ = get_vision_window_index(
-            grids(modality, inputs), merge, vision.window_size, vision.patch_size
+            inputs[f"{modality}_grid_thw"],
+            vision.spatial_merge_size,
+            vision.window_size,
+            vision.patch_size,
         )
-        group = torch.argsort(window_index)
-        unit = torch.arange(merge * merge, device=group.device)
-        return (group[:, None] * merge * merge + unit).flatten()
+        token = torch.argsort(window_index)
+        return (token[:, None] * unit + torch.arange(unit, device=token.device)).flatten()

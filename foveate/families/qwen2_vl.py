@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from foveate.families.base import Family
-from foveate.families.grids import blocks
+from foveate.families.grids import in_blocks
+from foveate.families.pictures import resize_patches
 from foveate.tokens import Layout
 
 
@@ -15,15 +16,26 @@ class Qwen2VL(Family):
     key = "qkv"
     projector = "visual.merger"
 
+    def merge_sizes(self, config, modality, inputs) -> list[int]:
+        """Per item the patches along each side of a token."""
+        grids = inputs[f"{modality}_grid_thw"]
+        return [config.vision_config.spatial_merge_size] * len(grids)
+
     def layouts(self, config, modality, inputs, output) -> list[tuple[Layout, int]]:
-        merge = config.vision_config.spatial_merge_size
         items, first = [], 0
-        for t, h, w in grids(modality, inputs).tolist():
-            items.append((blocks(t, h // merge, w // merge, merge), first))
+        grids = inputs[f"{modality}_grid_thw"].tolist()
+        for (t, h, w), k in zip(grids, self.merge_sizes(config, modality, inputs), strict=True):
+            items.append((in_blocks(t, h // k, w // k, k), first))
             first += t * h * w
         return items
 
-
-def grids(modality, inputs):
-    """(items, 3): patches of every item along t, h and w."""
-    return inputs[f"{modality}_grid_thw"]
+    def shrink(self, config, modality, inputs, shapes):
+        pixels, grids = self.pixels[modality], f"{modality}_grid_thw"
+        rows, new_grids = resize_patches(
+            inputs[pixels],
+            inputs[grids],
+            shapes,
+            self.merge_sizes(config, modality, inputs),
+            config.vision_config.patch_size,
+        )
+        return {**inputs, pixels: rows, grids: new_grids}

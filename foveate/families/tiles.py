@@ -1,0 +1,71 @@
+"""Tiled pictures: a base view, then crops stitched to one grid, unpadded and closed row by row."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from transformers.models.llava_next.modeling_llava_next import (
+    get_anyres_image_grid_shape,
+    unpad_image,
+)
+
+from foveate.families.base import raster
+from foveate.families.grids import bilinear
+from foveate.families.specials import joined, newline_behind
+from foveate.tokens import Layout
+
+
+def tiled(config, size: list[int], most: int | None = None) -> tuple[Layout, int]:
+    """Layout of a picture of `size` (height, width), and how many views the tower sees of it.
+
+    most: where the stitched grid holds more than about this many crops, it is shrunk to them.
+    """
+    vision = config.vision_config
+    tiles = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, vision.image_size)
+    side = vision.image_size // vision.patch_size
+    return stitched(side, tiles, _window(side, tiles, tuple(size)), most), 1 + tiles[0] * tiles[1]
+
+
+@lru_cache(maxsize=4096)
+def _window(side: int, tiles: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Top, left, height and width of what is no padding in the stitched grid."""
+    height, width = (n * side for n in tiles)
+    cells = unpad_image(torch.arange(height * width).view(1, height, width), size)[0]
+    return (*divmod(int(cells[0, 0]), width), *cells.shape)
+
+
+@lru_cache(maxsize=128)
+def stitched(
+    side: int, tiles: tuple[int, int], window: tuple[int, int, int, int], most: int | None = None
+) -> Layout:
+    """Base view (t=0), then the window of the stitched crops (t=1), a newline behind each row.
+
+    side: tokens along a crop. tiles: rows and columns of crops, views 1, 2, ... row by row.
+    """
+    top, left, height, width = window
+    rows, columns = tiles
+    patches = torch.arange(rows * columns * side * side).view(rows, columns, side, side)
+    patches = patches.transpose(1, 2).reshape(rows * side, columns * side) + side * side
+    patches = patches[top : top + height, left : left + width]
+    middle, sources, weights = patches, patches.reshape(-1, 1), None
+    ratio = (height * width / (most * side**2)) ** 0.5 if most else 0.0
+    if ratio > 1.1:
+        shape = int(height // ratio), int(width // ratio)
+        cells, weights = bilinear(height, width, *shape)
+        sources = torch.where(cells < 0, cells, patches.flatten()[cells])
+        middle = patches[_centres(height, shape[0])[:, None], _centres(width, shape[1])]
+    height, width = middle.shape
+    grid = Layout(
+        position=raster(1, height, width).position + torch.tensor([1, 0, 0]),
+        view=middle.flatten() // (side * side),
+        special=torch.zeros(height * width, dtype=torch.bool),
+        rows=sources,
+        weights=weights,
+    )
+    return joined(raster(1, side, side), newline_behind(grid, width))
+
+
+def _centres(n: int, new: int) -> torch.Tensor:
+    """The cell (new,) of `n` in which the centre of each of `new` wider cells lies."""
+    return (torch.arange(new) * 2 + 1) * n // (2 * new)
