@@ -1,0 +1,34 @@
+"""The part of a picture that a processor lets through."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import CLIPImageProcessor
+
+from foveate.view import seen
+
+
+@pytest.mark.parametrize("size", [(300, 100), (100, 300), (64, 64), (640, 480)])
+def test_agrees_with_the_crop_of_clip(size):
+    processor = CLIPImageProcessor(size={"shortest_edge": 64}, crop_size=64)
+    blotches = Image.effect_noise((10, 10), 120).convert("RGB")
+    picture = blotches.resize(size, Image.Resampling.BICUBIC)
+    part = seen(picture, processor)
+    assert part.width == part.height == min(size)
+    whole = processor(picture, return_tensors="np")["pixel_values"]
+    cropped = processor(part, return_tensors="np")["pixel_values"]
+    # The processor rounds to whole pixels of the small picture, which `seen` needn't.
+    assert np.abs(whole - cropped).mean() < 0.12
+
+
+def test_no_crop_is_the_whole_picture():
+    picture = Image.new("RGB", (300, 100))
+    assert seen(picture, CLIPImageProcessor(do_center_crop=False)) is picture
+    assert seen(picture, object()) is picture
+
+
+def test_a_crop_out_of_a_squeezed_picture():
+    processor = CLIPImageProcessor(size={"height": 80, "width": 80}, crop_size=64)
+    assert seen(Image.new("RGB", (400, 200)), processor).size == (320, 160)
