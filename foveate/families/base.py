@@ -25,10 +25,12 @@ class Family:
     placeholder id; `towers` names the modalities that exist. blocks, attention: paths below the
     tower and below a block (attention None where the tower has none; then blocks mean nothing).
     projector: path on the inner model. key: name of the linear layer that makes a block's keys,
-    "qkv" where fused. class_token: row 0 of every view is a trained class token. tokenwise: the
-    projector treats every tower row by itself. merges: tower blocks are plain pre-norm blocks
-    (layer_norm1, self_attn, layer_norm2, mlp), so that rows may be merged between them. Both of
-    these hold for items whose layout gives every token one row, `layout.rows.shape[1] == 1`.
+    "qkv" where fused. class_token: row 0 of every view is a trained class token.
+    projects_class: class rows of video frames go through the projector and become tokens.
+    tokenwise: the projector treats every tower row by itself. merges: tower blocks are plain
+    pre-norm blocks (layer_norm1, self_attn, layer_norm2, mlp), so that rows may be merged between
+    them. The last two hold only for items whose layout gives every token one tower row, that is
+    `layout.rows.shape[1] == 1`: some families pool videos or very large pictures.
     position_offset: first 1-D position. type_pad: token type of padding.
     """
 
@@ -47,6 +49,7 @@ class Family:
     key: ClassVar[str] = "k_proj"
     projector: ClassVar[str] = "multi_modal_projector"
     class_token: bool = False
+    projects_class: ClassVar[bool] = False
     tokenwise: ClassVar[bool] = False
     merges: ClassVar[bool] = False
     position_offset: ClassVar[int] = 0

@@ -11,6 +11,7 @@ from foveate.tokens import Layout
 class VideoLlava(Llava):
     name = "video_llava"
     towers = {"image": "image_tower", "video": "video_tower"}
+    projects_class = True
 
     def layouts(self, config, modality, inputs, output) -> list[tuple[Layout, int]]:
         if modality == "image":
