@@ -39,23 +39,24 @@ class VisionRecorder:
         self._calls: dict[Need, list[Tensor]] = defaultdict(list)
         self.rows: dict[Need, Tensor] = {}
         self.class_rows: Tensor | None = None
+        self.merger = None
 
     @contextmanager
     def armed(self, inputs: dict[str, Any]) -> Iterator[None]:
         """Record while open; afterwards `rows` and `class_rows` are filled."""
         with ExitStack() as stack:
-            taps: dict[nn.Module, list[VisionAttention]] = defaultdict(list)
+            taps: dict[int, list[VisionAttention]] = defaultdict(list)
             for need in self.needs:
                 if isinstance(need, VisionAttention):
-                    _, block = self.anatomy.vision_block(self.modality, need.layer)
-                    attention = resolve_path(block, self.anatomy.family.attention)
-                    taps[attention].append(need)
+                    taps[self._block(need)[0]].append(need)
                 else:
                     handle = self._hook(need)
                     if handle is not None:
                         stack.callback(handle.remove)
-            for attention, needs in taps.items():
-                stack.enter_context(tapped(attention, self._reader(needs)))
+            for i, needs in taps.items():
+                block = self.anatomy.blocks(self.modality)[i]
+                attention = resolve_path(block, self.anatomy.family.attention)
+                stack.enter_context(tapped(attention, self._reader(i, needs)))
             yield
         order = self.anatomy.family.tower_order(self.anatomy.config, self.modality, inputs)
         for need, parts in self._calls.items():
@@ -72,12 +73,11 @@ class VisionRecorder:
 
             def before(_, args, kwargs):
                 x = args[0] if args else next(iter(kwargs.values()))
-                x = self._views(x, classed=False)
-                self._calls[need].append(x.flatten(0, 1))
+                self._calls[need].append(self._views(x).flatten(0, 1))
 
             return projector.register_forward_pre_hook(before, with_kwargs=True)
         if isinstance(need, VisionKeys):
-            _, block = anatomy.vision_block(self.modality, need.layer)
+            i, block = self._block(need)
             attention = resolve_path(block, family.attention)
             fused = family.key == "qkv"
             heads = getattr(attention, "num_heads", None) or attention.num_attention_heads
@@ -88,36 +88,42 @@ class VisionRecorder:
                 else:
                     out = out.unflatten(-1, (heads, -1))
                 if out.dim() == 4:
-                    out = self._without_class(out).flatten(0, 1)
+                    out = self._without_class(self._full(i, out, 1)).flatten(0, 1)
                 self._calls[need].append(out)
 
             return resolve_path(attention, family.key).register_forward_hook(after)
         if isinstance(need, ClassState) and not (family.class_token and family.tokenwise):
             return None
-        _, block = anatomy.vision_block(self.modality, getattr(need, "layer", None))
+        i, block = self._block(need)
 
         def after_block(_, args, out):
             out = out[0] if isinstance(out, tuple) else out
             if isinstance(need, ClassState):
                 self.class_rows = out[:, 0]
                 return
-            if out.dim() == 3 and out.shape[0] > 1 or family.class_token:
-                out = self._without_class(out).flatten(0, 1)
+            if out.dim() == 3:
+                out = self._without_class(self._full(i + 1, out, 1)).flatten(0, 1)
             self._calls[need].append(out.reshape(-1, out.shape[-1]))
 
         return block.register_forward_hook(after_block)
 
+    def _block(self, need: Need) -> tuple[int, nn.Module]:
+        return self.anatomy.vision_block(self.modality, getattr(need, "layer", None))
+
+    def _full(self, block: int, x: Tensor, dim: int) -> Tensor:
+        return x if self.merger is None else self.merger.full(block, x, dim)
+
     def _without_class(self, x: Tensor) -> Tensor:
         return x[:, 1:] if self.anatomy.family.class_token else x
 
-    def _views(self, x: Tensor, classed: bool) -> Tensor:
+    def _views(self, x: Tensor) -> Tensor:
         """Projector input as (views, patches, C), class rows that some families project left out."""
         x = x if x.dim() == 3 else x.unsqueeze(0)
         if self.modality == "video" and self.anatomy.family.projects_class:
             return x[:, 1:]
         return x
 
-    def _reader(self, needs: list[VisionAttention]):
+    def _reader(self, i: int, needs: list[VisionAttention]):
         classed = self.anatomy.family.class_token
 
         def read(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, **kwargs) -> None:
@@ -141,6 +147,7 @@ class VisionRecorder:
                         seen = probabilities(q[:, :, :1], k, scaling, _first_row(mask))[:, :, 0]
                     else:
                         seen = received(q, k, scaling, mask)
+                    seen = self._full(i, seen, 2)
                     seen = seen[..., 1:] if classed else seen
                     self._calls[need].append(seen.transpose(1, 2).flatten(0, 1))
 

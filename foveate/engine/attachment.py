@@ -1,0 +1,332 @@
+"""`attach`: a method living on a model, and the taps that make it work."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache
+
+from foveate.engine.anatomy import Anatomy, anatomy
+from foveate.engine.boundary import Boundaries, Pass
+from foveate.engine.clock import Clock
+from foveate.engine.encoding import Encoder
+from foveate.engine.labels import Targets
+from foveate.engine.planes import Planes
+from foveate.engine.prompt import (
+    Prompt,
+    prompt_of,
+    seen_columns,
+    shifted,
+    tag,
+    untag,
+)
+from foveate.engine.reporting import build_report
+from foveate.engine.record import Record
+from foveate.engine.splice import PIXEL_NAMES, Splice, compute_3d
+from foveate.engine.taps import tapped
+from foveate.errors import AlreadyAttached, FoveateError, UnsupportedCall
+from foveate.method import Method, in_road_order
+from foveate.parts import Part
+from foveate.report import Report
+
+
+@dataclass
+class Call(threading.local):
+    """What belongs to the forward call that is running in this thread."""
+
+    decoder: Pass | None = None
+    prefilled: Prompt | None = None
+    labels: Tensor | None = None
+    logits_to_keep: Any = None
+    stack: ExitStack | None = None
+    clocked: str | None = field(default=None)
+
+
+class Attachment:
+    """A method on a model. Ends with `detach()`, or as a context manager; the model is then bare.
+
+    report: figures of the last call, None before the first one with visual tokens.
+    """
+
+    def __init__(self, model: nn.Module, method: Method):
+        self.anatomy: Anatomy = anatomy(model)
+        self.method = method
+        inner = self.anatomy.inner
+        if "_foveate" in inner.__dict__:
+            raise AlreadyAttached(
+                f"{type(self.anatomy.outer).__name__} carries {inner._foveate.method!r} already; detach it "
+                "first, or compose methods with +."
+            )
+        parts = in_road_order(method.parts())
+        self._refuse_foreign(parts)
+        self._tokens = [p for p in parts if p.stage == "tokens"]
+        self._packed = any(p.positions == "packed" for p in self._tokens)
+        self._boundaries = Boundaries(self.anatomy, [p for p in parts if p.stage == "layers"])
+        self._encoder = Encoder(self.anatomy, parts)
+        self._planes = Planes(self.anatomy, self._boundaries)
+        self._targets = Targets(self.anatomy)
+        self._call = Call()
+        self._clock: Clock | None = None
+        self._report: Any = None
+        self._handles: list[Any] = []
+        self._attach()
+
+    @property
+    def report(self) -> Report | None:
+        """Figures of the last call."""
+        return None if self._report is None else self._report()
+
+    def __enter__(self) -> Attachment:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.detach()
+
+    def detach(self) -> None:
+        """Take every hook away; a second time does nothing."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        for modality in self.anatomy.modalities:
+            self.anatomy.inner.__dict__.pop(f"get_{modality}_features", None)
+        if self.anatomy.inner.__dict__.get("_foveate") is self:
+            del self.anatomy.inner.__dict__["_foveate"]
+        self._finish()
+
+    def _refuse_foreign(self, parts: list[Part]) -> None:
+        hosted = ("frames", "encoders", "tokens", "layers")
+        for part in parts:
+            if part.stage not in hosted:
+                raise FoveateError(
+                    f"{type(part).__name__} acts at stage {part.stage!r}, which attach doesn't host."
+                )
+
+    def _attach(self) -> None:
+        a = self.anatomy
+        a.inner.__dict__["_foveate"] = self
+        for modality in a.modalities:
+            name = f"get_{modality}_features"
+            a.inner.__dict__[name] = self._wrap(modality, getattr(a.inner, name))
+        add = self._handles.append
+        add(a.outer.register_forward_pre_hook(self._before_outer, with_kwargs=True))
+        add(
+            a.outer.register_forward_hook(self._after_outer, with_kwargs=True, always_call=True)
+        )
+        add(a.inner.register_forward_pre_hook(self._before_inner, with_kwargs=True))
+        add(
+            a.inner.register_forward_hook(self._after_inner, with_kwargs=True, always_call=True)
+        )
+        if not self._boundaries:
+            return
+        add(a.text.register_forward_pre_hook(self._planes.before_text, with_kwargs=True))
+        for i, layer in enumerate(a.layers):
+            if i >= self._boundaries.start:
+                hook = functools.partial(self._before_layer, i)
+                add(layer.register_forward_pre_hook(hook, with_kwargs=True))
+            hook = functools.partial(self._planes.after_layer, i)
+            add(layer.register_forward_hook(hook))
+
+    def _wrap(self, modality: str, original):
+        names = [n for n in inspect.signature(original).parameters if n != "kwargs"]
+
+        @functools.wraps(original)
+        def wrapper(*args: Any, **kwargs: Any):
+            inputs = {**dict(zip(names, args, strict=False)), **kwargs}
+            if self._clock is None or self._clock.count("prefill"):
+                self._clock = Clock(next(self.anatomy.inner.parameters()).device)
+            with self._clock.span("encode"):
+                return self._encoder.run(modality, original, inputs)
+
+        return wrapper
+
+    def _before_outer(self, _: nn.Module, args: tuple, kwargs: dict):
+        self._call.labels = kwargs.get("labels")
+        kwargs = self._targets.take(kwargs)
+        self._call.logits_to_keep = kwargs.get("logits_to_keep")
+        return args, kwargs
+
+    def _after_outer(self, _: nn.Module, args: tuple, kwargs: dict, output: Any):
+        prompt, labels = self._call.prefilled, self._call.labels
+        self._call.prefilled = self._call.labels = self._call.logits_to_keep = None
+        if output is None or labels is None:
+            return None
+        return self._targets.loss(output, labels, prompt, kwargs)
+
+    def _before_inner(self, inner: nn.Module, args: tuple, kwargs: dict):
+        self._finish()
+        self._call.prefilled = None
+        kw = self.anatomy.bind(args, kwargs)
+        outputs = {m: o for m, o in (kw.get("mm_encoder_outputs") or {}).items() if o is not None}
+        inside_generate = bool(outputs)
+        for modality in self.anatomy.modalities:
+            if outputs.get(modality) is None:
+                encoded = self._encode(inner, modality, kw)
+                if encoded is not None:
+                    outputs[modality] = encoded
+        if not outputs:
+            return (), self._continue(kw)
+        ids = kw.get("input_ids")
+        if ids is None:
+            raise UnsupportedCall(
+                "Visual tokens can't be found behind inputs_embeds; pass input_ids with placeholders."
+            )
+        if ids.shape[1] == 1:
+            return (), self._continue(kw)
+        return (), self._prefill(kw, outputs, inside_generate)
+
+    def _encode(self, inner: nn.Module, modality: str, kw: dict[str, Any]):
+        pixels = (self.anatomy.family.pixels[modality], f"{self.anatomy.family.pixels[modality]}_images")
+        if all(kw.get(name) is None for name in pixels):
+            return None
+        features = getattr(inner, f"get_{modality}_features")
+        names = [n for n in inspect.signature(features).parameters if kw.get(n) is not None]
+        return features(**{n: kw[n] for n in names}, return_dict=True)
+
+    def _prefill(self, kw: dict[str, Any], outputs: dict, inside_generate: bool) -> dict[str, Any]:
+        cache = kw.get("past_key_values")
+        if cache is not None and seen_columns(cache):
+            raise UnsupportedCall(
+                "A new picture behind a filled cache can't be reduced; start a fresh call with the "
+                "whole conversation."
+            )
+        if cache is not None:
+            untag(cache)
+        records: dict[str, Record] = {}
+        for modality, output in outputs.items():
+            record = getattr(output, "foveate", None)
+            if record is None:
+                raise UnsupportedCall(
+                    f"The {modality} features were made or cut outside this model; pass pixels, and "
+                    "leave prefill_chunk_size unset."
+                )
+            records[modality] = record
+        self.anatomy.family.check(self.anatomy.config, kw)
+        clock = self._clock or Clock(kw["input_ids"].device)
+        self._clock = clock
+        kw["mm_encoder_outputs"] = None
+        with clock.span("select"):
+            splice = Splice(self.anatomy, kw, outputs, records)
+            reduced = splice.reduce(self._tokens, self.method.prompt_agnostic)
+            if any(record.changed for record in records.values()):
+                prompt = splice.shorten(reduced, self._packed)
+            else:
+                prompt = splice.whole(positions=bool(self._boundaries))
+        prompt.traces = splice.traces(reduced)
+        if self._boundaries:
+            candidates = 0
+            keep = self._call.logits_to_keep
+            if inside_generate and isinstance(keep, int) and keep > 1:
+                candidates = keep - 1
+            call = Pass(prompt, True, labels=self._call.labels, candidates=candidates)
+            self._call.decoder = call
+            self._planes.arm(call)
+            self._call.stack = ExitStack()
+            for need in self._boundaries.needs:
+                attention = self.anatomy.layers[need.layer].self_attn
+                self._call.stack.enter_context(
+                    tapped(attention, self._boundaries.reader(need, call))
+                )
+        self._call.prefilled = prompt
+        clock.start("prefill")
+        self._call.clocked = "prefill"
+        return splice.kw
+
+    def _continue(self, kw: dict[str, Any]) -> dict[str, Any]:
+        """A call without new pictures: text only, a decode step, or a second turn."""
+        cache = kw.get("past_key_values")
+        prompt = prompt_of(cache)
+        if prompt is None:
+            return kw
+        ids = kw.get("input_ids")
+        embeds = kw.get("inputs_embeds")
+        b, q = (ids if ids is not None else embeds).shape[:2]
+        entry = prompt.at(0)
+        if b != entry.valid.shape[0]:
+            raise UnsupportedCall(
+                f"The cache was filled by {entry.valid.shape[0]} rows and is continued by {b}; "
+                "continue it with the same batch."
+            )
+        if self._clock is not None:
+            self._clock.start("decode")
+            self._call.clocked = "decode"
+        positions = self._new_positions(kw, prompt, b, q)
+        if prompt.missing or entry.ragged and prompt.reduced:
+            kw["attention_mask"] = self._decode_mask(kw.get("attention_mask"), prompt, cache, b, q)
+        if positions is not None and (kw.get("position_ids") is not None or entry.shift is not None):
+            kw["position_ids"] = shifted(positions, prompt.first.shift)
+        if self._boundaries:
+            self._call.decoder = Pass(prompt, False, positions=positions)
+        return kw
+
+    def _new_positions(self, kw: dict[str, Any], prompt: Prompt, b: int, q: int) -> Tensor | None:
+        """Ids of new columns as the bare model would count them; None where nobody asks."""
+        given = kw.get("position_ids")
+        if given is not None or all(s.shift is None for s in prompt.stages):
+            return given
+        if hasattr(self.anatomy.inner, "compute_3d_position_ids"):
+            return compute_3d(self.anatomy.inner, kw, b, q)
+        device = prompt.first.valid.device
+        seen = kw["past_key_values"].get_seq_length()
+        return (torch.arange(q, device=device) + seen)[None] + self.anatomy.family.position_offset
+
+    def _decode_mask(self, mask: Any, prompt: Prompt, cache: Cache, b: int, q: int) -> Tensor | None:
+        first = prompt.at(0)
+        plain = mask is None or isinstance(mask, dict) or mask.dim() == 4
+        if plain and not first.ragged and mask is None:
+            return None
+        if plain:
+            new = seen_columns(cache) - first.n + q
+            behind = torch.ones(b, new, dtype=torch.long, device=first.valid.device)
+        else:
+            behind = mask[:, prompt.length :].long()
+        return torch.cat([first.valid.long(), behind], 1)
+
+    def _before_layer(self, i: int, module: nn.Module, args: tuple, kwargs: dict):
+        call = self._call.decoder
+        return None if call is None else self._boundaries.before_layer(i, call, module, args, kwargs)
+
+    def _after_inner(self, _: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        prompt = self._call.prefilled
+        if output is not None and prompt is not None:
+            cache = _cache_of(output, kwargs)
+            if cache is not None:
+                tag(cache, prompt)
+            self._targets.point(self._call.logits_to_keep, prompt)
+        self._finish()
+        if output is not None and prompt is not None:
+            self._report = build_report(self.anatomy, self.method, prompt, self._clock)
+
+    def _finish(self) -> None:
+        if self._call.stack is not None:
+            self._call.stack.close()
+            self._call.stack = None
+        if self._call.clocked is not None and self._clock is not None:
+            self._clock.stop(self._call.clocked)
+        self._call.clocked = None
+        self._call.decoder = None
+        self._planes.disarm()
+
+
+def _cache_of(output: Any, kwargs: dict) -> Cache | None:
+    given = kwargs.get("past_key_values")
+    if given is not None:
+        return given
+    if isinstance(output, tuple):
+        return next((x for x in output if isinstance(x, Cache)), None)
+    return getattr(output, "past_key_values", None)
+
+
+def attach(model: nn.Module, method: Method) -> Attachment:
+    """Make `model` run with `method` until `detach()`; also a context manager.
+
+    model: a transformers vision-language model of a supported family, bare or wrapped by peft.
+    Raises `UnsupportedModel` for any other, `AlreadyAttached` for one that carries a method.
+    """
+    return Attachment(model, method)

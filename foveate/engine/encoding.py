@@ -1,0 +1,118 @@
+"""One `get_*_features` call: smaller pictures, merging inside the tower, recorded signals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveate.engine.anatomy import Anatomy
+from foveate.engine.merging import Merger
+from foveate.engine.record import Item, Record
+from foveate.engine.vision import VisionRecorder
+from foveate.errors import UnsupportedCall, UnsupportedModel
+from foveate.families.base import Family, resolve_path
+from foveate.parts import Part
+from foveate.signals import ProjectorInput
+from foveate.tokens import Layout
+
+
+class Encoder:
+    """Runs the frames and encoders parts of a method, and records what its other parts need."""
+
+    def __init__(self, anatomy: Anatomy, parts: list[Part]):
+        self.anatomy = anatomy
+        self.frames = [p for p in parts if p.stage == "frames"]
+        self.mergers = [p for p in parts if p.stage == "encoders"]
+        self.needs = tuple(
+            need for p in parts if p.stage == "tokens" and not _keeps_all(p) for need in p.needs
+        )
+
+    def run(self, modality: str, original: Callable, inputs: dict[str, Any]) -> Any:
+        """The output of `original(**inputs)` with a `Record` hung on it as `foveate`."""
+        a = self.anatomy
+        slots: list[Layout] | None = None
+        for part in self.frames:
+            if not _keeps_all(part):
+                slots, inputs = self._shrunk(part, modality, inputs)
+        recorder = VisionRecorder(a, modality, self.needs)
+        merger = Merger(a, modality, self.mergers) if self.mergers else None
+        with ExitStack() as stack:
+            if merger is not None:
+                stack.enter_context(merger.active())
+                recorder.merger = merger
+            stack.enter_context(recorder.armed(inputs))
+            output = original(**inputs)
+        output.foveate = self._record(modality, inputs, output, slots, recorder, merger)
+        return output
+
+    def _shrunk(
+        self, part: Any, modality: str, inputs: dict[str, Any]
+    ) -> tuple[list[Layout], dict[str, Any]]:
+        """The slots of the pictures as they came, and the call with smaller ones."""
+        a = self.anatomy
+        shapes, slots = None, None
+        if type(a.family).shrink is not Family.shrink:
+            slots = [layout for layout, _ in a.family.layouts(a.config, modality, inputs, None)]
+            shapes = [part.shape(layout.grid) for layout in slots]
+        smaller = shapes and a.family.shrink(a.config, modality, inputs, shapes)
+        if not smaller:
+            raise UnsupportedModel(
+                f"The {modality} tower of {a.family.name} takes pictures of one size only; "
+                "use grid_pool in place of downsample."
+            )
+        return slots, smaller
+
+    def _record(self, modality, inputs, output, slots, recorder, merger) -> Record:
+        a = self.anatomy
+        layouts = a.family.layouts(a.config, modality, inputs, output)
+        flat = torch.cat([f.reshape(-1, f.shape[-1]) for f in output.pooler_output])
+        planes = [
+            torch.cat([p.reshape(-1, p.shape[-1]) for p in plane])
+            for plane in getattr(output, "deepstack_features", None) or ()
+        ]
+        clusters = None if merger is None else merger.clusters
+        single = all(layout.rows.shape[1] == 1 for layout, _ in layouts)
+        if clusters is not None and not single:
+            raise UnsupportedCall(
+                f"{a.family.name} makes one token of several tower rows here, so rows can't be "
+                "merged inside the tower; use a method behind it, such as VisionZip."
+            )
+        items, start = [], 0
+        for i, (layout, row) in enumerate(layouts):
+            own = slice(start, start + layout.n)
+            start += layout.n
+            items.append(
+                Item(
+                    layout if slots is None else slots[i],
+                    layout,
+                    row,
+                    flat[own],
+                    [p[own] for p in planes],
+                    _cluster_of(layout, row, clusters),
+                )
+            )
+        project = None
+        if a.family.tokenwise and single:
+            project = resolve_path(a.inner, a.family.projector)
+        else:
+            recorder.rows.pop(ProjectorInput(), None)
+            recorder.class_rows = None
+        return Record(modality, items, recorder.rows, recorder.class_rows, project)
+
+
+def _keeps_all(part: Part) -> bool:
+    keep = getattr(part, "keep", None)
+    return isinstance(keep, float) and keep == 1.0
+
+
+def _cluster_of(layout: Layout, row: int, clusters: Tensor | None) -> Tensor | None:
+    """Cluster of every slot (N,); special slots stay alone."""
+    if clusters is None:
+        return None
+    rows = layout.rows[:, 0].to(clusters.device)
+    alone = -1 - torch.arange(len(rows), device=clusters.device)
+    return torch.where(rows < 0, alone, clusters[(rows + row).clamp(min=0)])

@@ -1,0 +1,138 @@
+"""Encoder parts at work: tokens merged inside the vision tower, and put back at its end.
+
+The tower really runs shorter. What leaves it has its full layout again (copies of merged rows), so
+that any family's projector and packing run untouched; the tokens stage then fuses the copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from foveate.engine.anatomy import Anatomy
+from foveate.engine.taps import implementation
+from foveate.errors import UnsupportedCall, UnsupportedModel
+from foveate.parts import BlockState, EncodersPart
+
+
+class Merger:
+    """Runs the blocks of one tower with merging between attention and MLP."""
+
+    def __init__(self, anatomy: Anatomy, modality: str, parts: list[EncodersPart]):
+        if not anatomy.family.merges:
+            raise UnsupportedModel(
+                f"Tokens can't be merged inside the vision tower of {anatomy.family.name}, whose "
+                "rows are no single tokens; use a method behind the tower, such as VisionZip."
+            )
+        self.parts = parts
+        self.blocks = anatomy.blocks(modality)
+        self.tower = anatomy.tower(modality)
+        self.count, _ = anatomy.vision_block(modality, None)
+        self.count += 1
+        self.classed = anatomy.family.class_token
+        self.assign: Tensor | None = None
+        self.size: Tensor | None = None
+        self.history: list[Tensor | None] = []
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """While open, the tower merges; afterwards `clusters` tells what was fused."""
+        with ExitStack() as stack:
+            for i, block in enumerate(self.blocks):
+                block.__dict__["forward"] = self._forward(i, block)
+                stack.callback(block.__dict__.pop, "forward", None)
+            stack.callback(self.tower.register_forward_hook(self._restore).remove)
+            yield
+
+    def full(self, block: int, x: Tensor, dim: int) -> Tensor:
+        """Values per token at the input of a block, copied to all tokens they stand for."""
+        assign = self.history[block]
+        if assign is None:
+            return x
+        shape = [1] * x.dim()
+        shape[0], shape[dim] = assign.shape
+        index = assign.reshape(shape).expand(*x.shape[:dim], -1, *x.shape[dim + 1 :])
+        return x.gather(dim, index)
+
+    @property
+    def clusters(self) -> Tensor | None:
+        """Number (R,) of the fused token behind every patch row, None where nothing was fused."""
+        assign = self.history[min(self.count, len(self.history) - 1)]
+        if assign is None:
+            return None
+        patches = assign[:, 1:] if self.classed else assign
+        views = torch.arange(len(patches), device=patches.device)[:, None]
+        return (patches + views * assign.shape[1]).flatten()
+
+    def _forward(self, i: int, block: nn.Module):
+        def forward(hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any):
+            if i == 0:
+                self.assign, self.history = None, [None]
+                self.size = hidden_states.new_ones(hidden_states.shape[:2])
+            keys: list[Tensor] = []
+            hook = block.self_attn.k_proj.register_forward_hook(lambda _, a, out: keys.append(out))
+            try:
+                mask = self._bias(block, attention_mask)
+                normed = block.layer_norm1(hidden_states)
+                attended, _ = block.self_attn(
+                    hidden_states=normed, attention_mask=mask, **kwargs
+                )
+            finally:
+                hook.remove()
+            hidden = hidden_states + attended
+            if i < self.count:
+                hidden = self._merge(i, hidden, keys[0].unflatten(-1, (block.self_attn.num_heads, -1)))
+            self.history.append(self.assign)
+            return hidden + block.mlp(block.layer_norm2(hidden))
+
+        return forward
+
+    def _bias(self, block: nn.Module, mask: Tensor | None) -> Tensor | None:
+        if self.assign is None or not all(p.proportional for p in self.parts):
+            return mask
+        if "flash" in implementation(block.self_attn):
+            raise UnsupportedCall(
+                "FlashAttention takes no size bias in the vision tower; use attn_implementation="
+                "'sdpa' for the tower, or prop_attn=False."
+            )
+        bias = self.size.log()[:, None, None, :]
+        return bias if mask is None else mask + bias
+
+    def _merge(self, i: int, hidden: Tensor, keys: Tensor) -> Tensor:
+        for part in self.parts:
+            state = BlockState(hidden, keys.transpose(1, 2), self.size, self.classed)
+            plan = part.merge(i, self.count, state)
+            if plan is None:
+                continue
+            assign, count = plan
+            b, n, c = hidden.shape
+            size = self.size.new_zeros(b, count).scatter_add_(1, assign, self.size)
+            wide = assign[..., None].expand(-1, -1, c)
+            total = hidden.new_zeros(b, count, c)
+            hidden = total.scatter_add_(1, wide, hidden * self.size[..., None]) / size[..., None]
+            keys = _fuse(keys, assign, count)
+            self.size = size
+            self.assign = assign if self.assign is None else assign.gather(1, self.assign)
+        return hidden
+
+    def _restore(self, _: nn.Module, args: tuple, output: Any) -> Any:
+        last = len(self.history) - 1
+        output.last_hidden_state = self.full(last, output.last_hidden_state, 1)
+        if getattr(output, "hidden_states", None) is not None:
+            output.hidden_states = tuple(
+                self.full(min(j, last), h, 1) for j, h in enumerate(output.hidden_states)
+            )
+        return output
+
+
+def _fuse(x: Tensor, assign: Tensor, count: int) -> Tensor:
+    """Plain means of (B, T, H, d) over merged tokens."""
+    b, _, h, d = x.shape
+    index = assign[..., None, None].expand(-1, -1, h, d)
+    total = x.new_zeros(b, count, h, d).scatter_add_(1, index, x)
+    number = x.new_zeros(b, count).scatter_add_(1, assign, x.new_ones(assign.shape))
+    return total / number[..., None, None]

@@ -1,0 +1,51 @@
+"""DeepStack planes behind a boundary: visual features that the text model adds after early layers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from foveate.engine.anatomy import Anatomy
+from foveate.engine.boundary import Boundaries, Pass
+
+
+class Planes:
+    """Takes the planes over where columns vanish before the last one was added."""
+
+    def __init__(self, anatomy: Anatomy, boundaries: Boundaries):
+        self.anatomy = anatomy
+        self.boundaries = boundaries
+        self._call: Pass | None = None
+        self._planes: list[Tensor] = []
+
+    def arm(self, call: Pass) -> None:
+        """A prefill begins."""
+        self._call, self._planes = call, []
+
+    def disarm(self) -> None:
+        """The prefill is over."""
+        self._call, self._planes = None, []
+
+    def before_text(self, _: nn.Module, args: tuple, kwargs: dict):
+        """Take the planes out of the text model's arguments."""
+        embeds = kwargs.get("deepstack_visual_embeds")
+        if self._call is None or embeds is None or self.boundaries.start >= len(embeds):
+            return None
+        mask = kwargs["visual_pos_masks"]
+        hidden = kwargs["inputs_embeds"]
+        for plane in embeds:
+            dense = torch.zeros_like(hidden)
+            dense[mask.expand(hidden.shape[:2])] = plane.to(hidden)
+            self._planes.append(dense)
+        return args, {**kwargs, "visual_pos_masks": None, "deepstack_visual_embeds": None}
+
+    def after_layer(self, i: int, _: nn.Module, args: tuple, output: Tensor):
+        """Add plane i to what layer i returns."""
+        if self._call is None or i >= len(self._planes):
+            return None
+        plane, prompt = self._planes[i], self._call.prompt
+        stage = prompt.at(i)
+        if stage is not prompt.first:
+            plane = plane.gather(1, stage.local[..., None].expand(-1, -1, plane.shape[-1]))
+            plane = plane.masked_fill(~stage.valid[..., None], 0)
+        return output + plane

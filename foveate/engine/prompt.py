@@ -1,0 +1,176 @@
+"""One prompt on its way through the decoder: which columns each layer holds, and where they stand.
+
+Columns are counted in the prompt that the caller gave, (B, L). A `Stage` says what the layers from
+one boundary on see of it. The prompt hangs on the cache that it filled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from weakref import ref
+
+import torch
+from torch import Tensor
+from transformers import Cache
+
+from foveate.report import Trace
+
+
+@dataclass(eq=False)
+class Stage:
+    """What the layers from `boundary` on see of the prompt.
+
+    index (B, N): columns of the caller's prompt. local (B, N): columns of the first stage.
+    valid (B, N) bool: no padding. item (B, N): number of the visual item within the row, -1 text.
+    slot (B, N): output token of that item, -1 for text. lengths: valid columns per row.
+    positions (..., B, N): position ids of these columns, None where nobody needs them.
+    shift (..., B, 1): what a decoded token's position loses in these layers, None for nothing.
+    """
+
+    boundary: int
+    index: Tensor
+    local: Tensor
+    valid: Tensor
+    item: Tensor
+    slot: Tensor
+    lengths: list[int]
+    positions: Tensor | None = None
+    shift: Tensor | None = None
+
+    @property
+    def n(self) -> int:
+        """Columns, padding included."""
+        return self.index.shape[1]
+
+    @property
+    def ragged(self) -> bool:
+        """Whether some row has padding."""
+        return min(self.lengths) < self.n
+
+
+@dataclass
+class Prompt:
+    """All stages of one prompt. length: columns L that the caller gave; full: of these, per row,
+    how many are no padding; entered (B,): visual tokens per row that entered layer 0."""
+
+    length: int
+    full: list[int]
+    stages: list[Stage]
+    reduced: bool
+    traces: list[list[Trace]] = field(default_factory=list)
+    entered: Tensor | None = None
+    last: Tensor | None = None
+
+    @property
+    def first(self) -> Stage:
+        """What layer 0 sees."""
+        return self.stages[0]
+
+    @property
+    def missing(self) -> int:
+        """Columns that layer 0 lacks of the caller's prompt."""
+        return self.length - self.at(0).n
+
+    def at(self, layer: int) -> Stage:
+        """The stage that a layer belongs to."""
+        return next(s for s in reversed(self.stages) if s.boundary <= layer)
+
+
+def seen_columns(cache: Cache) -> int:
+    """Columns that layer 0 of a cache has taken in, whatever the cache says of itself."""
+    return int(cache.layers[0].get_seq_length()) if len(cache.layers) else 0
+
+
+class _Length:
+    """Stands in for a length method of one cache instance, and follows deep copies of it.
+
+    Holds the cache weakly: a cycle would keep keys and values alive until garbage is collected.
+    """
+
+    def __init__(self, cache: Cache, missing: int):
+        self._cache = ref(cache)
+        self._missing = missing
+
+    def __call__(self, layer_idx: int = 0):
+        cache = self._cache()
+        held = type(cache).get_seq_length(cache, layer_idx)
+        return held + self._missing if layer_idx < len(cache.layers) else held
+
+    def __deepcopy__(self, memo: dict) -> _Length:
+        return _Length(memo[id(self._cache())], self._missing)
+
+
+def tag(cache: Cache, prompt: Prompt) -> None:
+    """Hang `prompt` on the cache; a shortened cache then answers with what was seen.
+
+    `get_seq_length` counts the caller's columns, so that generate slices a second turn rightly;
+    `get_query_offset` counts what is held, so that masks are sized rightly.
+    """
+    untag(cache)
+    cache.foveate = prompt
+    if prompt.missing:
+        cache.get_seq_length = _Length(cache, prompt.missing)
+        cache.get_query_offset = _Length(cache, 0)
+
+
+def untag(cache: Cache) -> None:
+    """Make a cache a plain one again."""
+    for name in ("foveate", "get_seq_length", "get_query_offset"):
+        cache.__dict__.pop(name, None)
+
+
+def prompt_of(cache: Cache | None) -> Prompt | None:
+    """The prompt that filled a cache, None for a plain, empty or reset one."""
+    prompt = None if cache is None else cache.__dict__.get("foveate")
+    if prompt is not None and seen_columns(cache) == 0:
+        untag(cache)
+        return None
+    return prompt
+
+
+def pad_rows(rows: list[Tensor], fill: int, right: bool) -> tuple[Tensor, Tensor]:
+    """Rows (n_b,) as one (B, N) tensor padded on one side, and which entries are real."""
+    n = max(len(r) for r in rows)
+    out = rows[0].new_full((len(rows), n), fill)
+    valid = torch.zeros(len(rows), n, dtype=torch.bool, device=out.device)
+    for b, row in enumerate(rows):
+        where = slice(0, len(row)) if right else slice(n - len(row), n)
+        out[b, where] = row
+        valid[b, where] = True
+    return out, valid
+
+
+def gather_positions(positions: Tensor, index: Tensor) -> Tensor:
+    """Position ids (..., B or 1, L) at columns (B, N) -> (..., B, N)."""
+    shape = (*positions.shape[:-2], *index.shape)
+    return positions.expand(*positions.shape[:-2], index.shape[0], -1).gather(
+        -1, index.expand(shape)
+    )
+
+
+def renumbered(valid: Tensor, like: Tensor, offset: int) -> Tensor:
+    """Position ids that count the valid columns of each row, in the shape of `like` (..., B, L)."""
+    ids = (valid.long().cumsum(1) - 1).clamp(min=0) + offset
+    return ids.expand(*like.shape[:-2], *valid.shape)
+
+
+def last_column(valid: Tensor) -> Tensor:
+    """Column (B,) of the last valid entry of each row."""
+    n = valid.shape[1]
+    return n - 1 - valid.flip(1).long().argmax(1)
+
+
+def decode_shift(positions: Tensor, valid: Tensor, stage: Tensor, stage_valid: Tensor) -> Tensor:
+    """What packed positions lose against the original ones behind the prompt, (..., B, 1)."""
+    end = last_column(valid)[:, None]
+    stage_end = last_column(stage_valid)[:, None]
+    return gather_positions(positions, end) - gather_positions(stage, stage_end)
+
+
+def shifted(positions: Tensor, shift: Tensor | None) -> Tensor:
+    """Position ids of new tokens as a stage counts them."""
+    if shift is None:
+        return positions
+    if positions.dim() == 3 and shift.dim() == 3 and positions.shape[0] != shift.shape[0]:
+        shift = shift[-1:]
+    return positions - shift

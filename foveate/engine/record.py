@@ -1,0 +1,180 @@
+"""What one `get_*_features` call produced, and the one place where it is reduced."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from foveate.errors import FoveateError
+from foveate.parts import TokensPart
+from foveate.signals import ClassState, Need, ProjectorInput, Signals, TextEmbeddings, VisionAttention
+from foveate.tokens import Layout, VisualTokens
+
+
+@dataclass
+class Item:
+    """One visual item: its slots in the prompt, and what the encoder made of it.
+
+    layout: the slots. encoded: the layout of the features, another one where the encoder saw a
+    smaller picture. row: its first tower row. features (N, D). planes: DeepStack features (N, D).
+    clusters (N,): number of the merged tower row behind each slot, None without encoder merging.
+    """
+
+    layout: Layout
+    encoded: Layout
+    row: int
+    features: Tensor
+    planes: list[Tensor] = field(default_factory=list)
+    clusters: Tensor | None = None
+
+    def start(self) -> VisualTokens:
+        """Tokens of an item that was merged inside the tower, copies fused, in order of place."""
+        _, cluster = self.clusters.unique(return_inverse=True)
+        count = int(cluster.max()) + 1
+        slots = torch.arange(len(cluster), device=cluster.device)
+        place = torch.zeros(count, device=cluster.device).scatter_reduce(
+            0, cluster, slots.float(), "mean", include_self=False
+        )
+        assign = place.argsort().argsort()[cluster]
+        first = slots.new_full((count,), len(slots)).scatter_reduce(0, assign, slots, "amin")
+        tokens = self.encoded.tokens(self.features[None])
+        return tokens.merge(assign[None], count, self.features[first][None])
+
+
+class Record:
+    """Items of one modality with the signals that were recorded while they were encoded.
+
+    changed: whether any item enters the language model otherwise than the encoder made it.
+    """
+
+    def __init__(
+        self,
+        modality: str,
+        items: list[Item],
+        rows: dict[Need, Tensor],
+        class_rows: Tensor | None,
+        project: Callable[[Tensor], Tensor] | None,
+    ):
+        self.modality = modality
+        self.items = items
+        self._rows = rows
+        self._class_rows = class_rows
+        self._project = project
+        self._reduced: list[VisualTokens] | None = None
+        self.changed = any(i.clusters is not None or i.encoded is not i.layout for i in items)
+
+    def reduce(
+        self, parts: list[TokensPart], text: Callable[[int], Tensor], agnostic: bool
+    ) -> list[VisualTokens]:
+        """Run the tokens stage; one `VisualTokens` with B = 1 per item.
+
+        text(i): embeddings (T, D) of the text around item i, asked for only when a part needs it.
+        Results of prompt-agnostic parts are kept, so that a call without cache reduces once.
+        """
+        if self._reduced is not None:
+            return self._reduced
+        groups: dict[tuple, list[int]] = defaultdict(list)
+        worded = any(isinstance(n, TextEmbeddings) for p in parts for n in p.needs)
+        for i, item in enumerate(self.items):
+            alone = i if worded or item.clusters is not None else -1
+            groups[id(item.layout), id(item.encoded), alone].append(i)
+        done: dict[int, VisualTokens] = {}
+        for members in groups.values():
+            tokens = self._start(members)
+            for part in parts:
+                keep = part.count(tokens.extent())
+                if keep == tokens.n:
+                    continue
+                signals = self._signals(part.needs, members, tokens, text)
+                before = tokens.n
+                self.changed = True
+                tokens = part.reduce(tokens, signals, keep)
+                if tokens.n != keep:
+                    raise FoveateError(
+                        f"{type(part).__name__} promised {keep} of {before} tokens and returned "
+                        f"{tokens.n}; its `count` and `reduce` must agree."
+                    )
+            for row, i in enumerate(members):
+                done[i] = tokens.row(row)
+        reduced = [done[i] for i in range(len(self.items))]
+        if agnostic and not worded:
+            self._reduced = reduced
+        return reduced
+
+    def _start(self, members: list[int]) -> VisualTokens:
+        first = self.items[members[0]]
+        if first.clusters is not None:
+            return first.start()
+        tokens = first.encoded.tokens(torch.stack([self.items[i].features for i in members]))
+        return tokens if first.encoded is first.layout else _onto(tokens, first.layout)
+
+    def planes(self, i: int, tokens: VisualTokens) -> list[Tensor]:
+        """DeepStack features of item i reduced exactly as its tokens were, (K, D) each."""
+        return [tokens.carry(plane[None])[0] for plane in self.items[i].planes]
+
+    def _signals(self, needs, members, tokens: VisualTokens, text) -> Signals:
+        values: dict[Need, Tensor | None] = {}
+        for need in needs:
+            if isinstance(need, TextEmbeddings):
+                values[need] = text(members[0])[None]
+            elif isinstance(need, ClassState):
+                values[need] = self._classes(members)
+            elif isinstance(need, ProjectorInput) and need not in self._rows:
+                values[need] = tokens.features
+            else:
+                full = torch.stack(
+                    [
+                        self.items[i].encoded.pool(self._rows[need][self.items[i].row :])
+                        for i in members
+                    ]
+                )
+                aligned = tokens.carry(full)
+                values[need] = aligned.movedim(1, -1) if isinstance(need, VisionAttention) else (
+                    aligned.transpose(1, 2) if aligned.dim() == 4 else aligned
+                )
+        project = self._project
+        return Signals(values, project) if project else Signals(values)
+
+    def _classes(self, members: list[int]) -> Tensor | None:
+        if self._class_rows is None:
+            return None
+        per_view = self._patches // self._class_rows.shape[0]
+        first = [self.items[i].row // per_view for i in members]
+        views = len(self.items[members[0]].encoded.grid.views)
+        return torch.stack([self._class_rows[f : f + views] for f in first])
+
+    @property
+    def _patches(self) -> int:
+        """Tower rows of the whole call."""
+        last = max(self.items, key=lambda item: item.row)
+        return last.row + int(last.encoded.rows.max()) + 1
+
+
+def _onto(tokens: VisualTokens, layout: Layout) -> VisualTokens:
+    """Tokens of a smaller picture, put into the nearest slots of the full layout."""
+    full, small = layout.grid, tokens.grid
+    device = tokens.features.device
+    position = layout.position.to(device)
+    patch = ~layout.special.to(device)
+    slots = torch.arange(layout.n, device=device)
+    table = torch.zeros(full.t, full.h, full.w, dtype=torch.long, device=device)
+    table[tuple(position[patch].T)] = slots[patch]
+    scale = torch.tensor([full.t / small.t, full.h / small.h, full.w / small.w], device=device)
+    limit = torch.tensor([full.t, full.h, full.w], device=device) - 1
+    own = ((tokens.position[0] + 0.5) * scale).long().clamp(min=0).minimum(limit)
+    numbers = torch.zeros(small.t, small.h, small.w, dtype=torch.long, device=device)
+    numbers[tuple(tokens.position[0].T)] = torch.arange(tokens.n, device=device)
+    limit = torch.tensor([small.t, small.h, small.w], device=device) - 1
+    held = ((position + 0.5) / scale).long().clamp(min=0).minimum(limit)
+    assign = numbers[tuple(held.T)].masked_fill(~patch, -1)
+    return replace(
+        tokens,
+        index=table[tuple(own.T)][None],
+        assign=assign[None],
+        size=torch.bincount(assign[patch], minlength=tokens.n).float()[None],
+        grid=full,
+    )

@@ -1,0 +1,337 @@
+"""Ids-first splice: the model gets shorter ids and fewer features, and does the rest by itself."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveate.engine.anatomy import Anatomy
+from foveate.engine.prompt import (
+    Prompt,
+    Stage,
+    decode_shift,
+    gather_positions,
+    last_column,
+    pad_rows,
+    renumbered,
+)
+from foveate.engine.record import Record
+from foveate.errors import UnsupportedCall
+from foveate.parts import TokensPart
+from foveate.report import Trace
+from foveate.tokens import VisualTokens
+
+TYPE_NAMES = ("token_type_ids", "mm_token_type_ids")
+PIXEL_NAMES = (
+    "pixel_values",
+    "pixel_values_images",
+    "pixel_values_videos",
+    "pixel_attention_mask",
+    "video_compression_mask",
+)
+
+
+@dataclass
+class Placed:
+    """An item in a row of the prompt: its modality, its number there, its columns (n,) on the CPU."""
+
+    modality: str
+    number: int
+    columns: Tensor
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether its placeholders form one run."""
+        return int(self.columns[-1] - self.columns[0]) == len(self.columns) - 1
+
+
+def two_d(mask: Any, length: int) -> Tensor | None:
+    """The padding mask (B, L) behind whatever generate made of it, None where nothing is padded."""
+    if isinstance(mask, dict):
+        mask = mask["full_attention"]
+    if mask is None or mask.dim() == 2:
+        return mask
+    row = mask[:, 0, -1, :length]
+    row = row if row.dtype == torch.bool else row >= 0
+    return None if bool(row.all()) else row.long()
+
+
+def place(
+    anatomy: Anatomy, ids: Tensor, types: Tensor | None, counts: dict[str, list[int]]
+) -> tuple[list[list[Placed]], Tensor]:
+    """Which items stand in which row of `ids` (B, L), and the mask (B, L) of all placeholders.
+
+    counts: per modality the placeholders of every encoded item. Rows may repeat items in groups,
+    as beams do: each sample's items are then repeated for each of its rows.
+    """
+    rows: list[list[Placed]] = [[] for _ in range(ids.shape[0])]
+    ids = ids.cpu()
+    visual = torch.zeros_like(ids, dtype=torch.bool)
+    shared = len({anatomy.placeholder(m) for m in counts}) < len(counts)
+    for modality, sizes in counts.items():
+        mask = ids == anatomy.placeholder(modality)
+        if shared and types is not None:
+            mask &= types.cpu() == (1 if modality == "image" else 2)
+        visual |= mask
+        total, expected = int(mask.sum()), sum(sizes)
+        if expected == 0 or total % expected:
+            raise UnsupportedCall(
+                f"The prompt has {total} {modality} placeholders but {expected} {modality} features; "
+                "pass ids and pixels that belong together."
+            )
+        repeat = total // expected
+        number = 0
+        for start in range(0, len(rows), repeat):
+            for b in range(start, start + repeat):
+                columns, used, i = mask[b].nonzero()[:, 0], 0, number
+                while used < len(columns):
+                    if i == len(sizes) or used + sizes[i] > len(columns):
+                        raise UnsupportedCall(
+                            f"Row {b} has {len(columns)} {modality} placeholders, which is no whole "
+                            "number of encoded items; pass each sample's items with its own row."
+                        )
+                    rows[b].append(Placed(modality, i, columns[used : used + sizes[i]]))
+                    used, i = used + sizes[i], i + 1
+            number = i
+    for row in rows:
+        row.sort(key=lambda p: int(p.columns[0]))
+    return rows, visual
+
+
+def visual_counts(rows: list[list[Placed]], device: torch.device) -> Tensor:
+    """Visual tokens per row (B,)."""
+    return torch.tensor([sum(len(p.columns) for p in row) for row in rows], device=device)
+
+
+class Splice:
+    """Turns the arguments of a prefill into those of a shorter one, and keeps the books."""
+
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        arguments: dict[str, Any],
+        outputs: dict[str, Any],
+        records: dict[str, Record],
+    ):
+        self.anatomy = anatomy
+        self.kw = dict(arguments)
+        self.outputs = outputs
+        self.records = records
+        self.ids: Tensor = arguments["input_ids"]
+        self.b, self.length = self.ids.shape
+        self.mask = two_d(arguments.get("attention_mask"), self.length)
+        counts = {m: [i.layout.n for i in r.items] for m, r in records.items()}
+        types = arguments.get("mm_token_type_ids")
+        self.rows, self.visual = place(anatomy, self.ids, types, counts)
+        for name in PIXEL_NAMES:
+            if self.kw.get(name) is not None:
+                self.kw[name] = None
+        self.kw["mm_encoder_outputs"] = outputs
+
+    def text_of(self, modality: str) -> Callable[[int], Tensor]:
+        """Embeddings (T, D) of the text in the first row that holds item i of a modality."""
+
+        def embed(i: int) -> Tensor:
+            b = next(
+                b
+                for b, row in enumerate(self.rows)
+                if any(p.modality == modality and p.number == i for p in row)
+            )
+            text = ~self.visual[b]
+            if self.mask is not None:
+                text &= self.mask[b].bool().cpu()
+            return self.anatomy.inner.get_input_embeddings()(self.ids[b][text.to(self.ids.device)])
+
+        return embed
+
+    def reduce(self, parts: list[TokensPart], agnostic: bool) -> dict[str, list[VisualTokens]]:
+        """Run the tokens stage on every record."""
+        return {
+            m: record.reduce(parts, self.text_of(m), agnostic) for m, record in self.records.items()
+        }
+
+    def default_positions(self) -> Tensor:
+        """Position ids that the model would use for this prompt, (B or 1, L) or (3, B, L)."""
+        given = self.kw.get("position_ids")
+        if given is not None:
+            return given
+        inner = self.anatomy.inner
+        if hasattr(inner, "compute_3d_position_ids"):
+            return compute_3d(inner, self.kw, self.b, self.length)
+        steps = torch.arange(self.length, device=self.ids.device)[None]
+        return steps + self.anatomy.family.position_offset
+
+    def whole(self, positions: bool) -> Prompt:
+        """The prompt left as it is.
+
+        positions: layers will drop columns later, so its position ids and a plain mask are needed.
+        """
+        device = self.ids.device
+        valid = self._valid()
+        index = torch.arange(self.length, device=device).expand(self.b, -1)
+        item, slot = self._marks()
+        where = self.default_positions() if positions else None
+        stage = Stage(
+            0, index, index, valid, item.to(device), slot.to(device), self._lengths(), where
+        )
+        if where is not None:
+            self.kw["position_ids"] = where
+            bare = self.mask is None and self.kw.get("past_key_values") is not None
+            self.kw["attention_mask"] = None if bare else valid.long()
+        return Prompt(
+            self.length,
+            self._lengths(),
+            [stage],
+            reduced=False,
+            entered=visual_counts(self.rows, device),
+            last=last_column(valid),
+        )
+
+    def shorten(self, reduced: dict[str, list[VisualTokens]], packed: bool) -> Prompt:
+        """Drop the columns of removed tokens and hand the model what is left."""
+        device = self.ids.device
+        valid_before = self._valid()
+        right = self.mask is not None and bool((self.mask[:, -1] == 0).any())
+        positions = self.default_positions()
+        kept_mask = None if self.mask is None else self.mask.bool().cpu()
+        columns, items, slots = [], [], []
+        features: dict[str, list[Tensor]] = {m: [] for m in self.records}
+        planes: dict[str, list[list[Tensor]]] = {m: [] for m in self.records}
+        for b, row in enumerate(self.rows):
+            text = ~self.visual[b] if kept_mask is None else ~self.visual[b] & kept_mask[b]
+            text = text.nonzero()[:, 0].to(device)
+            parts, keys = [text], [text.double()]
+            item, slot = [torch.full_like(text, -1)], [torch.full_like(text, -1)]
+            for number, placed in enumerate(row):
+                tokens = reduced[placed.modality][placed.number]
+                own = placed.columns.to(device)
+                at = own[tokens.index[0].clamp(min=0)]
+                order = torch.arange(tokens.n, device=device)
+                if placed.contiguous:
+                    key = own[0] + order
+                else:
+                    order = at.argsort(stable=True)
+                    key = at[order]
+                parts.append(at[order])
+                keys.append(key.double())
+                item.append(torch.full_like(order, number))
+                slot.append(order)
+                features[placed.modality].append(tokens.features[0][order])
+                carried = self.records[placed.modality].planes(placed.number, tokens)
+                planes[placed.modality].append([p[order] for p in carried])
+            order = torch.cat(keys).argsort(stable=True)
+            columns.append(torch.cat(parts)[order])
+            items.append(torch.cat(item)[order])
+            slots.append(torch.cat(slot)[order])
+        index, valid = pad_rows(columns, 0, right)
+        ragged = not all(len(c) == index.shape[1] for c in columns)
+        where = gather_positions(positions, index)
+        shift = None
+        if packed:
+            where = renumbered(valid, positions, self.anatomy.family.position_offset)
+            shift = decode_shift(positions, valid_before, where, valid)
+        else:
+            where = where.masked_fill(~valid, 0)
+        local = torch.arange(index.shape[1], device=device).expand(self.b, -1)
+        item, slot = pad_rows(items, -1, right)[0], pad_rows(slots, -1, right)[0]
+        stage = Stage(
+            0, index, local, valid, item, slot, [len(c) for c in columns], where, shift
+        )
+        self._hand_over(stage, ragged)
+        self.kw["mm_encoder_outputs"] = {
+            m: _shorter(self.outputs[m], torch.cat(features[m]), planes[m]) for m in self.records
+        }
+        entered = torch.tensor(
+            [sum(reduced[p.modality][p.number].n for p in row) for row in self.rows], device=device
+        )
+        return Prompt(
+            self.length,
+            self._lengths(),
+            [stage],
+            reduced=True,
+            entered=entered,
+            last=last_column(valid),
+        )
+
+    def traces(self, reduced: dict[str, list[VisualTokens]]) -> list[list[Trace]]:
+        """Per row the traces of its items as they enter the language model."""
+        made: dict[tuple[str, int], Trace] = {}
+        for m, record in self.records.items():
+            for i, (item, tokens) in enumerate(zip(record.items, reduced[m], strict=True)):
+                made[m, i] = Trace(
+                    item.layout,
+                    tokens.index[0].cpu(),
+                    tokens.assign[0].cpu(),
+                    tokens.size[0].cpu(),
+                )
+        return [[made[p.modality, p.number] for p in row] for row in self.rows]
+
+    def _valid(self) -> Tensor:
+        if self.mask is not None:
+            return self.mask.bool()
+        return torch.ones(self.b, self.length, dtype=torch.bool, device=self.ids.device)
+
+    def _lengths(self) -> list[int]:
+        if self.mask is None:
+            return [self.length] * self.b
+        return self.mask.bool().sum(1).tolist()
+
+    def _marks(self) -> tuple[Tensor, Tensor]:
+        item = torch.full((self.b, self.length), -1)
+        slot = item.clone()
+        for b, row in enumerate(self.rows):
+            for number, placed in enumerate(row):
+                item[b, placed.columns] = number
+                slot[b, placed.columns] = torch.arange(len(placed.columns))
+        return item, slot
+
+    def _hand_over(self, stage: Stage, ragged: bool) -> None:
+        kw, valid = self.kw, stage.valid
+        pad = next(
+            i
+            for i in range(3)
+            if i not in {self.anatomy.placeholder(m) for m in self.anatomy.modalities}
+        )
+        kw["input_ids"] = self.ids.gather(1, stage.index).masked_fill(~valid, pad)
+        masked = self.mask is not None or ragged or kw.get("past_key_values") is None
+        kw["attention_mask"] = valid.long() if masked else None
+        kw["position_ids"] = stage.positions
+        for name in TYPE_NAMES:
+            types = kw.get(name)
+            if types is None:
+                continue
+            if types.shape[1] != self.length:
+                kw[name] = None
+                continue
+            kw[name] = types.gather(1, stage.index).masked_fill(
+                ~valid, self.anatomy.family.type_pad
+            )
+
+
+def compute_3d(inner, kw: dict[str, Any], b: int, length: int) -> Tensor:
+    """Position ids of an M-RoPE model for `length` new columns, by the model's own rule."""
+    names = inspect.signature(inner.compute_3d_position_ids).parameters
+    given = {n: kw.get(n) for n in names if n in kw}
+    given["inputs_embeds"] = torch.empty(b, length, 1, device=kw["input_ids"].device)
+    positions = inner.compute_3d_position_ids(**given)
+    if positions is not None:
+        return positions
+    cache = kw.get("past_key_values")
+    seen = 0 if cache is None else cache.get_seq_length()
+    steps = torch.arange(length, device=kw["input_ids"].device) + seen
+    return steps.expand(3, b, -1)
+
+
+def _shorter(output: Any, features: Tensor, planes: list[list[Tensor]]) -> Any:
+    stacked = isinstance(output.pooler_output, Tensor)
+    short = type(output)(pooler_output=features[None] if stacked else [features])
+    if getattr(output, "deepstack_features", None) is not None:
+        short.deepstack_features = [
+            [torch.cat([p[j] for p in planes])] for j in range(len(output.deepstack_features))
+        ]
+    return short

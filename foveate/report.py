@@ -1,0 +1,57 @@
+"""What happened in the last call of an attached model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from foveate.tokens import Layout
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What became of one visual item, on the CPU: enough to draw it.
+
+    layout: all S slots of the item. index (K,): the slot each survivor stands in, -1 for a vector
+    that had none. assign (S,): the survivor that holds each slot, -1 where it was dropped.
+    size (K,): slots that each survivor stands for.
+    """
+
+    layout: Layout
+    index: Tensor
+    assign: Tensor
+    size: Tensor
+
+
+@dataclass
+class Report:
+    """Figures of one call: a forward pass, or a whole `generate`.
+
+    tokens_in, tokens_out: visual tokens per item before reduction and behind the last stage.
+    kept: per item the slots that survive, ascending. tokens_by_layer: per item the tokens that
+    each decoder layer processed. flops, flops_full: prefill of the language model with and without
+    reduction, summed over the batch. vision_flops: the tower's, None where unknown. kv_bytes,
+    kv_bytes_full: cache after the prompt. seconds: per stage "encode", "select", "prefill",
+    "decode" and, once a token was decoded, "per_token". traces: what pictures are drawn from.
+    """
+
+    method: str = ""
+    tokens_in: list[int] = field(default_factory=list)
+    tokens_out: list[int] = field(default_factory=list)
+    kept: list[Tensor] = field(default_factory=list)
+    tokens_by_layer: list[list[int]] = field(default_factory=list)
+    prompt_tokens: list[int] = field(default_factory=list)
+    flops: int = 0
+    flops_full: int = 0
+    vision_flops: int | None = None
+    kv_bytes: int = 0
+    kv_bytes_full: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    traces: list[Trace] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; traces are left out."""
+        plain = {k: v for k, v in vars(self).items() if k not in ("traces", "kept")}
+        return {**plain, "kept": [k.tolist() for k in self.kept]}
