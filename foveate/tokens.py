@@ -84,17 +84,25 @@ class VisualTokens:
             assign=moved.gather(1, self.assign.masked_fill(self.assign < 0, self.n)),
         )
 
-    def merge(self, assign: Tensor, count: int, features: Tensor | None = None) -> VisualTokens:
+    def merge(
+        self,
+        assign: Tensor,
+        count: int,
+        features: Tensor | None = None,
+        at: Tensor | None = None,
+    ) -> VisualTokens:
         """Merge token i into new token `assign[b, i]` (-1 drops it); there are `count` new tokens.
 
-        A new token stands in the slot of its first member, and its size is the sum of theirs.
+        A new token's size is the sum of its members' sizes.
         features (B, count, D): the new vectors; by default the size-weighted mean of the members.
+        at (B, count): the member in whose slot each new token stands; by default the first.
         """
         b, n = assign.shape
         held = assign >= 0
         slot = assign.masked_fill(~held, count)
         steps = torch.arange(n, device=assign.device).expand(b, n)
-        first = steps.new_full((b, count + 1), n).scatter_reduce_(1, slot, steps, "amin")[:, :count]
+        if at is None:
+            at = steps.new_full((b, count + 1), n).scatter_reduce_(1, slot, steps, "amin")[:, :count]
         size = self.size.new_zeros(b, count + 1).scatter_add_(1, slot, self.size)[:, :count]
         if features is None:
             wide = slot[..., None].expand(-1, -1, self.features.shape[-1])
@@ -104,7 +112,7 @@ class VisualTokens:
             features = total / size[..., None].to(total.dtype)
         padded = torch.cat([slot, slot.new_full((b, 1), count)], 1)
         moved = padded.gather(1, self.assign.masked_fill(self.assign < 0, n))
-        kept = self.take(first)
+        kept = self.take(at)
         return replace(
             kept, features=features, size=size, assign=moved.masked_fill(moved == count, -1)
         )
@@ -122,6 +130,51 @@ class VisualTokens:
             view=torch.cat([self.view, none], 1),
             index=torch.cat([self.index, none], 1),
         )
+
+    def extent(self) -> Grid:
+        """What `budget(grid)` may know of these tokens, of the first item where B > 1."""
+        if self.n == self.grid.n:
+            return self.grid
+        view = self.view[0][self.view[0] >= 0]
+        views = tuple(torch.bincount(view).tolist())
+        return Grid(1, 1, self.n, views, self.n - sum(views))
+
+    def by_view(self) -> list[Tensor]:
+        """Ascending indices (n_v,) of the patches of every view, of the first item where B > 1."""
+        grid = self.extent()
+        order = self.view[0].argsort(stable=True)
+        return list(order[grid.special :].split(list(grid.views or (grid.patches,))))
+
+    def row(self, b: int) -> VisualTokens:
+        """Item b alone, as B = 1."""
+        one = slice(b, b + 1)
+        return replace(
+            self,
+            features=self.features[one],
+            position=self.position[one],
+            size=self.size[one],
+            special=self.special[one],
+            view=self.view[one],
+            index=self.index[one],
+            assign=self.assign[one],
+        )
+
+    def carry(self, x: Tensor) -> Tensor:
+        """Values per slot (B, S, ...) reduced as the tokens were, (B, N, ...).
+
+        A merged token carries the mean over its slots, a token without slots zeros.
+        """
+        if self.assign is self.index:
+            return x
+        b, slots = self.assign.shape
+        flat = x.reshape(b, slots, -1)
+        held = self.assign >= 0
+        total = flat.new_zeros(b, self.n + 1, flat.shape[-1])
+        slot = self.assign.masked_fill(~held, self.n)[..., None]
+        total.scatter_add_(1, slot.expand(-1, -1, flat.shape[-1]), flat)
+        count = flat.new_zeros(b, self.n + 1).scatter_add_(1, slot[..., 0], held.to(flat.dtype))
+        mean = total[:, : self.n] / count[:, : self.n, None].clamp(min=1)
+        return mean.reshape(b, self.n, *x.shape[2:])
 
 
 def _rows(x: Tensor, index: Tensor) -> Tensor:
@@ -173,6 +226,13 @@ class Layout:
         picked = x[rows.clamp(min=0)]
         share = share.to(x.dtype).reshape(*share.shape, *([1] * (picked.dim() - 2)))
         return (picked * share).sum(1)
+
+    def select(self, index: Tensor) -> Layout:
+        """The layout of the tokens at `index` (K,) only."""
+        weights = None if self.weights is None else self.weights[index]
+        return Layout(
+            self.position[index], self.view[index], self.special[index], self.rows[index], weights
+        )
 
     def tokens(self, features: Tensor) -> VisualTokens:
         """`VisualTokens` of B items of this layout from their features (B, N, D)."""

@@ -1,0 +1,1 @@
+"""Methods that act before the vision tower."""

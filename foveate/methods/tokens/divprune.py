@@ -1,0 +1,80 @@
+"""DivPrune: keep the tokens that differ most from each other, because coverage is what survives.
+
+Alvar et al., "DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models", CVPR
+2025, arXiv 2503.02175.
+
+Max-min diversity, greedily: first the token whose nearest other is farthest, then again and again
+argmax_j min_{i kept} (1 - cos(x_i, x_j)). All tokens of an item, newlines included, are one pool.
+
+Needs the projected features alone: no attention, no text. Cost: half of X X^T once, then one row of
+it per kept token. Kept tokens stay in reading order.
+Departs from the official code where that is undefined: similarities are float32 whatever the model
+runs in, copies of a kept token come last instead of being kept twice, zero vectors are allowed.
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.DivPrune(keep=0.1)):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foveate.budget import Keep, resolve
+from foveate.errors import BudgetError
+from foveate.method import register
+from foveate.methods.tokens.base import TokensMethod, is_everything
+from foveate.ops.allocate import share_evenly, view_batches
+from foveate.ops.farthest import farthest_point
+from foveate.signals import Signals
+from foveate.tokens import Grid, VisualTokens
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class DivPrune(TokensMethod):
+    """per_crop: every crop or frame is a pool of its own with an even share; newlines are dropped.
+
+    protect: newlines are always kept, as part of the budget.
+    """
+
+    slug = "divprune"
+    paper = "arXiv 2503.02175"
+
+    keep: Keep = 0.098
+    per_crop: bool = False
+    protect: bool = False
+
+    def count(self, grid: Grid) -> int:
+        if is_everything(self.keep, grid.n):
+            return grid.n
+        n = resolve(self.keep, grid.patches if self.per_crop and not self.protect else grid.n)
+        free = n - grid.special if self.protect else n
+        if free < 1:
+            raise BudgetError(
+                f"keep={self.keep} is taken up by the {grid.special} newlines that protect=True "
+                f"keeps; use at least keep={grid.special + 1}."
+            )
+        if self.per_crop:
+            share_evenly(free, grid.views or (grid.patches,))
+        return n
+
+    def select(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
+        special = tokens.extent().special
+        spared = special if self.protect else 0
+        kept = [tokens.special.long().argsort(dim=1, descending=True, stable=True)[:, :spared]]
+        if self.per_crop:
+            members = tokens.by_view()
+            shares = share_evenly(keep - spared, [len(m) for m in members])
+            for _, slots, share in view_batches(members, shares):
+                picks = farthest_point(tokens.features[:, slots].flatten(0, 1), share)
+                local = slots.repeat(len(tokens.features), 1).gather(1, picks)
+                kept.append(local.view(len(tokens.features), -1))
+        else:
+            mask = tokens.patch if spared else None
+            kept.append(farthest_point(tokens.features, keep - spared, mask=mask))
+        return torch.cat(kept, 1).sort(1).values

@@ -1,0 +1,53 @@
+"""FasterVLM: keep the patches that the vision tower's class token attends to most.
+
+Zhang et al., "[CLS] Attention is All You Need for Training-Free Visual Token Pruning: Make VLM
+Inference Faster", 2024, arXiv 2412.01818.
+
+Score of patch j = mean over heads of softmax(q_cls k^T / sqrt(d))_j in the block whose output the
+projector reads. Every crop of a tiled picture and every frame keeps the same number; newline
+tokens are dropped; kept tokens stay in reading order.
+
+Needs one row of attention in one vision block. Cost: one query row against all keys.
+Departs from the paper where a tower has no class token: the mean attention a patch receives from
+all others stands in (`score="received"`), as the authors advise for such towers.
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.FasterVLM(keep=0.25)):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from foveate.budget import Keep
+from foveate.method import register
+from foveate.methods.tokens.base import TokensMethod
+from foveate.ops.allocate import per_view_top_k
+from foveate.signals import Need, Signals, VisionAttention
+from foveate.tokens import VisualTokens
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class FasterVLM(TokensMethod):
+    """score: "cls", "received", or "auto" for "cls" where the tower has a class token."""
+
+    slug = "fastervlm"
+    paper = "arXiv 2412.01818"
+    drops_special = True
+    per_view = True
+
+    keep: Keep = 0.25
+    score: str = "auto"
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (VisionAttention(rows=self.score),)
+
+    def select(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
+        score = signals[self.needs[0]].mean(1)
+        return per_view_top_k(score, tokens.by_view(), keep)

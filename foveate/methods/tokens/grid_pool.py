@@ -1,0 +1,77 @@
+"""GridPool: average neighbouring patches, because a coarser picture needs no choice at all.
+
+A baseline without a paper: pooling is what many models do between encoder and language model.
+
+Every crop or frame of h x w tokens is divided into bands of rows, and every band into cells, so
+that there are exactly k cells as near square as can be; token of a cell = mean of its members.
+Views share the budget in proportion to their tokens; newlines are dropped.
+
+Needs nothing. Cost: one addition per token. Where an earlier part has removed tokens no rectangle
+is left: there, equal runs in reading order are averaged.
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.GridPool(keep=0.25)):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from foveate.budget import Keep
+from foveate.method import register
+from foveate.methods.tokens.base import TokensMethod
+from foveate.ops.allocate import share_in_proportion
+from foveate.ops.pool import grid_cells
+from foveate.signals import Signals
+from foveate.tokens import Grid, VisualTokens
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class GridPool(TokensMethod):
+    """No parameters besides the budget."""
+
+    slug = "grid_pool"
+    drops_special = True
+
+    keep: Keep = 0.25
+
+    def count(self, grid: Grid) -> int:
+        n = super().count(grid)
+        if n < grid.n:
+            share_in_proportion(n, grid.views or (grid.patches,))
+        return n
+
+    def reduce(self, tokens: VisualTokens, signals: Signals, keep: int) -> VisualTokens:
+        members = [m.cpu() for m in tokens.by_view()]
+        position = tokens.position[0].cpu()
+        cell = torch.full((tokens.n,), -1)
+        made = 0
+        shares = share_in_proportion(keep, [len(m) for m in members])
+        for slots, share in zip(members, shares, strict=True):
+            if share:
+                cell[slots] = grid_cells(*_extent(position[slots]), share) + made
+                made += share
+        return tokens.merge(
+            _in_reading_order(cell, keep).to(tokens.assign).expand(tokens.assign.shape[0], -1), keep
+        )
+
+
+def _extent(position: torch.Tensor) -> tuple[int, int]:
+    """Rows and columns of one view; one row of all its tokens where they fill no rectangle."""
+    low, high = position[:, 1:].amin(0), position[:, 1:].amax(0)
+    h, w = (high - low + 1).tolist()
+    return (h, w) if h * w == len(position) else (1, len(position))
+
+
+def _in_reading_order(cell: torch.Tensor, count: int) -> torch.Tensor:
+    """The same cells, numbered by their first members: stitched crops interleave."""
+    steps = torch.arange(len(cell))
+    first = steps.new_full((count + 1,), len(cell))
+    first.scatter_reduce_(0, cell.masked_fill(cell < 0, count), steps, "amin")
+    number = first[:count].argsort().argsort()
+    return number[cell.clamp(min=0)].masked_fill(cell < 0, -1)

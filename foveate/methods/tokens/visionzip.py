@@ -1,0 +1,181 @@
+"""VisionZip: keep the patches that get the most attention, and merge all others into a few tokens.
+
+Yang et al., "VisionZip: Longer is Better but Not Necessary in Vision Language Models", CVPR 2025,
+arXiv 2412.04467.
+
+Dominant: the class token and the patches of largest sum over heads of its attention. Of the rest,
+every s-th is a target; all others join the target with the most similar key, and
+contextual = x_target + mean(x_joined), both before the projector. Order: class token, dominant in
+reading order, contextual. A tiled picture reads: its overview so, then the dominant patches of all
+crops as stitched, their class tokens, their contextual tokens.
+
+Needs attention and keys of the vision block that the projector reads, and the projector's input.
+Cost: one query row, one product of keys. Crops and frames share the budget evenly; newlines go.
+Departs from the official code where a tower has no class token: received attention ranks, and no
+class token is passed on. There, no newline is put behind a picture that came as one crop either.
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.VisionZip(keep=16, contextual=2)):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foveate.budget import Keep
+from foveate.errors import BudgetError, InvalidParameter
+from foveate.method import register
+from foveate.methods.tokens.base import TokensMethod
+from foveate.ops.allocate import share_evenly, view_batches
+from foveate.ops.nearest import nearest, spread
+from foveate.ops.select import top_k
+from foveate.signals import ClassState, ProjectorInput, Signals, VisionAttention, VisionKeys
+from foveate.tokens import Grid, VisualTokens
+
+CLASS, DOMINANT, CONTEXTUAL = range(3)
+CONTEXTUAL_SHARE = 10 / 64
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class VisionZip(TokensMethod):
+    """contextual: merged tokens of each crop or frame; None is 10 of 64 tokens of its budget.
+
+    mean_preserving: a contextual token is the mean of all its members, where the official sum of
+    target and mean about doubles its norm.
+    """
+
+    slug = "visionzip"
+    paper = "arXiv 2412.04467"
+    drops_special = True
+    per_view = True
+    needs = (VisionAttention(), VisionKeys(), ProjectorInput(), ClassState())
+
+    keep: Keep = 64
+    contextual: int | None = None
+    mean_preserving: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.contextual is not None and not self.contextual >= 0:
+            raise InvalidParameter(
+                f"contextual={self.contextual!r} is no count; use 0 or more, or None."
+            )
+
+    def count(self, grid: Grid) -> int:
+        n = super().count(grid)
+        if n < grid.n:
+            for share in share_evenly(n, grid.views or (grid.patches,)):
+                if 0 < share <= self._contextual(share):
+                    raise BudgetError(
+                        f"contextual={self.contextual} leaves no dominant token of a budget of "
+                        f"{share} per crop or frame; use contextual={share - 1} or a larger keep."
+                    )
+        return n
+
+    def reduce(self, tokens: VisualTokens, signals: Signals, keep: int) -> VisualTokens:
+        score = signals[VisionAttention()].sum(1)
+        keys = signals[VisionKeys()].mean(1)
+        rows, states = signals[ProjectorInput()], signals[ClassState()]
+        b = len(rows)
+        assign = torch.full((b, tokens.n), -1, device=rows.device)
+        slots, merged, view, role = [], [], [], []
+        members = tokens.by_view()
+        for numbers, own, share in view_batches(
+            members, share_evenly(keep, list(map(len, members)))
+        ):
+            contextual = self._contextual(share)
+            dominant = share - contextual - (states is not None)
+            group, at, vectors = compress(
+                *(x[:, own].flatten(0, 1) for x in (rows, score, keys)),
+                dominant,
+                contextual,
+                self.mean_preserving,
+            )
+            made = len(role) + torch.arange(len(own), device=own.device)[:, None] * at.shape[1]
+            group = group.view(b, *own.shape)
+            assign[:, own] = torch.where(group < 0, group, group + made)
+            slots.append(own.expand(b, -1, -1).gather(2, at.view(b, len(own), -1)).flatten(1))
+            merged.append(vectors.view(b, -1, vectors.shape[-1]))
+            view += [number for number in numbers for _ in range(at.shape[1])]
+            role += ([DOMINANT] * dominant + [CONTEXTUAL] * contextual) * len(own)
+        at = torch.cat(slots, 1)
+        features = _rows(tokens.features, at)
+        contextual = [i for i, r in enumerate(role) if r == CONTEXTUAL]
+        if contextual:
+            features[:, contextual] = signals.project(torch.cat(merged, 1)).to(features.dtype)
+        out = tokens.merge(assign, len(role), features, at)
+        if states is not None:
+            held = [number for number, slots in enumerate(members) if len(slots)]
+            out = out.add(signals.project(states[:, held]))
+            view, role = view + held, role + [CLASS] * len(held)
+        return out.take(reading_order(out.index, view, role, is_stitched(tokens.grid)))
+
+    def _contextual(self, share: int) -> int:
+        return round(share * CONTEXTUAL_SHARE) if self.contextual is None else self.contextual
+
+
+def compress(
+    x: Tensor,
+    score: Tensor,
+    keys: Tensor,
+    dominant: int,
+    contextual: int,
+    mean_preserving: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Dominant and contextual tokens of one view each: x (B, N, C), score (B, N), keys (B, N, d).
+
+    Returns for every patch the new token that holds it (B, N), -1 for none: dominant ones first;
+    for every new token the patch it stands at (B, K); the contextual vectors (B, K - dominant, C).
+    """
+    b, n, c = x.shape
+    best = top_k(score, dominant)
+    group = torch.full((b, n), -1, device=x.device)
+    group.scatter_(1, best, torch.arange(dominant, device=x.device).expand(b, -1))
+    rest = (group >= 0).long().argsort(dim=1, stable=True)[:, : n - dominant]
+    chosen = spread(n - dominant, contextual).to(x.device)
+    k, targets = len(chosen), rest[:, chosen]
+    if not k:
+        return group, best, x[:, :0]
+    keys = _rows(keys, rest)
+    nearby = nearest(keys, keys[:, chosen])
+    nearby[:, chosen] = torch.arange(k, device=x.device)
+    group.scatter_(1, rest, nearby + dominant)
+    joins = nearby.new_ones(n - dominant, dtype=torch.float32)
+    joins[chosen] = 0
+    slot = nearby[..., None].expand(-1, -1, c)
+    weighted = _rows(x, rest).float() * joins[:, None]
+    total = weighted.new_zeros(b, k, c).scatter_add_(1, slot, weighted)
+    number = total.new_zeros(b, k).scatter_add_(1, nearby, joins.expand(b, -1))[..., None]
+    vectors = _rows(x, targets).float()
+    if mean_preserving:
+        vectors = (vectors + total) / (number + 1)
+    else:
+        vectors = vectors + total / number.clamp(min=1)
+    return group, torch.cat([best, targets], 1), vectors.to(x.dtype)
+
+
+def is_stitched(grid: Grid) -> bool:
+    """Whether an item is an overview and crops stitched to a larger picture, not single frames."""
+    return len(grid.views) > 1 and grid.patches != grid.t * grid.h * grid.w
+
+
+def reading_order(slot: Tensor, view: Sequence[int], role: Sequence[int], stitched: bool) -> Tensor:
+    """The order (B, M) in which the language model reads new tokens that stand at `slot` (B, M)."""
+    view, role = (torch.tensor(x, device=slot.device) for x in (view, role))
+    zone, within = view * 3 + role, slot.clamp(min=0)
+    if stitched:
+        crops = torch.tensor([4, 3, 5], device=slot.device)[role]
+        zone = torch.where(view > 0, crops, role)
+        within = torch.where(role == DOMINANT, slot, view)
+    return (zone * (slot.amax() + len(view) + 1) + within).argsort(dim=1, stable=True)
+
+
+def _rows(x: Tensor, index: Tensor) -> Tensor:
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))

@@ -1,0 +1,1 @@
+"""Pure tensor functions, named by what they compute."""

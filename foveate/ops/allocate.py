@@ -1,0 +1,71 @@
+"""Sharing one budget out among the crops or frames of an item."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from foveate.budget import split_evenly
+from foveate.ops.select import top_k
+
+
+def share_evenly(total: int, sizes: Sequence[int]) -> list[int]:
+    """`total` shared out as evenly as views of these sizes can hold it; empty views get nothing.
+
+    Raises `BudgetError` where a view that has tokens would be left without any.
+    """
+    shares = [0] * len(sizes)
+    open_ = [i for i, size in enumerate(sizes) if size]
+    while open_:
+        even = dict(zip(open_, split_evenly(total, len(open_)), strict=True))
+        full = [i for i in open_ if sizes[i] < even[i]]
+        if not full:
+            for i, share in even.items():
+                shares[i] = share
+            break
+        for i in full:
+            shares[i] = sizes[i]
+            total -= sizes[i]
+        open_ = [i for i in open_ if i not in full]
+    return shares
+
+
+def share_in_proportion(total: int, sizes: Sequence[int]) -> list[int]:
+    """`total` shared out in proportion to `sizes`, at least one to each view that has tokens.
+
+    What rounding leaves goes to the largest remainders, lower index first.
+    """
+    held = [i for i, size in enumerate(sizes) if size]
+    # Even shares of one each are what can't be given away; their error says when there are too few.
+    split_evenly(total, len(held))
+    spare, room = total - len(held), sum(sizes) - len(held)
+    exact = {i: divmod((sizes[i] - 1) * spare, room) if room else (0, 0) for i in held}
+    left = spare - sum(whole for whole, _ in exact.values())
+    bonus = sorted(held, key=lambda i: (-exact[i][1], i))[:left]
+    return [exact[i][0] + 1 + (i in bonus) if i in exact else 0 for i in range(len(sizes))]
+
+
+def view_batches(
+    members: Sequence[Tensor], shares: Sequence[int]
+) -> Iterator[tuple[list[int], Tensor, int]]:
+    """Views that are equal in size and share, together: their numbers, slots (V, n), share."""
+    alike: dict[tuple[int, int], list[int]] = {}
+    for number, (slots, share) in enumerate(zip(members, shares, strict=True)):
+        if share:
+            alike.setdefault((len(slots), share), []).append(number)
+    for (_, share), numbers in alike.items():
+        yield numbers, torch.stack([members[i] for i in numbers]), share
+
+
+def per_view_top_k(scores: Tensor, members: Sequence[Tensor], keep: int) -> Tensor:
+    """Ascending indices (B, keep): every view keeps its best, with `keep` shared out evenly.
+
+    scores (B, N). members: slots (n_v,) of each view.
+    """
+    chosen = []
+    for _, slots, share in view_batches(members, share_evenly(keep, [len(m) for m in members])):
+        best = top_k(scores[:, slots].flatten(0, 1), share)
+        chosen.append(slots.repeat(len(scores), 1).gather(1, best).view(len(scores), -1))
+    return torch.cat(chosen, 1).sort(1).values

@@ -1,0 +1,40 @@
+"""VisionZip: the method runs through its own `reduce`; packing of crops is its `reading_order`."""
+
+import torch
+
+from foveate.families.base import raster
+from foveate.methods.tokens.visionzip import CLASS, CONTEXTUAL, DOMINANT, VisionZip, reading_order
+from foveate.signals import ClassState, ProjectorInput, Signals, VisionAttention, VisionKeys
+
+
+def compress_encoder(inputs, weights, params):
+    hidden, attention = inputs["hidden"], inputs["cls_attn"]
+    dominant, contextual = params["dominant"], params["contextual"]
+    tokens = raster(1, 1, attention.shape[2]).tokens(hidden[:, 1:])
+    signals = Signals(
+        {
+            VisionAttention(): attention,
+            VisionKeys(): inputs["metric"][:, None, 1:],
+            ProjectorInput(): hidden[:, 1:],
+            ClassState(): hidden[:, :1],
+        }
+    )
+    method = VisionZip(keep=dominant + contextual, contextual=contextual)
+    out = method.reduce(tokens, signals, method.count(tokens.grid))
+    return {"tokens": out.features, "dominant_indices": out.index[:, 1:dominant]}
+
+
+def pack_anyres_crops(inputs, weights, params):
+    crops, kept = inputs["crop_tokens"], inputs["kept"]
+    side, columns = params["side"], params["grid_w"]
+    crop = torch.arange(len(crops))[:, None]
+    row, column = crop // columns * side + kept // side, crop % columns * side + kept % side
+    slot = torch.full(crops.shape[:2], -1)
+    slot[:, 1 : params["dominant"]] = row * columns * side + column
+    role = [CLASS] + [DOMINANT] * (params["dominant"] - 1) + [CONTEXTUAL] * params["contextual"]
+    view = (crop + 1).expand(slot.shape).flatten().tolist()
+    order = reading_order(slot.view(1, -1), view, role * len(crops), stitched=True)
+    return {"packed": crops.flatten(0, 1)[order[0]]}
+
+
+OPS = {"compress_encoder": compress_encoder, "pack_anyres_crops": pack_anyres_crops}
