@@ -102,7 +102,8 @@ class VisualTokens:
         slot = assign.masked_fill(~held, count)
         steps = torch.arange(n, device=assign.device).expand(b, n)
         if at is None:
-            at = steps.new_full((b, count + 1), n).scatter_reduce_(1, slot, steps, "amin")[:, :count]
+            first = steps.new_full((b, count + 1), n)
+            at = first.scatter_reduce_(1, slot, steps, "amin")[:, :count]
         size = self.size.new_zeros(b, count + 1).scatter_add_(1, slot, self.size)[:, :count]
         if features is None:
             wide = slot[..., None].expand(-1, -1, self.features.shape[-1])
@@ -118,7 +119,7 @@ class VisualTokens:
         )
 
     def add(self, features: Tensor) -> VisualTokens:
-        """Append vectors (B, M, D) that stand for no single patch (a class token): marked special."""
+        """Append vectors (B, M, D) that stand for no single patch, such as a class token."""
         b, m, _ = features.shape
         none = self.index.new_full((b, m), -1)
         return replace(

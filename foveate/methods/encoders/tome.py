@@ -1,0 +1,93 @@
+"""ToMe: merge the most similar tokens in every block of the vision tower, because they repeat.
+
+Bolya et al., "Token Merging: Your ViT But Faster", ICLR 2023, arXiv 2210.09461.
+
+Between attention and MLP of a block: tokens are split into even and odd ones, each even token is
+paired with the odd one whose key (mean over heads) has the largest cosine, and the r best pairs
+become their mean, weighted by the patches that each stands for. Attention counts a merged token as
+often as its size: logits + log(size). The class token never merges.
+
+Needs the keys of every block. Cost: one product of half the keys with the other half per block,
+repaid by every block behind it.
+Departs from the paper in where r comes from: by default it follows from `keep`, as even over the
+blocks as can be, so that each crop or frame leaves the tower with exactly its budget.
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.ToMe(keep=0.5)):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from foveate.budget import Keep, resolve
+from foveate.errors import BudgetError, InvalidParameter, UnsupportedCall
+from foveate.method import Method, register
+from foveate.methods.tokens.base import is_everything
+from foveate.ops.matching import bipartite_soft_matching, next_merges, schedule
+from foveate.parts import BlockState, EncodersPart
+from foveate.tokens import Grid
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ToMe(Method, EncodersPart):
+    """keep: patches of each crop or frame that leave the tower; a count counts those of one view.
+
+    r: merges per block in place of `keep`: an int for every block, a pair (r, inflection) with a
+    float inflection from -1.0 (falling) to 1.0 (rising), or a tuple of counts block by block.
+    prop_attn: merged tokens count by their size in attention; False for towers trained with merges.
+    """
+
+    slug = "tome"
+    paper = "arXiv 2210.09461"
+
+    keep: Keep = 0.5
+    r: int | tuple | None = None
+    prop_attn: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.r is not None and min(schedule(self.r, 2)) < 0:
+            raise InvalidParameter(f"r={self.r!r} merges less than nothing; use counts from 0 on.")
+
+    @property
+    def proportional(self) -> bool:  # type: ignore[override]
+        return self.prop_attn
+
+    def count(self, grid: Grid) -> int:
+        if self.r is not None:
+            raise UnsupportedCall(
+                f"r={self.r!r} merges per block, so the number of tokens depends on the depth of "
+                "the tower; use keep=... in place of r to know it beforehand."
+            )
+        if is_everything(self.keep, grid.n):
+            return grid.n
+        views = grid.views or (grid.h * grid.w,) * grid.t
+        return sum(resolve(self.keep, n) for n in views if n) + grid.special
+
+    def merge(self, block: int, blocks: int, state: BlockState) -> tuple[Tensor, int] | None:
+        n = state.hidden.shape[1] - state.class_token
+        if self.r is not None:
+            r = schedule(self.r, blocks)[block]
+        else:
+            entered = round(state.size[0].sum().item()) - state.class_token
+            target = resolve(self.keep, entered)
+            r = next_merges(n, target, blocks - block)
+            if r is None:
+                raise BudgetError(
+                    f"keep={self.keep} can't be reached: {blocks - block} blocks that halve {n} "
+                    f"tokens at most leave {_halved(n, blocks - block)}; use at least that many."
+                )
+        assign, count = bipartite_soft_matching(state.keys.mean(1), r, state.class_token)
+        return None if count == state.hidden.shape[1] else (assign, count)
+
+
+def _halved(n: int, times: int) -> int:
+    for _ in range(times):
+        n -= n // 2
+    return n

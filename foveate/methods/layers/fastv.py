@@ -1,0 +1,79 @@
+"""FastV: drop the visual tokens that an early decoder layer hardly looks at, from the next one on.
+
+Chen et al., "An Image is Worth 1/2 Tokens After Layer 2: Plug-and-Play Inference Acceleration for
+Large Vision-Language Models", ECCV 2024, arXiv 2403.06764.
+
+Score of visual token j = mean over heads of the attention that the last prompt token pays it in
+layer k - 1; the best `keep` of them go on from layer k, at their original positions. All visual
+tokens of a sample are ranked together. k = 0: a random subset.
+
+Needs one row of attention in layer k - 1. Cost: that row.
+Departs from the official code where a sample has several images: it ranks those of the first image
+only. Known to favour what comes late in the prompt, the lower part of a picture.
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.FastV(keep=0.5, k=1)):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foveate.budget import Keep
+from foveate.errors import InvalidParameter
+from foveate.method import Method, register
+from foveate.methods.layers.base import rows_budget
+from foveate.ops.select import top_mask
+from foveate.parts import BoundaryState, LayersPart
+from foveate.signals import DecoderAttention, Need
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class FastV(Method, LayersPart):
+    """keep: share or count per visual item that goes on from layer k; 1 - R of the paper.
+
+    k: the first decoder layer with fewer tokens. seed: of the random subset at k = 0.
+    """
+
+    slug = "fastv"
+    paper = "arXiv 2403.06764"
+    prompt_agnostic = False
+
+    keep: Keep = 0.5
+    k: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.k >= 0:
+            raise InvalidParameter(f"k={self.k!r} is no decoder layer; use 0 or more.")
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (DecoderAttention(layer=self.k - 1),) if self.k else ()
+
+    def boundaries(self, layers: int) -> tuple[int, ...]:
+        if self.k >= layers:
+            raise InvalidParameter(
+                f"k={self.k} lies behind the last of {layers} decoder layers; "
+                f"use at most k={layers - 1}."
+            )
+        return (self.k,)
+
+    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | None:
+        if isinstance(self.keep, float) and self.keep == 1:
+            return None
+        if self.k:
+            score = state.signals[self.needs[0]].mean(1)
+        else:
+            score = torch.rand(
+                state.visual.shape, generator=torch.Generator().manual_seed(self.seed)
+            )
+            score = score.to(state.hidden.device)
+        return top_mask(score, rows_budget(self.keep, state), state.visual) | ~state.visual

@@ -1,0 +1,178 @@
+"""PyramidDrop: drop visual tokens in stages, because they grow redundant with depth.
+
+Xing et al., "PyramidDrop: Accelerating Your Large Vision-Language Models via Pyramid Visual
+Redundancy Reduction", CVPR 2025, arXiv 2410.17247.
+
+At boundary k_s the visual tokens are ranked by the attention that the last prompt token pays them
+with the queries and keys of layer k_s itself, softmax over all keys, mean over heads; of the n that
+entered the decoder, floor(n r_s) go on, r_s = lambda^s. Text stays, positions are renumbered per
+stage. In training, the tokens in front of each answer ask in place of the last one, and a sample
+without an answer keeps all.
+
+Needs one query row and the keys of the next layer. Cost: one more key projection per boundary.
+Departs from the official code where a sample has several images: all its visual tokens are ranked
+together, where the code ranks those of the first image only.
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.PyramidDrop(keep=0.6)):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from foveate.budget import Keep, resolve
+from foveate.errors import BudgetError, InvalidParameter
+from foveate.method import Method, register
+from foveate.methods.layers.base import items_per_row
+from foveate.ops.select import top_mask
+from foveate.parts import BoundaryState, LayersPart
+
+IGNORED = -100
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class PyramidDrop(Method, LayersPart):
+    """keep: mean share or count over all decoder layers, from which lambda follows.
+
+    The default keep gives lambda = 0.5. layer_list: ascending boundaries; None is at a quarter, a
+    half and three quarters of the depth. image_token_ratio_list: share of the tokens that goes on
+    at each boundary, in place of `keep`. min_tokens: never fewer per sample.
+    """
+
+    slug = "pyramiddrop"
+    paper = "arXiv 2410.17247"
+    prompt_agnostic = False
+
+    keep: Keep = 0.46875
+    positions: str = "packed"
+    layer_list: tuple[int, ...] | None = None
+    image_token_ratio_list: tuple[float, ...] | None = None
+    min_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        stages, ratios = self.layer_list, self.image_token_ratio_list
+        if stages is not None and (min(stages, default=0) < 1 or not _ascending(stages)):
+            raise InvalidParameter(
+                f"layer_list={stages} is no staircase; use ascending boundaries from 1 on."
+            )
+        if ratios is not None:
+            if not all(0 <= b <= a <= 1 for a, b in zip((1.0, *ratios), ratios, strict=False)):
+                raise InvalidParameter(
+                    f"image_token_ratio_list={ratios} leaves [0, 1] or rises; "
+                    "use shares that fall from stage to stage."
+                )
+            if stages is not None and len(ratios) != len(stages):
+                raise InvalidParameter(
+                    f"image_token_ratio_list has {len(ratios)} shares for {len(stages)} entries of "
+                    "layer_list; give one for each."
+                )
+        if not self.min_tokens >= 0:
+            raise InvalidParameter(f"min_tokens={self.min_tokens!r} is no count; use 0 or more.")
+
+    def boundaries(self, layers: int) -> tuple[int, ...]:
+        if self.layer_list is None:
+            # A shallow decoder has fewer stages.
+            quarters = dict.fromkeys(layers * i // 4 for i in (1, 2, 3))
+            stages = tuple(k for k in quarters if k)
+        else:
+            stages = self.layer_list
+        if stages and stages[-1] >= layers:
+            raise InvalidParameter(
+                f"layer_list={stages} reaches behind the last of {layers} decoder layers; "
+                f"use boundaries up to {layers - 1}."
+            )
+        ratios = self.image_token_ratio_list
+        if ratios is not None and len(ratios) != len(stages):
+            raise InvalidParameter(
+                f"image_token_ratio_list has {len(ratios)} shares, but a decoder of {layers} "
+                f"layers has {len(stages)} stages; give one share for each."
+            )
+        return stages
+
+    def ratios(self, layers: int, share: float) -> tuple[float, ...]:
+        """Share of the tokens behind each boundary where `share` is wanted on average."""
+        if self.image_token_ratio_list is not None:
+            return self.image_token_ratio_list
+        return ratios_of_share(share, self.boundaries(layers), layers)
+
+    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | None:
+        stage = self.boundaries(layers).index(k)
+        targets, counts = [], state.entered.tolist()
+        for entered, items in zip(counts, items_per_row(state), strict=True):
+            share = self.keep
+            if isinstance(share, int):
+                share = resolve(share * items, entered) / entered if entered else 1.0
+            ratio = self.ratios(layers, share)[stage]
+            targets.append(max(self.min_tokens, int(entered * ratio)))
+        if all(t >= n for t, n in zip(targets, counts, strict=True)):
+            return None
+        target = torch.tensor(targets, device=state.hidden.device)
+        if state.labels is None:
+            rows, asks = state.last[:, None], None
+        else:
+            rows, asks = answer_rows(state.labels)
+        score = ranking(state.attention(rows), asks)
+        keep = top_mask(score, target, state.visual) | ~state.visual
+        return keep if asks is None else keep | ~asks.any(1, keepdim=True)
+
+
+def ranking(attention: Tensor, asks: Tensor | None = None) -> Tensor:
+    """Score (B, N) of every column: attention (B, H, R, N), mean over heads, then over query rows.
+
+    asks (B, R) bool: where given, only these query rows count.
+    """
+    rows = attention.float().mean(1)
+    if asks is None:
+        return rows.mean(1)
+    return (rows * asks[..., None]).sum(1) / asks.sum(1, keepdim=True).clamp(min=1)
+
+
+def answer_rows(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Columns (B, R) in front of each answer in labels (B, N), and which of them are real.
+
+    An answer starts where a supervised label follows an ignored one.
+    """
+    told = labels != IGNORED
+    starts = told[:, 1:] & ~told[:, :-1]
+    most = max(1, int(starts.sum(1).max()))
+    rows = starts.long().argsort(dim=1, descending=True, stable=True)[:, :most]
+    return rows, starts.gather(1, rows)
+
+
+@lru_cache(maxsize=64)
+def ratios_of_share(share: float, stages: Sequence[int], layers: int) -> tuple[float, ...]:
+    """Powers of the lambda for which the mean share over all layers is `share`."""
+    bounds = (*stages, layers)
+
+    def mean(factor: float) -> float:
+        held = (factor**s * (bounds[s] - bounds[s - 1]) for s in range(1, len(bounds)))
+        return (bounds[0] + sum(held)) / layers
+
+    if share == 1 or not stages:
+        return (1.0,) * len(stages)
+    if share <= mean(0):
+        raise BudgetError(
+            f"A mean share of {share:.4g} over the layers is out of reach: the layers before "
+            f"boundary {stages[0]} alone hold {mean(0):.4g}; raise keep or lower layer_list."
+        )
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if mean(middle) < share else (low, middle)
+    # Rounded, so that a lambda of 0.5 is 0.5 and floors don't slip.
+    factor = round(high, 9)
+    return tuple(factor**s for s in range(1, len(bounds)))
+
+
+def _ascending(values: Sequence[int]) -> bool:
+    return all(a < b for a, b in zip(values, values[1:], strict=False))

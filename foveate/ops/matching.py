@@ -1,0 +1,132 @@
+"""Matching tokens in two halves, and merging what matches: every merge is one `assign`.
+
+assign (B, N) int says for every token which of `count` new tokens takes it in, -1 for none.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def bipartite_soft_matching(
+    metric: Tensor, r: int, class_token: bool = False, distill_token: bool = False
+) -> tuple[Tensor, int]:
+    """Merge the r best pairs of even and odd tokens of metric (B, N, C): assign, count.
+
+    Each even token is paired with the odd one of largest cosine; the r best pairs merge. New order:
+    even tokens that stay alone, most similar first (ascending with a class token), then odd tokens.
+    class_token: token 0 never merges. distill_token: token 1 takes nothing in, and comes second.
+    """
+    b, n, _ = metric.shape
+    r = min(r, (n - class_token - distill_token) // 2)
+    steps = torch.arange(n, device=metric.device).expand(b, n)
+    if r <= 0:
+        return steps, n
+    even, odd = _unit(metric[:, ::2]), _unit(metric[:, 1::2])
+    scores = even @ odd.mT
+    if class_token:
+        scores[:, 0] = float("-inf")
+    if distill_token:
+        scores[:, :, 0] = float("-inf")
+    order = scores.amax(2).argsort(dim=1, descending=True, stable=True)
+    merged, alone = order[:, :r], order[:, r:]
+    if class_token:
+        alone = alone.sort(1).values
+    m = alone.shape[1]
+    place = torch.empty_like(order).scatter_(1, alone, steps[:, :m])
+    place.scatter_(1, merged, scores.argmax(2).gather(1, merged) + m)
+    assign = torch.empty_like(steps)
+    assign[:, ::2] = place
+    assign[:, 1::2] = steps[:, : odd.shape[1]] + m
+    if distill_token:
+        # The first odd token moves up to place 1, behind the first even one.
+        first, between = assign == m, (assign > 0) & (assign < m)
+        assign = torch.where(first, 1, assign + between)
+    return assign, n - r
+
+
+def kth_bipartite_soft_matching(metric: Tensor, k: int) -> tuple[Tensor, int]:
+    """Merge every token into the most similar one among each k-th: assign (B, N), N // k.
+
+    Tokens behind the last full group of k are dropped.
+    """
+    b, n, c = metric.shape
+    count = n // k
+    groups = _unit(metric[:, : count * k]).view(b, count, k, c)
+    takers = groups[:, :, -1]
+    place = (groups[:, :, :-1].reshape(b, -1, c) @ takers.mT).argmax(2).view(b, count, k - 1)
+    own = torch.arange(count, device=metric.device).expand(b, count)
+    assign = metric.new_full((b, n), -1, dtype=torch.long)
+    assign[:, : count * k] = torch.cat([place, own[..., None]], 2).flatten(1)
+    return assign, count
+
+
+def merge(x: Tensor, assign: Tensor, count: int, mode: str = "mean") -> Tensor:
+    """Members of x (B, N, D) reduced to (B, count, D). mode: "mean", "sum", "amax"."""
+    index = assign.masked_fill(assign < 0, count)[..., None].expand_as(x)
+    out = x.new_zeros(x.shape[0], count + 1, x.shape[2])
+    return out.scatter_reduce(1, index, x, mode, include_self=False)[:, :count]
+
+
+def merge_weighted(x: Tensor, size: Tensor, assign: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Means of x (B, N, D) weighted by size (B, N, 1), and the summed sizes."""
+    total = merge(size, assign, count, "sum")
+    return merge(x * size, assign, count, "sum") / total, total
+
+
+def unmerge(x: Tensor, assign: Tensor) -> Tensor:
+    """Merged tokens (B, count, D) copied back to their members, (B, N, D); zeros for dropped."""
+    out = x.gather(1, assign.clamp(min=0)[..., None].expand(-1, -1, x.shape[2]))
+    return out.masked_fill(assign[..., None] < 0, 0)
+
+
+def provenance(assign: Tensor, count: int) -> Tensor:
+    """(B, count, N): 1 where a token went into a new one, else 0."""
+    new = torch.arange(count, device=assign.device)
+    return (assign[:, None] == new[:, None]).float()
+
+
+def size_bias(size: Tensor) -> Tensor:
+    """What merged tokens of size (B, N) add to attention logits (B, H, Q, N): log of their size."""
+    return size.log()[:, None, None]
+
+
+def schedule(r: int | tuple | list, blocks: int) -> list[int]:
+    """Merges in each of `blocks` blocks.
+
+    r: an int for all; a pair (r, inflection) with a float inflection in [-1, 1] for a line that
+    falls (-1: from 2 r to 0) or rises (1); other sequences count block by block, then zeros.
+    """
+    if isinstance(r, int):
+        return [r] * blocks
+    if len(r) == 2 and isinstance(r[1], float):
+        low = int(r[0] * (1 - r[1]))
+        step = (2 * r[0] - 2 * low) / max(1, blocks - 1)
+        return [int(low + step * i) for i in range(blocks)]
+    return (list(r) + [0] * blocks)[:blocks]
+
+
+def next_merges(n: int, target: int, blocks: int) -> int | None:
+    """Merges now, so that n tokens are `target` after `blocks` blocks, merging evenly.
+
+    A block merges at most half of its tokens. None where even that doesn't suffice.
+    """
+
+    def left(most: int) -> int:
+        rest = n
+        for _ in range(blocks):
+            rest -= min(most, rest // 2)
+        return rest
+
+    low, high = 0, n // 2
+    if left(high) > target:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if left(middle) <= target else (middle + 1, high)
+    return min(low, n - target, n // 2)
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x / x.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
