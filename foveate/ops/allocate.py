@@ -38,13 +38,17 @@ def share_in_proportion(total: int, sizes: Sequence[int]) -> list[int]:
     What rounding leaves goes to the largest remainders, lower index first.
     """
     held = [i for i, size in enumerate(sizes) if size]
-    # Even shares of one each are what can't be given away; their error says when there are too few.
+    # Fewer than one for each can't be shared out; the error of even shares says so.
     split_evenly(total, len(held))
-    spare, room = total - len(held), sum(sizes) - len(held)
-    exact = {i: divmod((sizes[i] - 1) * spare, room) if room else (0, 0) for i in held}
-    left = spare - sum(whole for whole, _ in exact.values())
+    exact = [divmod(size * total, sum(sizes)) for size in sizes]
+    left = total - sum(whole for whole, _ in exact)
     bonus = sorted(held, key=lambda i: (-exact[i][1], i))[:left]
-    return [exact[i][0] + 1 + (i in bonus) if i in exact else 0 for i in range(len(sizes))]
+    shares = [whole + (i in bonus) for i, (whole, _) in enumerate(exact)]
+    for i in held:
+        if not shares[i]:
+            shares[shares.index(max(shares))] -= 1
+            shares[i] = 1
+    return shares
 
 
 def view_batches(

@@ -1,0 +1,164 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from foveate.ops.matching import (
+    bipartite_soft_matching,
+    kth_bipartite_soft_matching,
+    merge,
+    merge_weighted,
+    next_merges,
+    provenance,
+    schedule,
+    size_bias,
+    unmerge,
+)
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def slow_groups(metric, r, class_token):
+    """Members of every new token by the rule as it is told, in order."""
+    n = len(metric)
+    unit = metric / metric.norm(dim=-1, keepdim=True)
+    edges = []
+    for i in range(2 if class_token else 0, n, 2):
+        likeness = [float(unit[i] @ unit[j]) for j in range(1, n, 2)]
+        j = max(range(len(likeness)), key=likeness.__getitem__)
+        edges.append((likeness[j], i, 2 * j + 1))
+    edges.sort(key=lambda e: -e[0])
+    alone = [i for _, i, _ in edges[r:]]
+    if class_token:
+        alone = sorted([0, *alone])
+    groups = [[i] for i in alone]
+    for j in range(1, n, 2):
+        groups.append(sorted([j, *(i for _, i, to in edges[:r] if to == j)]))
+    return groups
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    n=st.integers(2, 21),
+    r=st.integers(0, 12),
+    class_token=st.booleans(),
+    seed=st.integers(0, 10**6),
+)
+def test_matching_equals_the_slow_version(n, r, class_token, seed):
+    metric = random(2, n, 5, seed=seed)
+    assign, count = bipartite_soft_matching(metric, r, class_token)
+    done = min(r, (n - class_token) // 2)
+    assert count == n - done
+    source = provenance(assign, count)
+    assert (source.sum(1) == 1).all(), "every token goes to exactly one"
+    if done:
+        for b in range(2):
+            groups = [row.nonzero()[:, 0].tolist() for row in source[b]]
+            assert groups == slow_groups(metric[b], done, class_token)
+    else:
+        assert torch.equal(assign, torch.arange(n).expand(2, n))
+
+
+@settings(deadline=None, max_examples=30)
+@given(n=st.integers(4, 20), r=st.integers(1, 8), seed=st.integers(0, 10**6))
+def test_mass_and_class_token_survive(n, r, seed):
+    x, size = random(1, n, 4, seed=seed), random(1, n, 1, seed=seed + 1).abs() + 0.5
+    assign, count = bipartite_soft_matching(x, r, class_token=True)
+    merged, sizes = merge_weighted(x, size, assign, count)
+    torch.testing.assert_close(sizes.sum(1), size.sum(1))
+    torch.testing.assert_close((merged * sizes).sum(1), (x * size).sum(1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(merged[:, 0], x[:, 0])
+    assert sizes[0, 0] == size[0, 0]
+
+
+def test_both_special_tokens_stay_first_and_alone():
+    x = random(2, 13, 4)
+    assign, count = bipartite_soft_matching(x, 4, class_token=True, distill_token=True)
+    assert count == 9
+    merged = merge(x, assign, count)
+    assert torch.equal(merged[:, :2], x[:, :2])
+    assert (provenance(assign, count).sum(1) == 1).all()
+
+
+def test_equal_tokens_keep_their_value():
+    x = torch.ones(1, 8, 3)
+    assign, count = bipartite_soft_matching(x, 4)
+    torch.testing.assert_close(merge(x, assign, count), torch.ones(1, 4, 3))
+
+
+def test_kth_merges_all_into_the_last_of_each_group():
+    x = random(2, 11, 4)
+    assign, count = kth_bipartite_soft_matching(x, 3)
+    assert count == 3
+    assert assign[:, [2, 5, 8]].tolist() == [[0, 1, 2]] * 2
+    assert (assign[:, 9:] == -1).all() and (assign[:, :9] >= 0).all()
+    takers = x[:, [2, 5, 8]]
+    likeness = torch.cosine_similarity(x[:, :9, None], takers[:, None], dim=-1)
+    others = [0, 1, 3, 4, 6, 7]
+    assert torch.equal(assign[:, others], likeness.argmax(2)[:, others])
+
+
+@pytest.mark.parametrize("mode", ["mean", "sum", "amax"])
+def test_merge_reduces_members(mode):
+    x = random(1, 5, 3)
+    assign = torch.tensor([[1, 0, -1, 1, 1]])
+    members = x[0, [0, 3, 4]]
+    expected = {"mean": members.mean(0), "sum": members.sum(0), "amax": members.amax(0)}[mode]
+    out = merge(x, assign, 2, mode)
+    torch.testing.assert_close(out[0, 1], expected)
+    torch.testing.assert_close(out[0, 0], x[0, 1])
+
+
+def test_unmerge_copies_back():
+    x = random(1, 2, 3)
+    out = unmerge(x, torch.tensor([[1, 0, -1, 1]]))
+    assert torch.equal(out[0, [0, 1, 3]], x[0, [1, 0, 1]]) and not out[0, 2].any()
+
+
+def test_size_bias_makes_a_merged_token_count_as_its_copies():
+    q, k, v = random(1, 1, 3, 4), random(1, 1, 5, 4, seed=1), random(1, 1, 5, 4, seed=2)
+    copies = torch.tensor([0, 0, 1, 2, 3, 3, 3, 4])
+    size = copies.bincount().float()[None]
+    attend = torch.nn.functional.scaled_dot_product_attention
+    torch.testing.assert_close(
+        attend(q, k, v, attn_mask=size_bias(size)), attend(q, k[:, :, copies], v[:, :, copies])
+    )
+
+
+def test_schedules():
+    assert schedule(8, 3) == [8, 8, 8]
+    assert schedule((5, 4), 4) == [5, 4, 0, 0]
+    assert schedule((5, 4, 3), 2) == [5, 4]
+    assert schedule((8, -1.0), 5) == [16, 12, 8, 4, 0]
+    assert schedule((8, 1.0), 5) == [0, 4, 8, 12, 16]
+    assert schedule((8, 0.0), 1) == [8]
+
+
+@settings(deadline=None, max_examples=200)
+@given(n=st.integers(1, 600), blocks=st.integers(1, 30), data=st.data())
+def test_even_merging_reaches_its_target(n, blocks, data):
+    target = data.draw(st.integers(1, n))
+    least = n
+    for _ in range(blocks):
+        least -= least // 2
+    left, merges = n, []
+    for i in range(blocks):
+        r = next_merges(left, target, blocks - i)
+        if r is None:
+            assert i == 0 and target < least
+            return
+        assert 0 <= r <= left // 2
+        merges.append(r)
+        left -= r
+    assert left == target
+    assert all(a >= b for a, b in zip(merges, merges[1:], strict=False))
+    if not any(r == half for r, half in zip(merges, _halves(n, merges), strict=True)):
+        assert max(merges) - min(merges) <= 1
+
+
+def _halves(n, merges):
+    for r in merges:
+        yield n // 2
+        n -= r
