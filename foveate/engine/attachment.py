@@ -6,7 +6,7 @@ import functools
 import inspect
 import threading
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -46,7 +46,8 @@ class Call(threading.local):
     labels: Tensor | None = None
     logits_to_keep: Any = None
     stack: ExitStack | None = None
-    clocked: str | None = field(default=None)
+    clocked: str | None = None
+    encoding: bool = False
 
 
 class Attachment:
@@ -138,11 +139,18 @@ class Attachment:
 
         @functools.wraps(original)
         def wrapper(*args: Any, **kwargs: Any):
+            # Some families encode videos by calling their own image function.
+            if self._call.encoding:
+                return original(*args, **kwargs)
             inputs = {**dict(zip(names, args, strict=False)), **kwargs}
             if self._clock is None or self._clock.count("prefill"):
                 self._clock = Clock(next(self.anatomy.inner.parameters()).device)
-            with self._clock.span("encode"):
-                return self._encoder.run(modality, original, inputs)
+            self._call.encoding = True
+            try:
+                with self._clock.span("encode"):
+                    return self._encoder.run(modality, original, inputs)
+            finally:
+                self._call.encoding = False
 
         return wrapper
 
@@ -208,6 +216,13 @@ class Attachment:
                 )
             records[modality] = record
         self.anatomy.family.check(self.anatomy.config, kw)
+        keep = self._call.logits_to_keep
+        candidates = keep - 1 if inside_generate and isinstance(keep, int) and keep > 1 else 0
+        if candidates and self.anatomy.family.prefix:
+            raise UnsupportedCall(
+                f"In {self.anatomy.family.name} the candidates of an assistant model would join the "
+                "bidirectional prompt; generate without assistant_model."
+            )
         clock = self._clock or Clock(kw["input_ids"].device)
         self._clock = clock
         kw["mm_encoder_outputs"] = None
@@ -220,10 +235,6 @@ class Attachment:
                 prompt = splice.whole(positions=bool(self._boundaries))
         prompt.traces = splice.traces(reduced)
         if self._boundaries:
-            candidates = 0
-            keep = self._call.logits_to_keep
-            if inside_generate and isinstance(keep, int) and keep > 1:
-                candidates = keep - 1
             call = Pass(prompt, True, labels=self._call.labels, candidates=candidates)
             self._call.decoder = call
             self._planes.arm(call)
@@ -257,12 +268,13 @@ class Attachment:
             self._clock.start("decode")
             self._call.clocked = "decode"
         positions = self._new_positions(kw, prompt, b, q)
+        behind = _padding_behind(kw.get("attention_mask"), prompt.length)
         if prompt.missing or entry.ragged and prompt.reduced:
             kw["attention_mask"] = self._decode_mask(kw.get("attention_mask"), prompt, cache, b, q)
         if positions is not None and (kw.get("position_ids") is not None or entry.shift is not None):
             kw["position_ids"] = shifted(positions, prompt.first.shift)
         if self._boundaries:
-            self._call.decoder = Pass(prompt, False, positions=positions)
+            self._call.decoder = Pass(prompt, False, positions=positions, behind=behind)
         return kw
 
     def _new_positions(self, kw: dict[str, Any], prompt: Prompt, b: int, q: int) -> Tensor | None:
@@ -312,6 +324,14 @@ class Attachment:
         self._call.clocked = None
         self._call.decoder = None
         self._planes.disarm()
+
+
+def _padding_behind(mask: Any, length: int) -> Tensor | None:
+    """Which columns (B, new) behind the prompt are no padding; None where all are."""
+    if not isinstance(mask, Tensor) or mask.dim() != 2:
+        return None
+    behind = mask[:, length:].bool()
+    return None if bool(behind.all()) else behind
 
 
 def _cache_of(output: Any, kwargs: dict) -> Cache | None:

@@ -33,14 +33,16 @@ class Pass:
     """One forward call of the decoder: what all its layer hooks share.
 
     prefill: stages are being made; otherwise they are read. labels (B, L): training targets.
-    positions: ids of the new columns as the caller counts them, in a decode step. seen: signals of
-    finished layers, (B, H, N). tables, masks: what layers behind a boundary share, made once.
+    positions: ids of the new columns as the caller counts them, in a decode step. behind (B, new):
+    which columns behind the prompt are no padding, None for all. seen: signals of finished layers,
+    (B, H, N). tables, masks: what layers behind a boundary share, made once.
     """
 
     prompt: Prompt
     prefill: bool
     labels: Tensor | None = None
     positions: Tensor | None = None
+    behind: Tensor | None = None
     candidates: int = 0
     seen: dict[DecoderAttention, Tensor] = field(default_factory=dict)
     tables: dict[tuple, Any] = field(default_factory=dict)
@@ -217,13 +219,14 @@ class Boundaries:
         if key in call.masks:
             return call.masks[key]
         b, n = stage.valid.shape
+        cache = kw.get("past_key_values")
+        i = module.self_attn.layer_idx
+        wide = n if cache is None else max(n, cache.get_mask_sizes(n, i)[0])
         own = torch.eye(n, dtype=torch.bool, device=hidden.device)
         if mask is None:
             steps = torch.arange(n, device=hidden.device)
             short = (steps[:, None] >= steps[None]).expand(b, 1, n, n)
-            wide = n
         else:
-            wide = mask.shape[3] - mask.shape[2] + n
             index = stage.local
             short = mask.expand(b, -1, -1, -1)
             short = short.gather(2, index[:, None, :, None].expand(-1, short.shape[1], -1, mask.shape[3]))
@@ -264,7 +267,8 @@ class Boundaries:
         held = cache.layers[i].get_mask_sizes(q)[0]
         new = seen_columns_behind(cache, i, stage) + q
         width = stage.n + new
-        plain = not stage.ragged and window is None and held == width
+        padded = stage.ragged or call.behind is not None
+        plain = not padded and window is None and held == width
         if plain and (q == 1 or "flash" in kind) and kw.get("attention_mask") is None:
             return None
         key = (id(stage), window, kind, held, new)
@@ -274,7 +278,8 @@ class Boundaries:
         first = call.prompt.first
         behind = torch.arange(first.n, first.n + new, device=device).expand(b, -1)
         column = torch.cat([stage.local, behind], 1)
-        alive = torch.cat([stage.valid, stage.valid.new_ones(b, new)], 1)
+        later = stage.valid.new_ones(b, new) if call.behind is None else call.behind[:, :new]
+        alive = torch.cat([stage.valid, later], 1)
         column, alive = column[:, -held:], alive[:, -held:]
         spare = held - column.shape[1]
         if spare > 0:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from foveate.engine.anatomy import Anatomy
-from foveate.engine.prompt import Prompt
+from foveate.engine.prompt import Prompt, Stage
 from foveate.errors import UnsupportedCall
 
 
@@ -54,7 +54,8 @@ class Targets:
         """The output with the loss over the columns that reached the last layer."""
         if prompt is not None:
             stage = prompt.stages[-1]
-            labels = labels.gather(1, stage.index).masked_fill(~stage.valid, -100)
+            whole = stage is prompt.first and not prompt.reduced
+            labels = labels if whole else _moved(labels, stage)
         logits = output[0] if isinstance(output, tuple) else output.logits
         extra = {k: v for k, v in kwargs.items() if k not in self._names}
         loss = self.anatomy.outer.loss_function(
@@ -66,3 +67,13 @@ class Targets:
         if isinstance(output, tuple):
             return (loss, *output)
         return type(output)(**{**output, "loss": loss})
+
+
+def _moved(labels: Tensor, stage: Stage) -> Tensor:
+    """Targets (B, L) of the columns of a stage.
+
+    A row's first token has no predecessor to be predicted from, whatever padding now precedes it.
+    """
+    moved = labels.gather(1, stage.index).masked_fill(~stage.valid, -100)
+    first = stage.valid.long().cumsum(1) == 1
+    return moved.masked_fill(first & stage.valid, -100)

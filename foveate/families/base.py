@@ -32,6 +32,7 @@ class Family:
     them. The last two hold only for items whose layout gives every token one tower row, that is
     `layout.rows.shape[1] == 1`: some families pool videos or very large pictures.
     position_offset: first 1-D position. type_pad: token type of padding.
+    prefix: the whole prompt is bidirectional.
     """
 
     name: ClassVar[str]
@@ -54,6 +55,7 @@ class Family:
     merges: ClassVar[bool] = False
     position_offset: ClassVar[int] = 0
     type_pad: ClassVar[int] = 0
+    prefix: ClassVar[bool] = False
 
     def __init__(self, config: Any) -> None:
         """config: the inner model's. Raise `UnsupportedModel` for variants that can't be served."""

@@ -20,3 +20,10 @@ class Glm4v(Qwen2VL):
                 "GLM-4V marks images and videos by the same placeholder, so one call can't hold "
                 "both; give the image as a video of one frame, or make two calls."
             )
+        video = encoded.get("video")
+        # Repeating samples, `generate` looks for video placeholders, of which there are none.
+        if video is not None and len(video.pooler_output) == 0:
+            raise UnsupportedCall(
+                "GLM-4V can't repeat a video for num_beams or num_return_sequences; repeat the "
+                "sample in the batch and draw one sequence for each."
+            )

@@ -10,3 +10,4 @@ class PaliGemma(Llava):
     position_offset = 1
     # Type 0 is the prompt, all of which is visible to all; padding must not belong to it.
     type_pad = 1
+    prefix = True
