@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from PIL import Image, UnidentifiedImageError
 
@@ -49,7 +49,7 @@ def load_image(
         return _finish(_decode(file, name, max_pixels), name, max_pixels, max_aspect)
 
 
-def _name(source: Source) -> str:
+def _name(source: Any) -> str:
     """How messages call the source."""
     if source == "-":
         return "Standard input"
@@ -66,7 +66,7 @@ def _name(source: Source) -> str:
     return repr(name) if isinstance(name, str) else "The given file"
 
 
-def _open(source: Source, name: str) -> IO[bytes]:
+def _open(source: Any, name: str) -> IO[bytes]:
     if source == "-":
         return _seekable(sys.stdin.buffer, name)
     if isinstance(source, bytes | bytearray | memoryview):

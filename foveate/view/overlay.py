@@ -135,5 +135,5 @@ def _enlarged(image: Image.Image, shape: tuple[int, int]) -> Image.Image:
     cells = max(shape[0] / image.height, shape[1] / image.width)
     side = min(max(_SIDE, _CELL * cells * longer, longer), _LARGEST)
     scale = side / longer
-    size = tuple(max(1, round(length * scale)) for length in image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)

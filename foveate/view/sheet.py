@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -60,7 +61,7 @@ def _to_height(image: Image.Image, height: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
+def _wrapped(text: str, width: int, font: Any) -> list[str]:
     """Lines of whole words, none wider than the picture above unless a single word is."""
     lines = []
     for paragraph in text.split("\n"):
