@@ -1,0 +1,5 @@
+"""`python -m foveate.cli` is the command `foveate`."""
+
+from foveate.cli import main
+
+main()

@@ -1,0 +1,66 @@
+"""Put one question about pictures to a model under a method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from foveate.errors import UnsupportedModel
+from foveate.method import Method
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said, and the report of the call that made it say so."""
+
+    text: str
+    report: Any
+
+
+def answer(
+    model: Any,
+    processor: Any,
+    images: Sequence[Image.Image],
+    question: str,
+    method: Method,
+    max_new_tokens: int = 64,
+) -> Answer:
+    """Greedy answer to `question` about `images`, with `method` attached for this one call."""
+    import torch
+
+    import foveate
+
+    inputs = prompt(processor, images, question).to(model.device)
+    for name, value in inputs.items():
+        if torch.is_floating_point(value):
+            inputs[name] = value.to(model.dtype)
+    with torch.no_grad(), foveate.attach(model, method) as attached:
+        out = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+        report = attached.report
+    new = out[0, inputs["input_ids"].shape[1] :]
+    return Answer(processor.decode(new, skip_special_tokens=True).strip(), report)
+
+
+def prompt(processor: Any, images: Sequence[Image.Image], question: str) -> Any:
+    """The processor's inputs for one user turn: all pictures, then the question."""
+    if getattr(processor, "chat_template", None):
+        content = [{"type": "image", "image": image} for image in images]
+        content.append({"type": "text", "text": question})
+        return processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+        )
+    token = getattr(processor, "image_token", None)
+    if not isinstance(token, str):
+        raise UnsupportedModel(
+            f"{type(processor).__name__} has neither a chat template nor an image token, so no "
+            "prompt can be written for it; save a chat template with the processor."
+        )
+    text = f"{token * len(images)}\n{question}"
+    return processor(images=list(images), text=text, return_tensors="pt")

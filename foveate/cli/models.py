@@ -1,0 +1,136 @@
+"""Load the model that `--model` names: an embedded one, a folder, or one from the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from foveate.errors import FoveateError, InvalidParameter, UnknownName, UnsupportedModel
+
+DEFAULT = "nano"
+
+
+def load_model(name: str, device: str, dtype: str) -> tuple[Any, Any]:
+    """`(model, processor)`, the model in eval mode on its device.
+
+    device: "auto" takes CUDA where there is one. dtype: "auto" is bfloat16 on CUDA, else float32.
+    """
+    from foveate import mini
+
+    place = _device(device)
+    kind = _dtype(dtype, place)
+    if name in mini.available():
+        model, processor = mini.load(name, dtype=kind)
+        return _on(model, place), processor
+    if name == DEFAULT:
+        raise FoveateError(
+            "This installation has no embedded model; name one with --model, or make it with "
+            "'foveate train nano'."
+        )
+    config = _config(name)
+    try:
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        from foveate.mini.weights_loading import silent_bars
+
+        processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
+        if not hasattr(processor, "image_processor"):
+            raise UnsupportedModel(
+                f"{name!r} comes without an image processor; save its processor beside its weights."
+            )
+        with silent_bars():
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
+                name, config=config, dtype=kind, trust_remote_code=False, output_loading_info=True
+            )
+            model, loading = loaded
+    except FoveateError:
+        raise
+    except Exception as error:
+        # Readers of broken files raise whatever they like, safetensors an error of its own.
+        raise FoveateError(f"{name!r} can't be loaded: {_first_sentence(error)}") from None
+    missing = sorted(loading["missing_keys"])
+    if missing:
+        # transformers would fill them with random numbers and go on.
+        raise FoveateError(
+            f"{name!r} lacks {len(missing)} weights of its model, {missing[0]} among them; get its "
+            "files again."
+        )
+    return _on(model.eval(), place), processor
+
+
+def _on(model: Any, place: str) -> Any:
+    try:
+        return model.to(place)
+    except RuntimeError as error:
+        raise FoveateError(f"The model doesn't fit on {place}: {_first_sentence(error)}") from None
+
+
+def _config(name: str) -> Any:
+    """The model's configuration, once it is sure to be a model that `attach` knows."""
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    from foveate.families.base import family_of
+
+    _check_path(name)
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        if Path(name).expanduser().is_dir():
+            raise FoveateError(
+                f"The configuration in {name!r} can't be read: {_first_sentence(error)}"
+            ) from None
+        raise UnknownName(
+            f"There is no model {name!r} on the Hugging Face Hub, or the Hub can't be reached; "
+            "check the name or give a folder."
+        ) from None
+    if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        raise UnsupportedModel(
+            f"{name!r} is a {config.model_type!r} model, which reads no pictures; "
+            "use a vision-language model such as LLaVA or Qwen2-VL."
+        )
+    family_of(config)
+    return config
+
+
+def _check_path(name: str) -> None:
+    from foveate import mini
+
+    path = Path(name).expanduser()
+    if name.strip() and path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UnknownName(
+                f"The folder {name!r} holds no model: it has no config.json; give the folder that "
+                "save_pretrained wrote."
+            )
+    elif name.strip() and path.exists():
+        raise UnknownName(f"{name!r} is a file; give the folder that save_pretrained wrote.")
+    elif name.startswith((".", "~", "/")) or name.count("/") > 1 or not name.strip():
+        raise UnknownName(f"There is no folder {name!r}; check the path.")
+    elif "/" not in name and mini.available():
+        # Models of the Hub belong to someone, apart from a few old ones that read no pictures.
+        raise UnknownName.of("embedded model or folder", name, mini.available())
+
+
+def _device(device: str) -> str:
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InvalidParameter(
+            "--device cuda: this PyTorch sees no CUDA device; use --device cpu or auto."
+        )
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def _dtype(dtype: str, device: str) -> Any:
+    import torch
+
+    if dtype == "auto":
+        return torch.bfloat16 if device == "cuda" else torch.float32
+    return getattr(torch, dtype)
+
+
+def _first_sentence(error: BaseException) -> str:
+    """The first sentence of a foreign error, which may run over many lines."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.split(". ")[0].rstrip(".") + "."

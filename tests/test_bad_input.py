@@ -1,0 +1,283 @@
+"""Bad input to the command line ends in one sentence on standard error and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+from typer.testing import CliRunner
+
+from foveate.assets import PHOTOGRAPH
+from foveate.cli import app
+from foveate.mini.weights_loading import silent_bars
+from tests.tiny_model import save_tiny
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+def refused(*arguments: object) -> str:
+    """The sentence with which a command is refused."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == 2, (result.output, result.exception)
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+    return result.stderr
+
+
+def sentence(*arguments: object) -> str:
+    """`refused`, where the message must be ours: one line."""
+    text = refused(*arguments)
+    assert text.startswith("Error: ") and text.endswith((".\n", "?\n")), text
+    assert text.count("\n") == 1, text
+    return text
+
+
+def ask(model: object, *arguments: object, media: object = PHOTOGRAPH) -> str:
+    return sentence("ask", media, "-q", "what is written?", "--model", model, *arguments)
+
+
+# -- budgets and methods
+
+
+@pytest.mark.parametrize(
+    ("keep", "words"),
+    [
+        ("0", "at least 1"),
+        ("-1", "at least 1"),
+        ("0.0", "is no share"),
+        ("1.5", "is no share"),
+        ("nan", "is no share"),
+        ("inf", "is no share"),
+        ("150%", "is no share"),
+        ("-5%", "is no share"),
+        ("many", "is no budget"),
+        ("%", "is no budget"),
+        ("", "is no budget"),
+        ("9999", "64 tokens"),
+    ],
+)
+def test_keep(tiny, keep, words):
+    text = ask(tiny, "--method", "divprune", "--keep", keep)
+    assert words in text and "keep=" in text
+
+
+def test_unknown_method(tiny):
+    assert "did you mean 'divprune'" in ask(tiny, "--method", "divprun", "--keep", "4")
+    assert "'nonsense'" in ask(tiny, "--method", "divprune+nonsense")
+    assert "no method ''" in ask(tiny, "--method", "")
+
+
+def test_a_planned_method_is_unknown_for_now(tiny):
+    assert "damro" in ask(tiny, "--method", "damro")
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("per_crp=true", "did you mean 'per_crop'"),
+        ("per_crop", "name=value"),
+        ("=3", "name=value"),
+        ("per_crop=perhaps", "true or false"),
+        ("per_crop=3", "true or false"),
+        ("keep=0", "at least 1"),
+        ("positions=sideways", "'original' or 'packed'"),
+        ("vispruner.keep=3", "method in --method"),
+        ("divprune.per_crp=3", "did you mean 'per_crop'"),
+    ],
+)
+def test_settings(tiny, setting, words):
+    assert words in ask(tiny, "--method", "divprune", "--set", setting)
+
+
+def test_a_setting_that_could_mean_either(tiny):
+    text = ask(tiny, "--method", "divprune+fastervlm", "--set", "keep=3")
+    assert "divprune or fastervlm" in text
+
+
+def test_a_budget_without_a_method(tiny):
+    assert "--method" in ask(tiny, "--keep", "0.5")
+    assert "--method" in ask(tiny, "--set", "a=1")
+
+
+# -- pictures
+
+
+def _bomb() -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("missing.png", "no file"),
+        ("empty.png", "is empty"),
+        ("text.png", "looks like text"),
+        ("cut.jpg", "cut short"),
+        ("strip.png", "200:1"),
+        ("bomb.png", "178,956,970 pixels"),
+        (".", "is a folder"),
+    ],
+)
+def test_pictures(tiny, tmp_path, name, words):
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.png").write_text("This is text.\n")
+    data = PHOTOGRAPH.read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(data[: len(data) // 2])
+    Image.new("RGB", (20_000, 10)).save(tmp_path / "strip.png")
+    (tmp_path / "bomb.png").write_bytes(_bomb())
+    assert words in ask(tiny, media=tmp_path / name)
+
+
+def test_an_address_is_no_path(tiny):
+    assert "download" in ask(tiny, media="https://example.org/a.png")
+
+
+def test_standard_input_may_be_empty(tiny):
+    assert "Standard input is empty" in ask(tiny, media="-")
+
+
+# -- models
+
+
+def test_unknown_models(tmp_path):
+    assert "no folder" in ask(tmp_path / "nowhere")
+    assert "no config.json" in ask(tmp_path)
+    (tmp_path / "a.bin").write_bytes(b"x")
+    assert "is a file" in ask(tmp_path / "a.bin")
+    assert "no folder ''" in ask("")
+
+
+def test_a_model_without_vision(tmp_path):
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+    )
+    with silent_bars():
+        LlamaForCausalLM(config).save_pretrained(tmp_path)
+    assert "'llama' model, which reads no pictures" in ask(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"model_type": "blip"}, "'blip' are not supported"),
+        ({"model_type": "no_such_type"}, "can't be read"),
+        ({}, "can't be read"),
+    ],
+)
+def test_configurations(tmp_path, config, words):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert words in ask(tmp_path)
+
+
+def test_a_configuration_that_is_no_json(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    assert "can't be read" in ask(tmp_path)
+
+
+def test_a_model_without_its_processor(tiny, tmp_path):
+    (tmp_path / "config.json").write_bytes((tiny / "config.json").read_bytes())
+    assert "image processor" in ask(tmp_path)
+
+
+def test_a_model_with_a_tokenizer_alone(tiny, tmp_path):
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((tiny / name).read_bytes())
+    assert "image processor" in ask(tmp_path)
+
+
+@pytest.mark.parametrize("weights", [None, b"", b"no weights at all"])
+def test_broken_weights(tiny, tmp_path, weights):
+    for path in tiny.iterdir():
+        if path.name != "model.safetensors":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    if weights is not None:
+        (tmp_path / "model.safetensors").write_bytes(weights)
+    assert "can't be loaded" in ask(tmp_path)
+
+
+def test_weights_that_are_not_all_there(tiny, tmp_path):
+    for path in tiny.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights[next(name for name in weights if "q_proj" in name)]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert "lacks 1 weights" in ask(tmp_path)
+
+
+# -- the rest
+
+
+def test_an_empty_question(tiny):
+    assert "question is empty" in sentence("ask", PHOTOGRAPH, "-q", " ", "--model", tiny)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("o.txt", "no picture file"), ("folder.png", "is a folder"), ("no/o.png", "no folder")],
+)
+def test_overlay_files(tiny, tmp_path, name, words):
+    (tmp_path / "folder.png").mkdir()
+    assert words in ask(tiny, "--overlay", tmp_path / name)
+
+
+def test_cuda_where_there_is_none(tiny, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "no CUDA device" in ask(tiny, "--device", "cuda")
+
+
+def test_unknown_slug_of_methods():
+    assert "did you mean 'fastervlm'" in sentence("methods", "fastervml")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ask"],
+        ["ask", PHOTOGRAPH],
+        ["ask", PHOTOGRAPH, "-q", "what?", "--max-new-tokens", "0"],
+        ["ask", PHOTOGRAPH, "-q", "what?", "--device", "tpu"],
+        ["ask", PHOTOGRAPH, "-q", "what?", "--dtype", "int8"],
+        ["ask", PHOTOGRAPH, "-q", "what?", "--kepe", "3"],
+        ["train", "mega"],
+        ["train", "nano", "--steps", "1"],
+        ["train", "nano", "--steps", "many"],
+        ["no_such_command"],
+    ],
+)
+def test_usage(arguments):
+    assert refused(*arguments)
+
+
+def test_train_into_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    text = sentence("train", "nano", "--steps", "2", "--out", tmp_path / "file")
+    assert "can't be written" in text
+
+
+def test_an_interrupt_is_no_error(tiny, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("foveate.media.load_image", interrupted)
+    arguments = ["ask", str(PHOTOGRAPH), "-q", "what?", "--model", str(tiny)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 130 and "Traceback" not in result.output

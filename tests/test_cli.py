@@ -1,0 +1,228 @@
+"""The command line on good input: what it prints, what it writes, what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from foveate.assets import PHOTOGRAPH
+from foveate.cli import app
+from foveate.cli.checkup import EXTRAS
+from foveate.cli.settings import build_method, parse_keep
+from foveate.mini import available
+from tests.tiny_model import save_tiny
+
+ROOT = Path(__file__).parents[1]
+needs_nano = pytest.mark.skipif("nano" not in available(), reason="nano has no weights here")
+
+
+def run(*arguments: object, code: int = 0, stdin: bytes | None = None):
+    """One run of the command line."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments], input=stdin)
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+def ask(tiny: Path, *arguments: object, **kwargs):
+    """`foveate ask` about the photograph, five tokens long."""
+    fixed = ["-q", "what is written?", "--model", tiny, "--max-new-tokens", "5"]
+    return run("ask", PHOTOGRAPH, *fixed, *arguments, **kwargs)
+
+
+def test_importing_the_command_line_loads_nothing_heavy():
+    code = "import sys, foveate.cli; print({'torch', 'transformers', 'PIL'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.strip() == "set()"
+
+
+def test_help_names_every_command_and_works_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "foveate.cli", "--help"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0
+    for command in ("ask", "methods", "train", "doctor"):
+        assert command in done.stdout
+
+
+def test_version():
+    assert run("--version").stdout.startswith("foveate ")
+
+
+@pytest.mark.parametrize(
+    ("text", "keep"), [("64", 64), ("1", 1), ("0.25", 0.25), ("25%", 0.25), ("100%", 1.0)]
+)
+def test_keep_as_typed(text, keep):
+    parsed = parse_keep(text)
+    assert parsed == keep and type(parsed) is type(keep)
+
+
+def test_settings_become_parameters_of_the_declared_type():
+    made = build_method("divprune", "25%", ["per_crop=true", "positions=original"])
+    assert made.to_dict() == {
+        "method": "divprune",
+        "keep": 0.25,
+        "positions": "original",
+        "per_crop": True,
+        "protect": False,
+    }
+
+
+def test_composition_takes_settings_by_member():
+    made = build_method("fastervlm+divprune", "0.5", ["divprune.keep=4", "score=cls"])
+    first, second = made.to_dict()["methods"]
+    assert (first["keep"], first["score"], second["keep"]) == (0.5, "cls", 4)
+
+
+def test_no_method_changes_nothing():
+    assert build_method(None, None, ()).parts() == ()
+
+
+def test_ask_prints_answer_and_cost(tiny):
+    out = ask(tiny, "--method", "divprune", "--keep", "25%").stdout
+    for word in ("DivPrune(keep=0.25)", "visual tokens", "64", "16", "25%", "FLOPs", "prefill"):
+        assert word in out, out
+
+
+def test_ask_as_json(tiny):
+    found = json.loads(ask(tiny, "--method", "fastervlm", "--keep", "10", "--json").stdout)
+    assert found["method"]["method"] == "fastervlm" and found["method"]["keep"] == 10
+    report = found["report"]
+    assert report["tokens_in"] == [64] and report["tokens_out"] == [10]
+    assert len(report["kept"][0]) == 10 and report["flops"] < report["flops_full"]
+    assert isinstance(found["answer"], str)
+
+
+def test_ask_without_a_method_is_the_bare_model(tiny):
+    bare = json.loads(ask(tiny, "--json").stdout)
+    everything = json.loads(ask(tiny, "--method", "divprune", "--keep", "100%", "--json").stdout)
+    assert bare["method"] is None
+    assert bare["answer"] == everything["answer"]
+    assert bare["report"]["tokens_out"] == [64]
+
+
+def test_composed_methods_act_one_after_the_other(tiny):
+    out = ask(tiny, "--method", "fastervlm+divprune", "--keep", "0.5", "--json").stdout
+    found = json.loads(out)
+    assert found["report"]["tokens_out"] == [16]
+
+
+def test_overlay_is_written(tiny, tmp_path):
+    ask(tiny, "--method", "divprune", "--keep", "16", "--overlay", tmp_path / "o.png")
+    drawn, original = Image.open(tmp_path / "o.png"), Image.open(PHOTOGRAPH)
+    assert drawn.width / drawn.height == pytest.approx(original.width / original.height, rel=0.01)
+    assert sum(drawn.convert("L").histogram()[:60]) > sum(original.convert("L").histogram()[:60])
+
+
+def test_several_pictures_in_one_question(tiny, tmp_path):
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
+    arguments = ["--method", "divprune", "--keep", "8", "--json", "--overlay", tmp_path / "o.png"]
+    found = json.loads(ask(tiny, tmp_path / "red.png", *arguments).stdout)
+    assert found["report"]["tokens_out"] == [8, 8]
+    drawn = Image.open(tmp_path / "o.png")
+    assert drawn.width > 1.5 * drawn.height
+
+
+def test_a_picture_from_standard_input(tiny):
+    result = run(
+        *("ask", "-", "-q", "what is written?", "--model", tiny, "--max-new-tokens", "2"),
+        stdin=PHOTOGRAPH.read_bytes(),
+    )
+    assert "visual tokens" in result.stdout
+
+
+def test_one_pixel_is_answered(tiny, tmp_path):
+    Image.new("RGB", (1, 1), "red").save(tmp_path / "dot.png")
+    run("ask", tmp_path / "dot.png", "-q", "what colour is it?", "--model", tiny)
+
+
+def test_words_that_the_model_can_not_know_are_named(tiny):
+    result = run("ask", PHOTOGRAPH, "-q", "what about the espresso?", "--model", tiny)
+    assert "'espresso'" in result.stderr and "'what'" not in result.stderr
+
+
+@needs_nano
+def test_ask_uses_nano_by_default():
+    found = json.loads(run("ask", PHOTOGRAPH, "-q", "what is written?", "--json").stdout)
+    assert found["model"] == "nano" and found["report"]["tokens_in"] == [64]
+
+
+def test_methods_lists_the_catalogue():
+    out = run("methods").stdout
+    assert "divprune" in out and "available" in out and "planned" in out
+
+
+def test_methods_as_json():
+    rows = json.loads(run("methods", "--json").stdout)
+    usable = json.loads(run("methods", "--available", "--json").stdout)
+    assert {"slug", "name", "title", "year", "paper", "stages", "status"} <= set(rows[0])
+    assert 0 < len(usable) < len(rows)
+    assert all(row["status"] == "available" for row in usable)
+
+
+def test_one_method():
+    found = json.loads(run("methods", "fastervlm", "--json").stdout)
+    assert found["class"] == "FasterVLM" and found["needs"] == [
+        "VisionAttention(rows='auto', layer=None)"
+    ]
+    parameters = {p["name"]: p for p in found["parameters"]}
+    assert parameters["keep"]["default"] == 0.25 and "share" in parameters["keep"]["doc"]
+    assert "cls" in parameters["score"]["doc"]
+    out = run("methods", "fastervlm").stdout
+    assert "2412.01818" in out and "score" in out
+
+
+def test_every_method_can_be_shown():
+    for row in json.loads(run("methods", "--json").stdout):
+        assert row["slug"] in run("methods", row["slug"]).stdout
+
+
+def test_train_writes_a_model_that_can_be_asked(tmp_path, monkeypatch):
+    from foveate.mini import nano
+
+    monkeypatch.setattr(nano, "Recipe", lambda: nano.SMOKE)
+    arguments = ["train", "nano", "--out", tmp_path / "nano", "--steps", "2"]
+    found = json.loads(run(*arguments, "--evaluate", "0", "--json").stdout)
+    assert Path(found["folder"]) == tmp_path / "nano"
+    run("ask", PHOTOGRAPH, "-q", "what is written?", "--model", tmp_path / "nano")
+
+
+def test_doctor_knows_the_extras_of_the_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {
+        extra: tuple(name.split("[")[0].split(">")[0] for name in packages)
+        for extra, packages in project["optional-dependencies"].items()
+        if extra != "dev"
+    }
+    assert declared == EXTRAS
+
+
+def test_doctor(monkeypatch):
+    monkeypatch.setattr("foveate.cli.checkup._imports", lambda name: "")
+    found = json.loads(run("doctor", "--json").stdout)
+    assert found["problems"] == [] and "torch" in found["system"]
+    assert {extra["name"] for extra in found["extras"]} == set(EXTRAS)
+    assert "torch" in run("doctor").stdout
+
+
+def test_doctor_reports_a_companion_that_breaks_imports(monkeypatch):
+    from foveate.cli import checkup
+
+    broken = "RuntimeError: operator torchvision::nms does not exist"
+    monkeypatch.setattr(checkup, "find_spec", lambda name: name)
+    monkeypatch.setattr(checkup, "_imports", lambda name: broken if name == "torchvision" else "")
+    result = run("doctor", code=1)
+    assert "torchvision" in result.stdout and "uninstall it" in " ".join(result.stdout.split())
