@@ -18,6 +18,7 @@ rows and columns, and the tower's own patch grid may round them further.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 from foveate.budget import Keep, resolve
 from foveate.errors import BudgetError, InvalidParameter
@@ -56,8 +57,8 @@ class Downsample(Method, FramesPart):
                 f"keep={self.keep} leaves some of {grid.t} frames without a token; "
                 f"use at least keep={grid.t}."
             )
-        shapes = [(rows, min(grid.w, area // rows)) for rows in range(1, min(grid.h, area) + 1)]
-        shapes += [(min(grid.h, area // cols), cols) for cols in range(1, min(grid.w, area) + 1)]
+        sides = product(range(1, grid.h + 1), range(1, grid.w + 1))
+        shapes = [(rows, columns) for rows, columns in sides if rows * columns <= area]
 
         def bent(shape: tuple[int, int]) -> float:
             ratio = shape[0] * grid.w / (shape[1] * grid.h)

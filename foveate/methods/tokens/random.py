@@ -16,6 +16,7 @@ random state, and the first item of every call gets the same draw.
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 
 import torch
@@ -41,5 +42,11 @@ class Random(TokensMethod):
     seed: int = 0
 
     def select(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
-        draw = torch.rand(tokens.patch.shape, generator=torch.Generator().manual_seed(self.seed))
-        return top_k(draw.to(tokens.features.device), keep, tokens.patch)
+        signs = tokens.features.float().mean(1) > 0
+        draws = [self._draw(row.tolist(), tokens.n) for row in signs]
+        return top_k(torch.stack(draws).to(tokens.features.device), keep, tokens.patch)
+
+    def _draw(self, signs: list[bool], n: int) -> Tensor:
+        """Uniform numbers (n,) that depend on the seed and on the picture, not on its neighbours."""
+        key = zlib.crc32(bytes(signs), self.seed & 0xFFFFFFFF)
+        return torch.rand(n, generator=torch.Generator().manual_seed(key))

@@ -1,0 +1,79 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from foveate.errors import BudgetError, InvalidParameter, UnsupportedCall
+from foveate.methods.encoders.tome import ToMe
+from foveate.ops.matching import merge_weighted
+from foveate.parts import BlockState
+from foveate.tokens import Grid
+
+
+def run(method, patches, blocks, class_token=True, batch=2, seed=0):
+    """Token counts behind every block, and what is left of a tower that only merges."""
+    g = torch.Generator().manual_seed(seed)
+    n = patches + class_token
+    x, size, counts = torch.randn(batch, n, 8, generator=g), torch.ones(batch, n), []
+    start = x
+    for i in range(blocks):
+        keys = torch.randn(batch, 2, x.shape[1], 4, generator=g)
+        plan = method.merge(i, blocks, BlockState(x, keys, size, class_token))
+        if plan is not None:
+            x, size = merge_weighted(x, size[..., None], *plan)
+            size = size[..., 0]
+        counts.append(x.shape[1] - class_token)
+    return counts, start, x, size
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    patches=st.integers(1, 80),
+    blocks=st.integers(1, 8),
+    class_token=st.booleans(),
+    keep=st.floats(0.05, 1.0),
+)
+def test_the_tower_ends_with_the_budget(patches, blocks, class_token, keep):
+    method = ToMe(keep=keep)
+    try:
+        counts, start, x, size = run(method, patches, blocks, class_token)
+    except BudgetError as error:
+        assert "use at least" in str(error) and method.count(Grid(1, 1, patches)) < patches / 2
+        return
+    assert counts[-1] == method.count(Grid(1, 1, patches, (patches,)))
+    assert (size.sum(1) == patches + class_token).all()
+    mass = (x * size[..., None]).sum(1)
+    torch.testing.assert_close(mass, start.sum(1), atol=1e-4, rtol=1e-4)
+    if class_token:
+        torch.testing.assert_close(x[:, 0], start[:, 0])
+
+
+def test_merging_is_even_over_the_blocks():
+    counts, *_ = run(ToMe(keep=0.5), 64, 8)
+    assert counts == [60, 56, 52, 48, 44, 40, 36, 32]
+
+
+def test_r_gives_the_merges_of_each_block():
+    assert run(ToMe(r=3), 20, 4)[0] == [17, 14, 11, 8]
+    assert run(ToMe(r=(5, 0, 2)), 20, 4)[0] == [15, 15, 13, 13]
+    assert run(ToMe(r=(4, -1.0)), 40, 3)[0] == [32, 28, 28]
+    assert run(ToMe(r=15), 20, 3)[0] == [10, 5, 3], "never more than half"
+    assert run(ToMe(r=0), 20, 3)[0] == [20, 20, 20]
+
+
+def test_all_merges_nothing():
+    assert run(ToMe(keep=1.0), 12, 3)[0] == [12, 12, 12]
+
+
+def test_every_view_has_its_own_budget():
+    assert ToMe(keep=0.5).count(Grid(2, 8, 8, (16,) * 5, 8)) == 48
+    assert ToMe(keep=5).count(Grid(4, 3, 3, (9,) * 4)) == 20
+
+
+def test_what_can_not_be_is_refused():
+    with pytest.raises(BudgetError, match="keep=2 .* at most leave 4; use at least"):
+        run(ToMe(keep=2), 16, 2)
+    with pytest.raises(InvalidParameter, match="r=-1"):
+        ToMe(r=-1)
+    with pytest.raises(UnsupportedCall, match="use keep="):
+        ToMe(r=8).budget(Grid(1, 4, 4))
