@@ -124,7 +124,9 @@ class Merger:
         output.last_hidden_state = self.full(last, output.last_hidden_state, 1)
         if getattr(output, "hidden_states", None) is not None:
             output.hidden_states = tuple(
-                self.full(min(j, last), h, 1) for j, h in enumerate(output.hidden_states)
+                # Only the states that were asked for are there.
+                None if h is None else self.full(min(j, last), h, 1)
+                for j, h in enumerate(output.hidden_states)
             )
         return output
 

@@ -22,6 +22,7 @@ class Item:
     layout: the slots. encoded: the layout of the features, another one where the encoder saw a
     smaller picture. row: its first tower row. features (N, D). planes: DeepStack features (N, D).
     clusters (N,): number of the merged tower row behind each slot, None without encoder merging.
+    spread (S,): encoded token nearest to each slot, None where slots and tokens are the same.
     """
 
     layout: Layout
@@ -30,6 +31,11 @@ class Item:
     features: Tensor
     planes: list[Tensor] = field(default_factory=list)
     clusters: Tensor | None = None
+    spread: Tensor | None = None
+
+    def over_slots(self, x: Tensor) -> Tensor:
+        """Values per encoded token (N, ...) as values per slot (S, ...)."""
+        return x if self.spread is None else x[self.spread]
 
     def start(self) -> VisualTokens:
         """Tokens of an item that was merged inside the tower, copies fused, in order of place."""
@@ -110,11 +116,17 @@ class Record:
         if first.clusters is not None:
             return first.start()
         tokens = first.encoded.tokens(torch.stack([self.items[i].features for i in members]))
-        return tokens if first.encoded is first.layout else _onto(tokens, first.layout)
+        if first.encoded is first.layout:
+            return tokens
+        tokens = _onto(tokens, first.layout)
+        for i in members:
+            self.items[i].spread = tokens.assign[0].clamp(min=0)
+        return tokens
 
     def planes(self, i: int, tokens: VisualTokens) -> list[Tensor]:
         """DeepStack features of item i reduced exactly as its tokens were, (K, D) each."""
-        return [tokens.carry(plane[None])[0] for plane in self.items[i].planes]
+        item = self.items[i]
+        return [tokens.carry(item.over_slots(plane)[None])[0] for plane in item.planes]
 
     def _signals(self, needs, members, tokens: VisualTokens, text) -> Signals:
         values: dict[Need, Tensor | None] = {}
@@ -128,8 +140,8 @@ class Record:
             else:
                 full = torch.stack(
                     [
-                        self.items[i].encoded.pool(self._rows[need][self.items[i].row :])
-                        for i in members
+                        item.over_slots(item.encoded.pool(self._rows[need][item.row :]))
+                        for item in (self.items[i] for i in members)
                     ]
                 )
                 aligned = tokens.carry(full)
@@ -171,10 +183,12 @@ def _onto(tokens: VisualTokens, layout: Layout) -> VisualTokens:
     limit = torch.tensor([small.t, small.h, small.w], device=device) - 1
     held = ((position + 0.5) / scale).long().clamp(min=0).minimum(limit)
     assign = numbers[tuple(held.T)].masked_fill(~patch, -1)
+    b = len(tokens.features)
+    size = torch.bincount(assign[patch], minlength=tokens.n).float()
     return replace(
         tokens,
-        index=table[tuple(own.T)][None],
-        assign=assign[None],
-        size=torch.bincount(assign[patch], minlength=tokens.n).float()[None],
+        index=table[tuple(own.T)].expand(b, -1),
+        assign=assign.expand(b, -1),
+        size=size.expand(b, -1),
         grid=full,
     )

@@ -5,8 +5,8 @@ A baseline without a paper: "random" stands in the tables of most papers on visu
 Kept = the k patches with the largest u_j, u_j uniform in [0, 1) and drawn for every item anew.
 Newlines are dropped; kept tokens stay in reading order.
 
-Needs nothing. Cost: one random number per token. The draw is the seed's alone: it touches no global
-random state, and the first item of every call gets the same draw.
+Needs nothing. Cost: one random number per token. The draw depends on the seed and on the picture
+alone: no global random state, and a picture in a batch keeps what it keeps by itself.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -33,7 +33,7 @@ from foveate.tokens import VisualTokens
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Random(TokensMethod):
-    """seed: two methods of one seed draw alike."""
+    """seed: another seed draws anew."""
 
     slug = "random"
     drops_special = True
