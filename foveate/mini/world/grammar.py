@@ -37,15 +37,22 @@ def choice(rng: np.random.Generator, options: Sequence):
     return options[int(rng.integers(len(options)))]
 
 
-def background(rng: np.random.Generator) -> Background:
+def background(rng: np.random.Generator, level: float = 1.0) -> Background:
     """Muted, dark or light, contrast below 0.25; the middle is left to the gray objects."""
     kind = choice(rng, BACKGROUNDS)
+    if eased(rng, level):
+        kind = "flat"
     dark = rng.random() < 0.6
     base = rng.uniform(0.06, 0.24) if dark else rng.uniform(0.74, 0.8)
     first = base + rng.uniform(-0.02, 0.02, 3)
     second = first + rng.uniform(0.03, 0.08) if rng.random() < 0.5 else first - 0.04
     first, second = first.clip(0, 1), second.clip(0, 1)
     return Background(kind, tuple(first.tolist()), tuple(second.tolist()), int(rng.integers(2**62)))
+
+
+def eased(rng: np.random.Generator, level: float) -> bool:
+    """Whether to make a training scene easier; never at level 1, where nothing is drawn."""
+    return level < 1 and rng.random() > level
 
 
 def extent(rng: np.random.Generator, canvas: Canvas, name: str) -> float:
@@ -62,16 +69,18 @@ def crowd(canvas: Canvas, low: int, high: int) -> tuple[int, int]:
 
 def mixed_extent(rng: np.random.Generator, canvas: Canvas, level: float) -> float:
     """Medium objects; on a coarse grid half of them stand back to about 1.25 to 2 patches."""
-    if canvas.grid <= 8 and rng.random() < 0.6 * level:
+    if canvas.grid <= 8 and eased(rng, level):
+        return canvas.patch * rng.uniform(2.0, 2.8)
+    if canvas.grid <= 8 and rng.random() < 0.6:
         return canvas.patch * rng.uniform(1.25, 2.0)
     if canvas.grid <= 8:
         return canvas.patch * rng.uniform(1.6, 2.4)
     return extent(rng, canvas, "medium")
 
 
-def texture(rng: np.random.Generator, canvas: Canvas, shape: str, side: float) -> str:
+def texture(rng: np.random.Generator, canvas: Canvas, shape: str, side: float, level: float) -> str:
     """Mostly plain; a texture only where it can be seen."""
-    if side < TEXTURED_FROM * canvas.patch or rng.random() < 0.7:
+    if side < TEXTURED_FROM * canvas.patch or eased(rng, level) or rng.random() < 0.7:
         return "plain"
     return choice(rng, TEXTURES[:3] if shape in THIN else TEXTURES)
 
@@ -104,7 +113,7 @@ def target_pair(
 def sketch(rng, canvas: Canvas, shape: str, colour: str, level: float = 1.0) -> Sketch:
     """A pair with a size and a texture."""
     side = mixed_extent(rng, canvas, level)
-    return Sketch(shape, colour, side, texture(rng, canvas, shape, side))
+    return Sketch(shape, colour, side, texture(rng, canvas, shape, side, level))
 
 
 def overlap(a: Box, b: Box, slack: float = 0.0) -> bool:

@@ -10,6 +10,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from . import font
 from .keys import PAIRS
 from .scene import Scene, region, size_class
 from .vocabulary import COLOURS, LEXICON, REGIONS, SHAPES, SIZES, TEXTURES, groups, ids
@@ -110,6 +111,17 @@ def picture_labels(scenes: list[Scene]) -> Tensor:
             if text.string.lower() in _WORD_COLUMN:
                 labels[b, _WORD_COLUMN[text.string.lower()]] = 1
     return labels
+
+
+def ink(scenes: list[Scene], owners: Tensor) -> Tensor:
+    """Where something is drawn, object or text: float32 (B, H, W) of 0 and 1."""
+    drawn = owners >= 0
+    for b, scene in enumerate(scenes):
+        for text in scene.texts:
+            dots = torch.from_numpy(font.dots(text.string, text.scale))
+            h, w = dots.shape
+            drawn[b, text.y : text.y + h, text.x : text.x + w] |= dots
+    return drawn.float()
 
 
 def _middle(box) -> tuple[float, float]:

@@ -64,7 +64,7 @@ class Attribute(Task):
         for _ in range(count - 1):
             other = pair(rng, split, lambda s, c: s != shape if kind == "colour" else c != colour)
             sketches.append(sketch(rng, canvas, *other, level))
-        ground = background(rng)
+        ground = background(rng, level)
         texts = stray_word(rng, canvas, ground, split, words)
         scene = compose(rng, canvas, sketches, ground, texts)
         target = find(scene, shape, colour)[0]

@@ -55,7 +55,7 @@ class Locate(Task):
                 ),
             )
             sketches.append(sketch(rng, canvas, *other, level))
-        ground = background(rng)
+        ground = background(rng, level)
         texts = stray_word(rng, canvas, ground, split, words)
         scene = compose(rng, canvas, sketches, ground, texts)
         return scene, _question(rng, split, find(scene, shape, colour)[0], canvas.size)

@@ -63,7 +63,7 @@ class Count(Task):
         names += [choice(rng, rest) for _ in range(total - count)]
         high = 1.75 if total <= 5 else 1.45
         sketches = [Sketch(s, c, canvas.patch * rng.uniform(1.1, high)) for s, c in names]
-        ground = background(rng)
+        ground = background(rng, level)
         texts = stray_word(rng, canvas, ground, split, words if total <= 5 else 0.0)
         scene = compose(rng, canvas, sketches, ground, texts)
         return scene, _question(rng, split, scene, kind, value)

@@ -45,7 +45,7 @@ class Exist(Task):
         if absent == "popular":
             names[1] = pair(rng, split, lambda s, c: c == colour and s != shape)
         sketches = [sketch(rng, canvas, s, c, level) for s, c in names]
-        ground = background(rng)
+        ground = background(rng, level)
         texts = stray_word(rng, canvas, ground, split, words)
         scene = compose(rng, canvas, sketches, ground, texts)
         return scene, _question(rng, split, scene, colour, shape, absent)

@@ -40,7 +40,7 @@ class Read(Task):
         fine = canvas.grid > 8
         options = lexicon(split)
         word = options[index % len(options)]
-        ground = background(rng)
+        ground = background(rng, level)
         largest = 3 if fine else 2
         lowest = largest if rng.random() > level else 2 if canvas.size > 64 else 1
         texts = []
@@ -56,7 +56,7 @@ class Read(Task):
         count = int(rng.integers(0, 3)) if not fine else int(rng.integers(1, 5))
         if texts[0].scale > 1 and not fine:
             count = min(count, 1)
-        sketches = [sketch(rng, canvas, *pair(rng, split)) for _ in range(count)]
+        sketches = [sketch(rng, canvas, *pair(rng, split), level) for _ in range(count)]
         scene = compose(rng, canvas, sketches, ground, texts)
         return scene, _question(rng, split, scene, texts[0])
 

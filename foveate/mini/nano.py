@@ -1,0 +1,323 @@
+"""The recipe of ``nano``: a LLaVA of 2.4 million parameters, trained on a CPU in half an hour.
+
+1. Vision warm-up (`alignment`): visual tokens learn the words that hold for their patch, the CLS
+   token the contents of the picture, early layers the silhouettes. Trained on questions alone, a
+   model of this size stays at the best constant answer.
+2. Joint training of everything on questions: cross-entropy on the answers only, many questions per
+   picture (`packing`), the losses of the warm-up kept on with falling weight.
+
+No visual token is ever dropped in training: the model would become immune to what the bench
+measures.
+"""
+
+import copy
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from . import lessons
+from .alignment import Alignment, Seen
+from .architecture import nano_config, new_model, new_processor
+from .card import write_card
+from .errors import TrainingError
+from .packing import PREFIX, pack
+from .progress import bar
+from .weights_loading import silent_bars
+from .world.keys import WORLD_VERSION
+from .world.scene import Canvas
+from .world.tasks import TASKS
+from .world.vocabulary import ids
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All numbers of the training run."""
+
+    warm_up_steps: int = 5500
+    joint_steps: int = 3300
+    warm_up_batch: int = 24
+    joint_batch: int = 16
+    questions: int = 8
+    warm_up_rate: float = 1.5e-3
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    ramp: float = 0.03  # share of a stage in which the learning rate rises
+    floor: float = 0.05  # learning rate at the end, as a share of the top
+    alignment: tuple[float, float] = (0.5, 0.1)  # weight in joint training, start and end
+    easy_until: float = 0.64  # share of the warm-up after which scenes are at full difficulty
+    checkpoint_every: int = 200
+    shards: int = 2  # parts of a batch, each computed by one thread
+
+    @property
+    def steps(self) -> int:
+        return self.warm_up_steps + self.joint_steps
+
+    def shortened(self, steps: int) -> "Recipe":
+        """The same recipe in ``steps`` steps, stages in proportion."""
+        warm_up = max(1, round(steps * self.warm_up_steps / self.steps))
+        return replace(self, warm_up_steps=warm_up, joint_steps=max(1, steps - warm_up))
+
+
+SMOKE = Recipe(
+    warm_up_steps=2, joint_steps=4, warm_up_batch=4, joint_batch=2, questions=3, checkpoint_every=1
+)
+
+
+class Trainer:
+    """The state of a run: model, optimiser, step, running accuracies, history."""
+
+    def __init__(self, recipe: Recipe, seed: int, threads: int = 1):
+        self.recipe, self.seed = recipe, seed
+        self.config = nano_config()
+        self.canvas = Canvas(
+            self.config.vision_config.image_size, self.config.vision_config.patch_size
+        )
+        self.model = new_model(self.config, seed).train()
+        self.processor = new_processor(self.config)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + 1)
+            self.alignment = Alignment(self.config.vision_config)
+        self.parameters = [*self.model.parameters(), *self.alignment.parameters()]
+        self.optimiser = torch.optim.AdamW(
+            [
+                {"params": [p for p in self.parameters if p.ndim > 1]},
+                {"params": [p for p in self.parameters if p.ndim <= 1], "weight_decay": 0.0},
+            ],
+            lr=recipe.learning_rate,
+            betas=recipe.betas,
+            weight_decay=recipe.weight_decay,
+            fused=True,
+        )
+        self.step = 0
+        self.seconds = 0.0
+        self.accuracy = {name: 0.0 for name in TASKS}
+        self.history: list[dict] = []
+        self._sums: dict[str, list[float]] = {}
+        self.workers = ThreadPoolExecutor(min(threads, recipe.shards))
+        with torch.no_grad():
+            # transformers sets up its recorders in the first call, which must not be a race.
+            self.encode(torch.zeros(1, 3, self.canvas.size, self.canvas.size))
+
+    # -- one step ------------------------------------------------------------------------------
+
+    def _rate(self) -> float:
+        r = self.recipe
+        warm = self.step < r.warm_up_steps
+        at = self.step if warm else self.step - r.warm_up_steps
+        total = r.warm_up_steps if warm else r.joint_steps
+        rise = min(1.0, (at + 1) / max(1.0, r.ramp * total))
+        if warm:
+            return r.warm_up_rate * rise
+        fall = r.floor + (1 - r.floor) * 0.5 * (1 + math.cos(math.pi * at / total))
+        return r.learning_rate * rise * fall
+
+    def _lesson(self, shard: int) -> lessons.Lesson:
+        r = self.recipe
+        warm = self.step < r.warm_up_steps
+        batch = (r.warm_up_batch if warm else r.joint_batch) // r.shards
+        done = min(self.step, r.warm_up_steps) * r.warm_up_batch
+        done += max(0, self.step - r.warm_up_steps) * r.joint_batch
+        # What is solved needs little time; the rest of the pictures goes where errors are.
+        weights = {name: 1.1 - accuracy for name, accuracy in self.accuracy.items()}
+        return lessons.draw(
+            first=done + shard * batch,
+            batch=batch,
+            canvas=self.canvas,
+            seed=self.seed,
+            weights=weights,
+            level=min(1.0, self.step / (r.easy_until * r.warm_up_steps)),
+            questions=0 if warm else r.questions,
+        )
+
+    def encode(self, pixels: Tensor) -> Seen:
+        """Pictures (B, 3, H, W) through the tower and the projector."""
+        seen = self.model.model.vision_tower(pixels, output_hidden_states=True, return_dict=True)
+        layers = [hidden[:, 1:] for hidden in seen.hidden_states]
+        tokens = self.model.model.multi_modal_projector(layers[self.config.vision_feature_layer])
+        return Seen(tokens, seen.pooler_output, layers)
+
+    def answer_loss(self, tokens: Tensor, questions) -> tuple[Tensor, list[tuple[str, bool]]]:
+        """Cross-entropy on the answers, and whether each question of a task was answered right."""
+        packed = pack(questions, self.processor.tokenizer, tokens.shape[1])
+        embed = self.model.get_input_embeddings()
+        front = embed(torch.tensor([ids()[word] for word in PREFIX]))
+        inputs = torch.cat([front.expand(len(tokens), -1, -1), tokens, embed(packed.text)], 1)
+        hidden = self.model.model.language_model(
+            inputs_embeds=inputs,
+            attention_mask=packed.mask,
+            position_ids=packed.positions,
+            use_cache=False,
+        ).last_hidden_state[:, -packed.text.shape[1] :]
+        asked = packed.targets >= 0
+        logits, targets = self.model.lm_head(hidden[asked]), packed.targets[asked]
+        flat = [q.task for row in questions for q in row]
+        wrong = torch.zeros(len(flat)).index_add_(
+            0, packed.answer[asked], (logits.argmax(-1) != targets).float()
+        )
+        marks = [(task, errors == 0) for task, errors in zip(flat, wrong.tolist(), strict=True)]
+        return F.cross_entropy(logits, targets), marks
+
+    def _shard(self, shard: int) -> tuple[dict, list, list[Tensor | None]]:
+        """Losses, marks and gradients of one shard of the batch, on one thread."""
+        # The setting belongs to the calling thread; sums over one thread have one order.
+        torch.set_num_threads(1)
+        r = self.recipe
+        lesson = self._lesson(shard)
+        seen = self.encode(lesson.normalised())
+        loss = self.alignment(seen, self.model.get_input_embeddings().weight, lesson)
+        losses, marks = {"alignment": loss.item()}, []
+        if self.step >= r.warm_up_steps:
+            start, end = r.alignment
+            weight = start + (end - start) * (self.step - r.warm_up_steps) / r.joint_steps
+            answers, marks = self.answer_loss(seen.tokens, lesson.questions)
+            losses["answers"] = answers.item()
+            loss = answers + weight * loss
+        grads = torch.autograd.grad(loss / r.shards, self.parameters, allow_unused=True)
+        return losses, marks, list(grads)
+
+    def advance(self) -> dict:
+        """One step of training; the losses by name."""
+        shards = list(self.workers.map(self._shard, range(self.recipe.shards)))
+        by_shard = [grads for _, _, grads in shards]
+        for parameter, *parts in zip(self.parameters, *by_shard, strict=True):
+            used = [grad for grad in parts if grad is not None]
+            parameter.grad = sum(used[1:], start=used[0]) if used else None
+        for _, marks, _ in shards:
+            for task, right in marks:
+                self.accuracy[task] += 0.005 * (right - self.accuracy[task])
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._rate()
+        nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
+        self.optimiser.step()
+        self.step += 1
+        names = shards[0][0]
+        return {name: sum(s[0][name] for s in shards) / len(shards) for name in names}
+
+    def run(self) -> Iterator[dict]:
+        """Advance to the end of the recipe; one record per step."""
+        while self.step < self.recipe.steps:
+            began = time.perf_counter()
+            losses = self.advance()
+            self.seconds += time.perf_counter() - began
+            for name, value in losses.items():
+                self._sums.setdefault(name, []).append(value)
+            if self.step % 50 == 0 or self.step == self.recipe.steps:
+                record = {"step": self.step, "seconds": round(self.seconds, 1)}
+                record |= {k: round(sum(v) / len(v), 4) for k, v in self._sums.items()}
+                if self.step > self.recipe.warm_up_steps:
+                    record["accuracy"] = {k: round(v, 3) for k, v in self.accuracy.items()}
+                self.history.append(record)
+                self._sums = {}
+            yield losses
+
+    # -- checkpoints ---------------------------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        """Write everything that the rest of the run depends on; replaces the file at once."""
+        state = {
+            "recipe": asdict(self.recipe),
+            "seed": self.seed,
+            "model": self.model.state_dict(),
+            "alignment": self.alignment.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "accuracy": self.accuracy,
+            "history": self.history,
+            "sums": self._sums,
+        }
+        partial = path.with_suffix(".partial")
+        torch.save(state, partial)
+        os.replace(partial, path)
+
+    def restore(self, path: Path) -> None:
+        """Continue from a checkpoint of the same recipe and seed."""
+        state = torch.load(path, weights_only=True)
+        if state["seed"] != self.seed or state["recipe"] != asdict(self.recipe):
+            raise TrainingError(
+                f"{path} belongs to another run (seed {state['seed']}, recipe {state['recipe']}): "
+                "train into another folder, or pass resume=False to begin anew."
+            )
+        self.model.load_state_dict(state["model"])
+        self.alignment.load_state_dict(state["alignment"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.accuracy, self.history = state["accuracy"], state["history"]
+        self._sums = state["sums"]
+
+
+def train(
+    out: str | Path,
+    *,
+    seed: int = 0,
+    steps: int | None = None,
+    threads: int | None = None,
+    resume: bool = True,
+    progress: bool = True,
+    recipe: Recipe | None = None,
+    evaluate: int = 1000,
+) -> Path:
+    """Train nano into the folder ``out``, in transformers' own format, with its model card.
+
+    ``steps`` shortens (or lengthens) the recipe with its stages in proportion; ``threads`` is the
+    number of CPU threads (as many as the recipe has shards, which is also the most that help), the
+    weights do not depend on it; ``evaluate`` is the number of test items per task for the card, 0
+    for none. An interrupted run continues from ``out/checkpoint.pt`` when ``resume`` is true, and
+    ends at the same weights as an uninterrupted one.
+    """
+    recipe = recipe or Recipe()
+    if steps is not None:
+        if steps < 2:
+            raise TrainingError(f"steps must be at least 2, got {steps}: each stage needs one.")
+        recipe = recipe.shortened(steps)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    threads = threads or recipe.shards
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        trainer = Trainer(recipe, seed, threads)
+        checkpoint = out / "checkpoint.pt"
+        if resume and checkpoint.exists():
+            trainer.restore(checkpoint)
+        with bar("training nano", recipe.steps, trainer.step, progress) as tick:
+            for losses in trainer.run():
+                tick(trainer.step, " ".join(f"{k} {v:.3f}" for k, v in losses.items()))
+                if trainer.step % recipe.checkpoint_every == 0 or trainer.step == recipe.steps:
+                    trainer.save(checkpoint)
+                    (out / "history.json").write_text(json.dumps(trainer.history))
+        export(trainer, out)
+        facts = {
+            "name": "nano",
+            "world": WORLD_VERSION,
+            "seed": seed,
+            "recipe": asdict(recipe),
+            "threads": threads,
+            "seconds": round(trainer.seconds),
+            "history": trainer.history,
+        }
+        write_card(out, facts, evaluate, progress)
+    finally:
+        torch.set_num_threads(before)
+    return out
+
+
+def export(trainer: Trainer, out: Path) -> None:
+    """Write the weights as bfloat16 safetensors, with configuration and processor."""
+    model = copy.deepcopy(trainer.model).to(torch.bfloat16).eval()
+    with silent_bars():
+        model.save_pretrained(out)
+    trainer.processor.save_pretrained(out)
+    # save_pretrained keeps the weights from other users of the machine, unlike all other files.
+    (out / "model.safetensors").chmod(0o644)

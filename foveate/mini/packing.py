@@ -1,0 +1,70 @@
+"""Many questions about one picture in one sequence.
+
+A sequence is [bos][user][visual tokens][q1 a1][q2 a2]...; every block sees the picture and itself,
+and its positions begin right after the picture, so each block is exactly the prompt that the model
+meets when it is asked that question alone. One encoded picture then feeds many answers.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .world.tasks import Question
+from .world.vocabulary import ids
+
+PREFIX = ("<bos>", "<user>")
+
+
+@dataclass
+class Packed:
+    """Text side of a batch of B pictures with T text tokens each.
+
+    ``text`` int64 (B, T); ``mask`` bool (B, 1, L, L) with L = prefix + P + T, True where a query
+    (row) may look; ``positions`` int64 (B, L); ``targets`` int64 (B, T), the token to predict after
+    each text token, -100 where none is asked; ``answer`` int64 (B, T), the number of the question
+    whose answer is predicted there, -1 elsewhere.
+    """
+
+    text: Tensor
+    mask: Tensor
+    positions: Tensor
+    targets: Tensor
+    answer: Tensor
+
+
+def pack(questions: list[list[Question]], tokenizer, patches: int) -> Packed:
+    """Lay out the questions of each picture one after the other."""
+    flat = [q for row in questions for q in row]
+    asked = tokenizer([q.text for q in flat], add_special_tokens=False).input_ids
+    told = tokenizer([q.answer for q in flat], add_special_tokens=False).input_ids
+    start, end = ids()["<assistant>"], ids()["<eos>"]
+    rows, number = [], 0
+    for row in questions:
+        tokens, blocks, places, targets, answers = [], [], [], [], []
+        for block, _ in enumerate(row):
+            prompt, reply = asked[number] + [start], told[number] + [end]
+            tokens += prompt + reply[:-1]
+            n = len(prompt) + len(reply) - 1
+            blocks += [block] * n
+            places += range(n)
+            targets += [-100] * (len(prompt) - 1) + reply
+            answers += [-1] * (len(prompt) - 1) + [number] * len(reply)
+            number += 1
+        rows.append((tokens, blocks, places, targets, answers))
+    length = max(len(row[0]) for row in rows)
+    # Padding is a block of its own: it looks at the picture and is looked at by nobody.
+    fills = (ids()["<pad>"], -1, 0, -100, -1)
+    text, block, place, target, answer = (
+        torch.tensor([row[i] + [fill] * (length - len(row[i])) for row in rows])
+        for i, fill in enumerate(fills)
+    )
+    head = len(PREFIX) + patches
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    own = (block[:, :, None] == block[:, None, :]) & (block >= 0)[:, None, :] & causal
+    mask = torch.zeros(len(rows), 1, head + length, head + length, dtype=torch.bool)
+    mask[:, :, :head, :head] = torch.ones(head, head, dtype=torch.bool).tril()
+    mask[:, :, head:, :head] = True
+    mask[:, 0, head:, head:] = own
+    front = torch.arange(head).expand(len(rows), head)
+    return Packed(text, mask, torch.cat([front, place + head], 1), target, answer)

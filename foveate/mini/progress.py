@@ -1,0 +1,32 @@
+"""A progress bar for loops that take long."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def bar(title: str, total: int, done: int = 0, show: bool = True) -> Iterator[Callable]:
+    """Gives ``tick(done, note)``; draws nothing when ``show`` is false."""
+    if not show:
+        yield lambda done, note="": None
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns) as drawn:
+        task = drawn.add_task(title, total=total, completed=done, note="")
+        yield lambda done, note="": drawn.update(task, completed=done, note=note)
