@@ -6,7 +6,6 @@ The decoder's layers are called one after another on what the rules say they sha
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,13 +16,14 @@ from . import zoo
 
 @dataclass
 class Drop:
-    """Columns that leave at boundary k, 0 before the decoder.
+    """Columns that leave the prompt.
 
-    kept: columns of the prompt that stay. packed: positions are numbered anew (k = 0 only).
+    kept: columns of the prompt that stay. k: the boundary at which the others leave, None when they
+    never reach the decoder. packed: positions are numbered anew from there on.
     """
 
     kept: Tensor
-    k: int = 0
+    k: int | None = None
     packed: bool = False
 
 
@@ -61,6 +61,8 @@ class Reference:
         self.ids = inputs["input_ids"]
         self.features, self.planes = self._encode(inputs)
         self.positions = self._positions(inputs)
+        # Generation counts on from the last prompt token on every axis.
+        self.next = self.positions[:, -1:] + 1
         self.offset = 1 if name == "paligemma" else 0
 
     def _encode(self, inputs: dict) -> tuple[Tensor, list[Tensor]]:
@@ -109,15 +111,14 @@ class Reference:
         hidden = self.features
         if new:
             hidden = torch.cat([hidden, self.embed(torch.tensor(ids))])
-        # The model counts on from the last prompt token on every axis.
-        behind = self.positions[:, -1:] + 1 + torch.arange(new)
+        behind = self.next + torch.arange(new)
         positions = torch.cat([self.positions, behind], 1)
         blocks = torch.cat([self._blocks(), torch.full((new,), -1)])
         slots = torch.arange(total)
         stays = torch.cat([drop.kept, torch.arange(self.length, total)])
         planes = [torch.cat([p, p.new_zeros(new, p.shape[1])]) for p in self.planes]
         for i, layer in enumerate(self.text.layers):
-            if i == drop.k:
+            if i == (drop.k or 0):
                 hidden, positions, blocks, slots = (
                     hidden[stays],
                     positions[:, stays],
@@ -125,11 +126,13 @@ class Reference:
                     slots[stays],
                 )
                 planes = [plane[stays] for plane in planes]
-                if drop.k == 0:
-                    # A window over a shorter prompt counts what is there.
-                    slots = torch.arange(len(stays))
+                rank = torch.arange(len(stays))
                 if drop.packed:
-                    positions = (slots + self.offset).expand_as(positions)
+                    positions = (rank + self.offset).expand_as(positions)
+                if drop.k is None:
+                    # A window over a shorter prompt counts what is there; one inside the decoder
+                    # keeps counting the columns of the prompt that it began with.
+                    slots = rank
             window = getattr(layer.self_attn, "sliding_window", None)
             mask = _mask(slots, blocks, window)
             hidden = layer(
@@ -172,5 +175,3 @@ def _mask(slots: Tensor, blocks: Tensor, window: int | None) -> Tensor:
     if window:
         seen &= query - key < window
     return torch.where(seen, 0.0, torch.finfo(torch.float32).min)[None, None]
-
-

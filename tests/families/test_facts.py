@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import transformers as hf
@@ -75,12 +77,15 @@ def test_a_siglip_tower_has_no_class_token():
     assert not family_of(hf.LlavaConfig(vision_config=tower)).class_token
 
 
+ENCODED = SimpleNamespace(pooler_output=[torch.ones(2, 2)])
+
+
 @pytest.mark.parametrize(
     "inputs",
     [
         {"pixel_values": torch.ones(1), "pixel_values_videos": torch.ones(1)},
-        {"mm_encoder_outputs": {"image": 1, "video": 1}},
-        {"mm_encoder_outputs": {"image": 1}, "pixel_values_videos": torch.ones(1)},
+        {"mm_encoder_outputs": {"image": ENCODED, "video": ENCODED}},
+        {"mm_encoder_outputs": {"image": ENCODED}, "pixel_values_videos": torch.ones(1)},
     ],
 )
 def test_glm4v_takes_images_or_videos(inputs):
@@ -89,6 +94,7 @@ def test_glm4v_takes_images_or_videos(inputs):
     with pytest.raises(UnsupportedCall, match="one frame"):
         family.check(config, inputs)
     family.check(config, {"pixel_values": torch.ones(1), "mm_encoder_outputs": {"video": None}})
+    family.check(config, {"mm_encoder_outputs": {"video": ENCODED}})
     family.check(config, {})
 
 
