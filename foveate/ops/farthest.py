@@ -154,7 +154,7 @@ def _greedy_in_graph(
 
 
 def gram(x: Tensor) -> Tensor:
-    """All inner products (B, N, N) of x (B, N, D); about half the work of the full product."""
+    """All inner products (B, N, N) of x (B, N, D), exactly symmetric, for about half the work."""
     b, n, _ = x.shape
     out = x.new_empty(b, n, n)
     # On a GPU one large product beats several small ones.
@@ -162,6 +162,9 @@ def gram(x: Tensor) -> Tensor:
     for i in range(0, n, step):
         j = min(i + step, n)
         torch.bmm(x[:, i:j], x[:, i:].mT, out=out[:, i:j, i:])
+        # Two points that are each other's nearest tie; rounding must not choose between them.
+        square = out[:, i:j, i:j]
+        square.copy_(square.triu() + square.triu(1).mT)
         if j < n:
             out[:, j:, i:j] = out[:, i:j, j:].mT
     return out

@@ -131,8 +131,7 @@ def test_keeps_the_books(slug, layout, class_token, make_tokens, make_signals):
             assert torch.equal(getattr(out, name)[b][own], before), name
 
 
-# A random draw is made for every item of a batch anew.
-@pytest.mark.parametrize("slug", [s for s in TOKENS if s != "random"])
+@tokens_stage
 def test_a_batch_gives_what_each_item_gives_alone(slug, layout, make_tokens, make_signals):
     method, tokens = create(slug, keep=0.4), make_tokens(layout, batch=3)
     signals, count = make_signals(method, tokens), method.count(layout.grid)

@@ -47,6 +47,6 @@ class Random(TokensMethod):
         return top_k(torch.stack(draws).to(tokens.features.device), keep, tokens.patch)
 
     def _draw(self, signs: list[bool], n: int) -> Tensor:
-        """Uniform numbers (n,) that depend on the seed and on the picture, not on its neighbours."""
+        """Uniform numbers (n,) of one picture, which the signs of its features tell from others."""
         key = zlib.crc32(bytes(signs), self.seed & 0xFFFFFFFF)
         return torch.rand(n, generator=torch.Generator().manual_seed(key))
