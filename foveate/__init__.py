@@ -1,9 +1,9 @@
 """foveate: any vision-language model, made cheaper by deciding what it looks at.
 
-    import foveate
-    with foveate.attach(model, foveate.DivPrune(keep=64)) as att:
-        model.generate(**inputs)
-    att.report
+import foveate
+with foveate.attach(model, foveate.DivPrune(keep=64)) as att:
+    model.generate(**inputs)
+att.report
 """
 
 from __future__ import annotations

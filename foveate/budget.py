@@ -16,7 +16,9 @@ def check_keep(keep: Keep, name: str = "keep") -> Keep:
     An int is a count of tokens per visual item (at least 1), a float a share in (0, 1].
     """
     if isinstance(keep, bool) or not isinstance(keep, Real):
-        raise BudgetError(f"{name}={keep!r} is no budget; use a count such as 64 or a share such as 0.25.")
+        raise BudgetError(
+            f"{name}={keep!r} is no budget; use a count such as 64 or a share such as 0.25."
+        )
     if isinstance(keep, Integral):
         if keep < 1:
             raise BudgetError(f"{name}={keep} keeps nothing; use a count of at least 1.")
@@ -45,7 +47,8 @@ def split_evenly(total: int, parts: int) -> list[int]:
     """`total` cut into `parts` whole numbers that differ by at most one, larger ones first."""
     if parts < 1 or total < parts:
         raise BudgetError(
-            f"A budget of {total} can't give each of {parts} views a token; use at least keep={parts}."
+            f"A budget of {total} can't give each of {parts} views a token; "
+            f"use at least keep={parts}."
         )
     base, extra = divmod(total, parts)
     return [base + (i < extra) for i in range(parts)]

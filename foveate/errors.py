@@ -1,4 +1,4 @@
-"""Every error that foveate raises on purpose: one sentence that says what, which value, what to do."""
+"""Every error raised on purpose: one sentence that says what, which value, what to do."""
 
 from __future__ import annotations
 

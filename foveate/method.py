@@ -52,7 +52,7 @@ class Method:
         return tuple(s for s in STAGES if any(p.stage == s for p in self.parts()))
 
     def budget(self, grid: Grid) -> int:
-        """Tokens that enter the language model for an item of this extent, known without features."""
+        """Tokens that enter the language model for such an item, known without any feature."""
         n = grid.n
         for part in in_road_order(self.parts()):
             if hasattr(part, "count"):

@@ -1,1 +1,1 @@
-"""Drives a transformers model by its official extension points; knows no method and no family by name."""
+"""Drives a transformers model by its extension points; knows no method and no family by name."""

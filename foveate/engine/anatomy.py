@@ -50,7 +50,7 @@ class Anatomy:
         return resolve_path(self.tower(modality), self.family.blocks)
 
     def vision_block(self, modality: str, layer: int | None) -> tuple[int, nn.Module]:
-        """Index and module of a tower block; `layer` counts blocks, None is the projector's source."""
+        """Index and module of a tower block; `layer` None is the one that the projector reads."""
         if self.family.attention is None:
             raise UnsupportedModel(
                 f"The vision tower of {self.family.name} has no attention to read; use a method "
@@ -74,10 +74,12 @@ class Anatomy:
 
 
 def anatomy(model: nn.Module) -> Anatomy:
-    """Find the parts of `model`, through wrappers such as peft's; `UnsupportedModel` if it has none."""
+    """Find the parts of `model`, also inside wrappers such as peft's, or raise `UnsupportedModel`."""
     outer = model
     while not hasattr(outer, "get_decoder") or not hasattr(outer, "prepare_inputs_for_generation"):
-        below = [getattr(outer, name, None) for name in ("module", "_orig_mod", "base_model", "model")]
+        below = [
+            getattr(outer, name, None) for name in ("module", "_orig_mod", "base_model", "model")
+        ]
         below = [b for b in below if isinstance(b, nn.Module) and b is not outer]
         if not below:
             raise UnsupportedModel(

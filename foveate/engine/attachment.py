@@ -27,9 +27,9 @@ from foveate.engine.prompt import (
     tag,
     untag,
 )
-from foveate.engine.reporting import build_report
 from foveate.engine.record import Record
-from foveate.engine.splice import PIXEL_NAMES, Splice, compute_3d
+from foveate.engine.reporting import build_report
+from foveate.engine.splice import Splice, compute_3d
 from foveate.engine.taps import tapped
 from foveate.errors import AlreadyAttached, FoveateError, UnsupportedCall
 from foveate.method import Method, in_road_order
@@ -62,8 +62,8 @@ class Attachment:
         inner = self.anatomy.inner
         if "_foveate" in inner.__dict__:
             raise AlreadyAttached(
-                f"{type(self.anatomy.outer).__name__} carries {inner._foveate.method!r} already; detach it "
-                "first, or compose methods with +."
+                f"{type(self.anatomy.outer).__name__} carries {inner._foveate.method!r} already; "
+                "detach it first, or compose methods with +."
             )
         parts = in_road_order(method.parts())
         self._refuse_foreign(parts)
@@ -106,7 +106,8 @@ class Attachment:
         for part in parts:
             if part.stage not in hosted:
                 raise FoveateError(
-                    f"{type(part).__name__} acts at stage {part.stage!r}, which attach doesn't host."
+                    f"{type(part).__name__} acts at stage {part.stage!r}, which attach doesn't "
+                    f"host; it hosts {', '.join(hosted)}."
                 )
 
     def _attach(self) -> None:
@@ -117,13 +118,9 @@ class Attachment:
             a.inner.__dict__[name] = self._wrap(modality, getattr(a.inner, name))
         add = self._handles.append
         add(a.outer.register_forward_pre_hook(self._before_outer, with_kwargs=True))
-        add(
-            a.outer.register_forward_hook(self._after_outer, with_kwargs=True, always_call=True)
-        )
+        add(a.outer.register_forward_hook(self._after_outer, with_kwargs=True, always_call=True))
         add(a.inner.register_forward_pre_hook(self._before_inner, with_kwargs=True))
-        add(
-            a.inner.register_forward_hook(self._after_inner, with_kwargs=True, always_call=True)
-        )
+        add(a.inner.register_forward_hook(self._after_inner, with_kwargs=True, always_call=True))
         if not self._boundaries:
             return
         add(a.text.register_forward_pre_hook(self._planes.before_text, with_kwargs=True))
@@ -183,14 +180,17 @@ class Attachment:
         ids = kw.get("input_ids")
         if ids is None:
             raise UnsupportedCall(
-                "Visual tokens can't be found behind inputs_embeds; pass input_ids with placeholders."
+                "Visual tokens can't be found in inputs_embeds; pass input_ids with placeholders."
             )
         if ids.shape[1] == 1:
             return (), self._continue(kw)
         return (), self._prefill(kw, outputs, inside_generate)
 
     def _encode(self, inner: nn.Module, modality: str, kw: dict[str, Any]):
-        pixels = (self.anatomy.family.pixels[modality], f"{self.anatomy.family.pixels[modality]}_images")
+        pixels = (
+            self.anatomy.family.pixels[modality],
+            f"{self.anatomy.family.pixels[modality]}_images",
+        )
         if all(kw.get(name) is None for name in pixels):
             return None
         features = getattr(inner, f"get_{modality}_features")
@@ -211,8 +211,8 @@ class Attachment:
             record = getattr(output, "foveate", None)
             if record is None:
                 raise UnsupportedCall(
-                    f"The {modality} features were made or cut outside this model; pass pixels, and "
-                    "leave prefill_chunk_size unset."
+                    f"The {modality} features were made or cut outside this model; pass pixels, "
+                    "and leave prefill_chunk_size unset."
                 )
             records[modality] = record
         self.anatomy.family.check(self.anatomy.config, kw)
@@ -220,8 +220,8 @@ class Attachment:
         candidates = keep - 1 if inside_generate and isinstance(keep, int) and keep > 1 else 0
         if candidates and self.anatomy.family.prefix:
             raise UnsupportedCall(
-                f"In {self.anatomy.family.name} the candidates of an assistant model would join the "
-                "bidirectional prompt; generate without assistant_model."
+                f"In {self.anatomy.family.name} the candidates of an assistant model would join "
+                "the bidirectional prompt; generate without assistant_model."
             )
         clock = self._clock or Clock(kw["input_ids"].device)
         self._clock = clock
@@ -271,7 +271,9 @@ class Attachment:
         behind = _padding_behind(kw.get("attention_mask"), prompt.length)
         if prompt.missing or entry.ragged and prompt.reduced:
             kw["attention_mask"] = self._decode_mask(kw.get("attention_mask"), prompt, cache, b, q)
-        if positions is not None and (kw.get("position_ids") is not None or entry.shift is not None):
+        if positions is not None and (
+            kw.get("position_ids") is not None or entry.shift is not None
+        ):
             kw["position_ids"] = shifted(positions, prompt.first.shift)
         if self._boundaries:
             self._call.decoder = Pass(prompt, False, positions=positions, behind=behind)
@@ -288,7 +290,9 @@ class Attachment:
         seen = kw["past_key_values"].get_seq_length()
         return (torch.arange(q, device=device) + seen)[None] + self.anatomy.family.position_offset
 
-    def _decode_mask(self, mask: Any, prompt: Prompt, cache: Cache, b: int, q: int) -> Tensor | None:
+    def _decode_mask(
+        self, mask: Any, prompt: Prompt, cache: Cache, b: int, q: int
+    ) -> Tensor | None:
         first = prompt.at(0)
         plain = mask is None or isinstance(mask, dict) or mask.dim() == 4
         if plain and not first.ragged and mask is None:
@@ -302,7 +306,9 @@ class Attachment:
 
     def _before_layer(self, i: int, module: nn.Module, args: tuple, kwargs: dict):
         call = self._call.decoder
-        return None if call is None else self._boundaries.before_layer(i, call, module, args, kwargs)
+        return (
+            None if call is None else self._boundaries.before_layer(i, call, module, args, kwargs)
+        )
 
     def _after_inner(self, _: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
         prompt = self._call.prefilled

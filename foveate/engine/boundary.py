@@ -60,7 +60,8 @@ class Boundaries:
             for k in part.boundaries(self.n):
                 if not 0 <= k < self.n:
                     raise InvalidParameter(
-                        f"Boundary {k} lies outside a decoder of {self.n} layers; use 0 to {self.n - 1}."
+                        f"Boundary {k} lies outside a decoder of {self.n} layers; "
+                        f"use 0 to {self.n - 1}."
                     )
                 self.at.setdefault(k, []).append(part)
         self.needs = list(
@@ -229,7 +230,9 @@ class Boundaries:
         else:
             index = stage.local
             short = mask.expand(b, -1, -1, -1)
-            short = short.gather(2, index[:, None, :, None].expand(-1, short.shape[1], -1, mask.shape[3]))
+            short = short.gather(
+                2, index[:, None, :, None].expand(-1, short.shape[1], -1, mask.shape[3])
+            )
             short = short.gather(3, index[:, None, None, :].expand(-1, short.shape[1], n, -1))
         visible = stage.valid[:, None, None, :] | own
         if short.dtype == torch.bool:

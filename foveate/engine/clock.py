@@ -52,6 +52,7 @@ class Clock:
         if self._cuda:
             torch.cuda.synchronize()
             return {
-                s: sum(a.elapsed_time(b) for a, b in spans) / 1000 for s, spans in self._spans.items()
+                s: sum(a.elapsed_time(b) for a, b in spans) / 1000
+                for s, spans in self._spans.items()
             }
         return {s: sum(b - a for a, b in spans) for s, spans in self._spans.items()}

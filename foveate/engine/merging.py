@@ -78,14 +78,14 @@ class Merger:
             try:
                 mask = self._bias(block, attention_mask)
                 normed = block.layer_norm1(hidden_states)
-                attended, _ = block.self_attn(
-                    hidden_states=normed, attention_mask=mask, **kwargs
-                )
+                attended, _ = block.self_attn(hidden_states=normed, attention_mask=mask, **kwargs)
             finally:
                 hook.remove()
             hidden = hidden_states + attended
             if i < self.count:
-                hidden = self._merge(i, hidden, keys[0].unflatten(-1, (block.self_attn.num_heads, -1)))
+                hidden = self._merge(
+                    i, hidden, keys[0].unflatten(-1, (block.self_attn.num_heads, -1))
+                )
             self.history.append(self.assign)
             return hidden + block.mlp(block.layer_norm2(hidden))
 

@@ -1,4 +1,4 @@
-"""DeepStack planes behind a boundary: visual features that the text model adds after early layers."""
+"""DeepStack planes behind a boundary: features that the text model adds after early layers."""
 
 from __future__ import annotations
 

@@ -11,7 +11,14 @@ from torch import Tensor
 
 from foveate.errors import FoveateError
 from foveate.parts import TokensPart
-from foveate.signals import ClassState, Need, ProjectorInput, Signals, TextEmbeddings, VisionAttention
+from foveate.signals import (
+    ClassState,
+    Need,
+    ProjectorInput,
+    Signals,
+    TextEmbeddings,
+    VisionAttention,
+)
 from foveate.tokens import Layout, VisualTokens
 
 
@@ -145,8 +152,10 @@ class Record:
                     ]
                 )
                 aligned = tokens.carry(full)
-                values[need] = aligned.movedim(1, -1) if isinstance(need, VisionAttention) else (
-                    aligned.transpose(1, 2) if aligned.dim() == 4 else aligned
+                values[need] = (
+                    aligned.movedim(1, -1)
+                    if isinstance(need, VisionAttention)
+                    else (aligned.transpose(1, 2) if aligned.dim() == 4 else aligned)
                 )
         project = self._project
         return Signals(values, project) if project else Signals(values)

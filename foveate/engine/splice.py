@@ -38,7 +38,7 @@ PIXEL_NAMES = (
 
 @dataclass
 class Placed:
-    """An item in a row of the prompt: its modality, its number there, its columns (n,) on the CPU."""
+    """An item in a row of the prompt: its modality, its number, its columns (n,) on the CPU."""
 
     modality: str
     number: int
@@ -81,7 +81,7 @@ def place(
         total, expected = int(mask.sum()), sum(sizes)
         if expected == 0 or total % expected:
             raise UnsupportedCall(
-                f"The prompt has {total} {modality} placeholders but {expected} {modality} features; "
+                f"The prompt has {total} {modality} placeholders for {expected} features; "
                 "pass ids and pixels that belong together."
             )
         repeat = total // expected
@@ -92,8 +92,8 @@ def place(
                 while used < len(columns):
                     if i == len(sizes) or used + sizes[i] > len(columns):
                         raise UnsupportedCall(
-                            f"Row {b} has {len(columns)} {modality} placeholders, which is no whole "
-                            "number of encoded items; pass each sample's items with its own row."
+                            f"Row {b} has {len(columns)} {modality} placeholders, which is no "
+                            "whole number of items; pass each sample's items with its own row."
                         )
                     rows[b].append(Placed(modality, i, columns[used : used + sizes[i]]))
                     used, i = used + sizes[i], i + 1
@@ -239,9 +239,7 @@ class Splice:
             where = where.masked_fill(~valid, 0)
         local = torch.arange(index.shape[1], device=device).expand(self.b, -1)
         item, slot = pad_rows(items, -1, right)[0], pad_rows(slots, -1, right)[0]
-        stage = Stage(
-            0, index, local, valid, item, slot, [len(c) for c in columns], where, shift
-        )
+        stage = Stage(0, index, local, valid, item, slot, [len(c) for c in columns], where, shift)
         self._hand_over(stage, ragged)
         self.kw["mm_encoder_outputs"] = {
             m: _shorter(self.outputs[m], torch.cat(features[m]), planes[m]) for m in self.records

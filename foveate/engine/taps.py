@@ -76,7 +76,9 @@ def probabilities(query: Tensor, key: Tensor, scaling: float, mask: Tensor | Non
     key = repeat_heads(key, query.shape[1])
     logits = (query @ key.transpose(-1, -2)).float() * scaling
     if mask is not None:
-        logits = logits.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else logits + mask
+        logits = (
+            logits.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else logits + mask
+        )
     return logits.softmax(-1)
 
 

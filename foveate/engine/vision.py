@@ -117,7 +117,7 @@ class VisionRecorder:
         return x[:, 1:] if self.anatomy.family.class_token else x
 
     def _views(self, x: Tensor) -> Tensor:
-        """Projector input as (views, patches, C), class rows that some families project left out."""
+        """Projector input as (views, patches, C), without class rows that some families project."""
         x = x if x.dim() == 3 else x.unsqueeze(0)
         if self.modality == "video" and self.anatomy.family.projects_class:
             return x[:, 1:]

@@ -34,9 +34,7 @@ def test_static_cache_equals_dynamic(name, method):
     model = zoo.model(name)
     _, batch = pair(name)
     with foveate.attach(model, method):
-        assert close(
-            generate(model, batch), generate(model, batch, cache_implementation="static")
-        )
+        assert close(generate(model, batch), generate(model, batch, cache_implementation="static"))
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "qwen3_vl", "gemma3"])
@@ -184,9 +182,7 @@ def test_deep_copied_cache_goes_on_alone(method):
         a = model.generate(
             input_ids=more, past_key_values=out.past_key_values, max_new_tokens=5, do_sample=False
         )
-        b = model.generate(
-            input_ids=more, past_key_values=twin, max_new_tokens=5, do_sample=False
-        )
+        b = model.generate(input_ids=more, past_key_values=twin, max_new_tokens=5, do_sample=False)
     assert torch.equal(a, b)
 
 
@@ -226,7 +222,9 @@ def test_video_compression_mask_of_video_llama():
     batch = zoo.batch("video_llama_3", [sample])
     mask = torch.ones(sample.items[0], dtype=torch.bool)
     with foveate.attach(model, Half()):
-        assert close(generate(model, batch), generate(model, {**batch, "video_compression_mask": mask}))
+        assert close(
+            generate(model, batch), generate(model, {**batch, "video_compression_mask": mask})
+        )
         mask[::3] = False
         with pytest.raises(foveate.UnsupportedCall, match="use_token_compression"):
             generate(model, {**batch, "video_compression_mask": mask})

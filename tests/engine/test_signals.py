@@ -72,7 +72,9 @@ def eager_maps(model, name: str, modality: str, batch) -> list[Tensor]:
         if module is attention:
             logits = query.double() @ key.double().transpose(-1, -2) * kwargs["scaling"]
             if attention_mask is not None:
-                hidden = ~attention_mask if attention_mask.dtype == torch.bool else attention_mask < -1
+                hidden = (
+                    ~attention_mask if attention_mask.dtype == torch.bool else attention_mask < -1
+                )
                 logits = logits.masked_fill(hidden, float("-inf"))
             maps.append(logits.softmax(-1).float())
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
