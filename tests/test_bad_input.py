@@ -160,6 +160,7 @@ def test_unknown_models(tmp_path):
     (tmp_path / "a.bin").write_bytes(b"x")
     assert "is a file" in ask(tmp_path / "a.bin")
     assert "no folder ''" in ask("")
+    assert "did you mean 'nano'" in ask("nanno")
 
 
 def test_a_model_without_vision(tmp_path):

@@ -37,7 +37,7 @@ def ask(
         str | None, typer.Option(help="Slug of a method; several act together as a+b.")
     ] = None,
     keep: Annotated[
-        str | None, typer.Option(help="Tokens to keep per picture: 64, 0.25 or 25%.")
+        str | None, typer.Option(help="Tokens to keep per picture: 64, 0.25 or 25%; each of a+b.")
     ] = None,
     set_: Annotated[
         list[str] | None,

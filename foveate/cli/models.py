@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,8 @@ def load_model(name: str, device: str, dtype: str) -> tuple[Any, Any]:
         raise
     except Exception as error:
         # Readers of broken files raise whatever they like, safetensors an error of its own.
-        raise FoveateError(f"{name!r} can't be loaded: {_first_sentence(error)}") from None
+        hint = " 'foveate doctor' tells more." if "torchvision" in str(error).lower() else ""
+        raise FoveateError(f"{name!r} can't be loaded: {_first_sentence(error)}{hint}") from None
     missing = sorted(loading["missing_keys"])
     if missing:
         # transformers would fill them with random numbers and go on.
@@ -74,7 +77,8 @@ def _config(name: str) -> Any:
 
     _check_path(name)
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        with _quiet_hub():
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         if Path(name).expanduser().is_dir():
             raise FoveateError(
@@ -93,6 +97,19 @@ def _config(name: str) -> Any:
     return config
 
 
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Without a line for every attempt to reach the Hub: what failed is said once, at the end."""
+    from huggingface_hub.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
 def _check_path(name: str) -> None:
     from foveate import mini
 
@@ -107,9 +124,9 @@ def _check_path(name: str) -> None:
         raise UnknownName(f"{name!r} is a file; give the folder that save_pretrained wrote.")
     elif name.startswith((".", "~", "/")) or name.count("/") > 1 or not name.strip():
         raise UnknownName(f"There is no folder {name!r}; check the path.")
-    elif "/" not in name and mini.available():
+    elif "/" not in name:
         # Models of the Hub belong to someone, apart from a few old ones that read no pictures.
-        raise UnknownName.of("embedded model or folder", name, mini.available())
+        raise UnknownName.of("embedded model or folder", name, mini.available() or [DEFAULT])
 
 
 def _device(device: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
-from transformers import CLIPImageProcessor
+from transformers import CLIPImageProcessor, LlavaImageProcessor, LlavaNextImageProcessor
 
 from foveate.view import seen
 
@@ -27,6 +27,23 @@ def test_no_crop_is_the_whole_picture():
     picture = Image.new("RGB", (300, 100))
     assert seen(picture, CLIPImageProcessor(do_center_crop=False)) is picture
     assert seen(picture, object()) is picture
+
+
+def test_tiles_show_the_whole_picture():
+    processor = LlavaNextImageProcessor(size={"shortest_edge": 64}, crop_size=64)
+    picture = Image.new("RGB", (300, 100))
+    assert seen(picture, processor) is picture
+
+
+@pytest.mark.parametrize("size", [(300, 100), (100, 301), (64, 64)])
+def test_agrees_with_the_padding_of_llava(size):
+    processor = LlavaImageProcessor(size={"shortest_edge": 64}, crop_size=64, do_pad=True)
+    picture = Image.effect_noise((10, 10), 120).convert("RGB").resize(size)
+    part = seen(picture, processor)
+    assert part.width == part.height == max(size)
+    whole = processor(picture, return_tensors="np")["pixel_values"]
+    padded = processor(part, return_tensors="np")["pixel_values"]
+    assert np.abs(whole - padded).max() < 1e-5
 
 
 def test_a_crop_out_of_a_squeezed_picture():
