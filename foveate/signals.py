@@ -1,4 +1,4 @@
-"""What a part may ask to see. Signals are asked for, never taken: `needs = (VisionAttention(), ...)`.
+"""What a part may ask to see. Signals are asked for, never taken: `needs = (VisionKeys(), ...)`.
 
 Every per-token signal arrives aligned with the tokens of the item it belongs to, pooled the way
 the family's projector pools features; slots of special tokens hold zeros.
@@ -52,7 +52,7 @@ class ProjectorInput:
 
 @dataclass(frozen=True)
 class ClassState:
-    """The class token of each view in the space of `ProjectorInput`, as (B, V, C); None without one."""
+    """The class token of each view in the space of `ProjectorInput`, (B, V, C), or None."""
 
 
 @dataclass(frozen=True)

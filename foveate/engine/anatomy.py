@@ -74,7 +74,7 @@ class Anatomy:
 
 
 def anatomy(model: nn.Module) -> Anatomy:
-    """Find the parts of `model`, also inside wrappers such as peft's, or raise `UnsupportedModel`."""
+    """Find the parts of `model`, inside wrappers such as peft's too; else `UnsupportedModel`."""
     outer = model
     while not hasattr(outer, "get_decoder") or not hasattr(outer, "prepare_inputs_for_generation"):
         below = [

@@ -1,10 +1,19 @@
-"""The embedded models and the procedural world that they are trained on."""
+"""The embedded models and the procedural world that they are trained on.
 
+>>> import foveate
+>>> model, processor = foveate.mini("image")
+"""
+
+import sys
 from pathlib import Path
+from types import ModuleType
 
 from foveate.errors import UnknownName
 
 WEIGHTS = Path(__file__).parent / "weights"
+
+# What a model is for, and which one is the best that this installation has for it.
+ROLES = {"image": "nano"}
 
 
 def available() -> list[str]:
@@ -12,16 +21,29 @@ def available() -> list[str]:
     return sorted(p.parent.name for p in WEIGHTS.glob("*/model.safetensors"))
 
 
-def load(name: str = "nano", dtype=None):
+def load(name: str = "image", dtype=None):
     """An embedded model and its processor, offline: ``(model, processor)``, model in eval mode.
 
-    ``dtype`` is a torch dtype; float32 by default, whatever the weights are stored in.
+    ``name`` is a model's name or its role ("image"). ``dtype`` is a torch dtype; float32 by
+    default, whatever the weights are stored in.
     """
-    if name not in available():
-        raise UnknownName.of("embedded model", name, available())
+    known = available()
+    folder = ROLES.get(name, name)
+    if folder not in known:
+        roles = [role for role, model in ROLES.items() if model in known]
+        raise UnknownName.of("embedded model", name, [*known, *roles])
     from .weights_loading import load_folder
 
-    return load_folder(WEIGHTS / name, dtype)
+    return load_folder(WEIGHTS / folder, dtype)
 
 
-__all__ = ["available", "load"]
+class _Mini(ModuleType):
+    """The module itself is the shorthand: ``foveate.mini("image")`` is ``load("image")``."""
+
+    def __call__(self, name: str = "image", dtype=None):
+        return load(name, dtype)
+
+
+sys.modules[__name__].__class__ = _Mini
+
+__all__ = ["ROLES", "WEIGHTS", "available", "load"]

@@ -1,4 +1,4 @@
-"""Ways to call a model that `generate` alone does not take: each exact, or refused in one sentence."""
+"""Ways to call a model beyond plain `generate`: each exact, or refused in one sentence."""
 
 from __future__ import annotations
 

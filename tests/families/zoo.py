@@ -391,6 +391,11 @@ def batch(name: str, samples: Sequence[Sample], padding: int = 0) -> dict[str, A
     return out
 
 
+def pair(name: str, modality: str) -> dict[str, Any]:
+    """A batch of samples 0 and 1, with a column of padding more than it needs."""
+    return batch(name, [sample(name, modality, i) for i in (0, 1)], padding=1)
+
+
 def _stacked(rows: list[Tensor]) -> Tensor:
     """Crops of samples (1, n, ...) below one another, black ones in the gaps."""
     most = max(row.shape[1] for row in rows)

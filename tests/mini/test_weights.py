@@ -93,3 +93,12 @@ def test_package_is_light():
         for name in ("foveate", "foveate.mini")
     ]
     assert loaded[0] == loaded[1]
+
+
+def test_the_module_is_the_shorthand(nano):
+    import foveate
+
+    model, _ = foveate.mini("image", dtype=torch.bfloat16)
+    assert model.dtype == torch.bfloat16
+    for name, value in model.state_dict().items():
+        assert torch.equal(value.float(), nano[0].state_dict()[name]), name
