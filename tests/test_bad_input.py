@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
+from typer import Exit
 from typer.testing import CliRunner
 
 from foveate.assets import PHOTOGRAPH
@@ -272,6 +273,15 @@ def test_train_into_a_file(tmp_path):
     (tmp_path / "file").write_text("")
     text = sentence("train", "nano", "--steps", "2", "--out", tmp_path / "file")
     assert "can't be written" in text
+
+
+def test_demo_of_an_unknown_method(tmp_path, capsys):
+    from foveate.demo import demo
+
+    with pytest.raises(Exit) as caught:
+        demo(tmp_path, ["divprun"])
+    assert caught.value.exit_code == 2
+    assert "did you mean 'divprune'" in capsys.readouterr().err
 
 
 def test_an_interrupt_is_no_error(tiny, monkeypatch):

@@ -154,6 +154,33 @@ def test_words_that_the_model_can_not_know_are_named(tiny):
     assert "'espresso'" in result.stderr and "'what'" not in result.stderr
 
 
+def test_the_demo_writes_a_sheet_per_picture(tiny, tmp_path, monkeypatch, capsys):
+    from foveate import demo
+    from foveate.cli import models
+
+    load = models.load_model
+    monkeypatch.setattr(models, "load_model", lambda _, *rest: load(str(tiny), *rest))
+    demo.demo(tmp_path / "out", ["fastervlm"])
+    printed = capsys.readouterr().out
+    sheets = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert sheets == ["attribute.png", "count.png", "photograph.png", "read.png"]
+    assert all(name in printed for name in sheets)
+    assert printed.count("FasterVLM 25%") == 4 and "FLOPs" in printed
+    photograph = Image.open(tmp_path / "out" / "photograph.png")
+    assert photograph.width > 3 * 500
+
+
+@needs_nano
+def test_the_demo_answers_right_with_all_tokens(tmp_path, capsys):
+    from foveate.demo import cases, demo
+
+    demo(tmp_path, ["divprune"])
+    expected = [case.expected for case in cases() if case.expected]
+    printed = capsys.readouterr().out
+    lines = [line.split() for line in printed.splitlines() if line.strip().startswith("all tokens")]
+    assert [line[2] for line in lines[: len(expected)]] == expected
+
+
 @needs_nano
 def test_ask_uses_nano_by_default():
     found = json.loads(run("ask", PHOTOGRAPH, "-q", "what is written?", "--json").stdout)

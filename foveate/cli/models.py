@@ -21,10 +21,10 @@ def load_model(name: str, device: str, dtype: str) -> tuple[Any, Any]:
 
     place = _device(device)
     kind = _dtype(dtype, place)
-    if name in mini.available():
+    if mini.ROLES.get(name, name) in mini.available():
         model, processor = mini.load(name, dtype=kind)
         return _on(model, place), processor
-    if name == DEFAULT:
+    if name == DEFAULT or name in mini.ROLES:
         raise FoveateError(
             "This installation has no embedded model; name one with --model, or make it with "
             "'foveate train nano'."

@@ -22,6 +22,9 @@ def train(
         int | None, typer.Option(min=2, help="Steps in place of the recipe's.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights and lessons.")] = 0,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads in place of the recipe's.")
+    ] = None,
     evaluate: Annotated[
         int, typer.Option(min=0, help="Test items per task for the model card, 0 for none.")
     ] = 1000,
@@ -39,6 +42,7 @@ def train(
             folder,
             steps=steps,
             seed=seed,
+            threads=threads,
             resume=resume,
             progress=not as_json,
             evaluate=evaluate,
