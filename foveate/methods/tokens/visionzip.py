@@ -35,7 +35,7 @@ from foveate.methods.tokens.base import TokensMethod
 from foveate.ops.allocate import share_evenly, view_batches
 from foveate.ops.nearest import nearest, spread
 from foveate.ops.select import top_k
-from foveate.signals import ClassState, ProjectorInput, Signals, VisionAttention, VisionKeys
+from foveate.signals import ClassState, Need, ProjectorInput, Signals, VisionAttention, VisionKeys
 from foveate.tokens import Grid, VisualTokens
 
 CLASS, DOMINANT, CONTEXTUAL = range(3)
@@ -55,7 +55,6 @@ class VisionZip(TokensMethod):
     paper = "arXiv 2412.04467"
     drops_special = True
     per_view = True
-    needs = (VisionAttention(), VisionKeys(), ProjectorInput(), ClassState())
 
     keep: Keep = 64
     contextual: int | None = None
@@ -67,6 +66,10 @@ class VisionZip(TokensMethod):
             raise InvalidParameter(
                 f"contextual={self.contextual!r} is no count; use 0 or more, or None."
             )
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (VisionAttention(), VisionKeys(), ProjectorInput(), ClassState())
 
     def count(self, grid: Grid) -> int:
         n = super().count(grid)
@@ -94,9 +97,9 @@ class VisionZip(TokensMethod):
             dominant = share - contextual - (states is not None)
             group, at, vectors = compress(
                 *(x[:, own].flatten(0, 1) for x in (rows, score, keys)),
-                dominant,
-                contextual,
-                self.mean_preserving,
+                dominant=dominant,
+                contextual=contextual,
+                mean_preserving=self.mean_preserving,
             )
             made = len(role) + torch.arange(len(own), device=own.device)[:, None] * at.shape[1]
             group = group.view(b, *own.shape)
@@ -168,12 +171,12 @@ def is_stitched(grid: Grid) -> bool:
 
 def reading_order(slot: Tensor, view: Sequence[int], role: Sequence[int], stitched: bool) -> Tensor:
     """The order (B, M) in which the language model reads new tokens that stand at `slot` (B, M)."""
-    view, role = (torch.tensor(x, device=slot.device) for x in (view, role))
-    zone, within = view * 3 + role, slot.clamp(min=0)
+    views, roles = (torch.tensor(x, device=slot.device) for x in (view, role))
+    zone, within = views * 3 + roles, slot.clamp(min=0)
     if stitched:
-        crops = torch.tensor([4, 3, 5], device=slot.device)[role]
-        zone = torch.where(view > 0, crops, role)
-        within = torch.where(role == DOMINANT, slot, view)
+        crops = torch.tensor([4, 3, 5], device=slot.device)[roles]
+        zone = torch.where(views > 0, crops, roles)
+        within = torch.where(roles == DOMINANT, slot, views)
     return (zone * (slot.amax() + len(view) + 1) + within).argsort(dim=1, stable=True)
 
 
