@@ -134,12 +134,12 @@ def test_talks_may_interleave():
         alone = [generate(model, zoo.batch("qwen2_5_vl", [s]), 4).tokens[0] for s in samples]
         talks = [model(**zoo.batch("qwen2_5_vl", [s]), use_cache=True) for s in samples]
         said: list[list[int]] = [[], []]
-        deltas = [[int(d) for d in deltas_of(model, s)] for s in samples]
+        deltas = [rope_delta(model, s) for s in samples]
         for _ in range(4):
             for i, talk in enumerate(talks):
                 said[i].append(int(talk.logits[0, -1].argmax()))
                 # The inner model remembers one talk's offset only, with or without foveate.
-                model.model.ropedeltas_of = torch.tensor([deltas[i]])
+                model.model.rope_deltas = torch.tensor([[deltas[i]]])
                 talks[i] = model(
                     input_ids=torch.tensor([[said[i][-1]]]),
                     past_key_values=talk.past_key_values,
@@ -148,7 +148,8 @@ def test_talks_may_interleave():
     assert said == [t.tolist() for t in alone]
 
 
-def deltas_of(model, sample):
+def rope_delta(model, sample: zoo.Sample) -> int:
+    """What the inner model adds to the length of a sample to count on behind it."""
     inputs = zoo.batch("qwen2_5_vl", [sample])
     del inputs["pixel_values"]
-    return model.model.get_rope_index(**inputs)[1][0]
+    return int(model.model.get_rope_index(**inputs)[1])
