@@ -16,6 +16,7 @@ from foveate.assets import PHOTOGRAPH
 from foveate.cli import app
 from foveate.cli.checkup import EXTRAS
 from foveate.cli.settings import build_method, parse_keep
+from foveate.method import registered
 from foveate.mini import available
 from tests.tiny_model import save_tiny
 
@@ -97,6 +98,11 @@ def test_ask_prints_answer_and_cost(tiny):
         assert word in out, out
 
 
+def test_ask_tells_the_mean_over_layers_where_they_differ(tiny):
+    assert "mean over layers" in ask(tiny, "--method", "fastv", "--keep", "25%").stdout
+    assert "mean over layers" not in ask(tiny, "--method", "divprune").stdout
+
+
 def test_ask_as_json(tiny):
     found = json.loads(ask(tiny, "--method", "fastervlm", "--keep", "10", "--json").stdout)
     assert found["method"]["method"] == "fastervlm" and found["method"]["keep"] == 10
@@ -112,6 +118,14 @@ def test_ask_without_a_method_is_the_bare_model(tiny):
     assert bare["method"] is None
     assert bare["answer"] == everything["answer"]
     assert bare["report"]["tokens_out"] == [64]
+
+
+@pytest.mark.parametrize("slug", registered())
+def test_every_method_can_be_asked_and_drawn(tiny, tmp_path, slug):
+    arguments = ["--method", slug, "--keep", "50%", "--json", "--overlay", tmp_path / "o.png"]
+    report = json.loads(ask(tiny, *arguments).stdout)["report"]
+    assert report["tokens_out"][0] < report["tokens_in"][0] == 64
+    assert Image.open(tmp_path / "o.png").size == Image.open(PHOTOGRAPH).size
 
 
 def test_composed_methods_act_one_after_the_other(tiny):
@@ -253,3 +267,10 @@ def test_doctor_reports_a_companion_that_breaks_imports(monkeypatch):
     monkeypatch.setattr(checkup, "_imports", lambda name: broken if name == "torchvision" else "")
     result = run("doctor", code=1)
     assert "torchvision" in result.stdout and "uninstall it" in " ".join(result.stdout.split())
+
+
+def test_doctor_imports_packages_in_a_process_of_their_own():
+    from foveate.cli.checkup import _imports
+
+    assert _imports("json") == ""
+    assert "no_such_package" in _imports("no_such_package")

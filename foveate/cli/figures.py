@@ -17,6 +17,11 @@ def figures(report: Any) -> Table:
     for number, (full, kept) in enumerate(items, 1):
         name = "visual tokens" if len(items) == 1 else f"visual tokens, picture {number}"
         table.add_row(name, str(full), str(kept), share(kept, full))
+        layers = report.tokens_by_layer[number - 1]
+        if len(set(layers)) > 1:
+            # Methods inside the language model: what is left at the end says little of the cost.
+            mean = sum(layers) / len(layers)
+            table.add_row("  mean over layers", str(full), f"{mean:.1f}", share(mean, full))
     table.add_row("LLM prefill", *_pair(report.flops_full, report.flops, "FLOPs"))
     table.add_row("KV cache", *_pair(report.kv_bytes_full, report.kv_bytes, "B"))
     return table
