@@ -78,11 +78,11 @@ class Reference:
             output = call(**given, return_dict=True)
             marked = zoo.VIDEO if modality == "video" and self.name != "glm4v" else zoo.IMAGE
             where = self.ids[0] == marked
-            embedded[where] = _flat(output.pooler_output)
+            embedded[where] = flat(output.pooler_output)
             for i, plane in enumerate(getattr(output, "deepstack_features", None) or ()):
                 if i == len(planes):
                     planes.append(torch.zeros_like(embedded))
-                planes[i][where] = _flat(plane)
+                planes[i][where] = flat(plane)
         return embedded, planes
 
     def _positions(self, inputs: dict) -> Tensor:
@@ -165,7 +165,8 @@ class Reference:
         return tokens, torch.stack(rows)
 
 
-def _flat(parts) -> Tensor:
+def flat(parts) -> Tensor:
+    """Features of all items (N, D)."""
     return torch.cat([x.reshape(-1, x.shape[-1]) for x in parts])
 
 

@@ -10,12 +10,13 @@ from torch import Tensor
 
 import foveate
 from foveate.errors import FoveateError
+from foveate.families.base import family_of
 from foveate.method import Method
 from foveate.parts import BlockState, EncodersPart, FramesPart
 from foveate.tokens import Grid
 
 from . import zoo
-from .reference import Drop, Reference, every_second, visual_columns
+from .reference import Drop, Reference, every_second, flat, visual_columns
 from .running import assert_equal, assert_unequal, bare, generate
 
 ANY_SIZE = ("llava", "video_llava", "paligemma", "fast_vlm", *zoo.GRID_FAMILIES)
@@ -83,6 +84,35 @@ def test_smaller_pictures_make_fewer_tokens(name, modality):
             assert attachment.report.tokens_in == list(sample.items)
             assert attachment.report.tokens_out[0] <= sum(sample.items) // 2
             assert_unequal(alone.row(0), whole[i])
+
+
+@pytest.mark.parametrize(("name", "modality"), pairs_of(ANY_SIZE))
+def test_smaller_pictures_are_the_reference(name, modality):
+    """Features of the smaller picture stand in slots of the full one, each in its own place."""
+    model, sample = zoo.model(name), zoo.sample(name, modality, 0)
+    family, config = family_of(model.config), model.config
+    call = getattr(model.model, f"get_{modality}_features")
+    full = family.layouts(config, modality, sample.inputs, None)[0][0]
+    smaller = family.shrink(config, modality, sample.inputs, [Smaller().shape(full.grid)])
+    small = family.layouts(config, modality, smaller, None)[0][0]
+    with foveate.attach(model, Smaller()) as attachment:
+        run = generate(model, zoo.batch(name, [sample]), 4)
+    (kept,) = attachment.report.kept
+    assert len(kept) == small.n
+    assert kept.diff().gt(0).all()
+    assert torch.equal(full.special[kept], small.special)
+    assert torch.equal(full.view[kept], small.view)
+    columns = visual_columns(sample)
+    stays = torch.ones(len(sample.ids), dtype=torch.bool)
+    stays[columns] = False
+    stays[columns[kept]] = True
+    with torch.no_grad():
+        reference = Reference(model, name, sample)
+        output = call(**smaller, return_dict=True)
+    reference.features[columns[kept]] = flat(output.pooler_output)
+    for i, plane in enumerate(getattr(output, "deepstack_features", None) or ()):
+        reference.planes[i][columns[kept]] = flat(plane)
+    assert_equal(run.row(0), reference.generate(Drop(stays.nonzero()[:, 0]), 4))
 
 
 @pytest.mark.parametrize("name", sorted(set(zoo.FAMILIES) - set(ANY_SIZE)))

@@ -19,6 +19,7 @@ from foveate.families.grids import pooled, shrunk
 from foveate.families.tiles import tiled
 
 from . import zoo
+from .reference import flat
 
 cases = pytest.mark.parametrize(("name", "modality"), zoo.CASES)
 
@@ -29,11 +30,6 @@ def encode(model, modality: str, inputs: dict, **extra):
     inputs = {k: v for k, v in inputs.items() if k in inspect.signature(call).parameters}
     inputs |= extra
     return inputs, call(**inputs, return_dict=True)
-
-
-def flat(output) -> Tensor:
-    """Features of all items (N, D)."""
-    return torch.cat([x.reshape(-1, x.shape[-1]) for x in output.pooler_output])
 
 
 def both(name: str, modality: str) -> dict:
@@ -72,7 +68,7 @@ def test_layouts_cover_the_features_item_by_item(name, modality):
     items = family_of(model.config).layouts(model.config, modality, inputs, output)
     expected = [n for i in (0, 1) for n in zoo.sample(name, modality, i).items]
     assert [layout.n for layout, _ in items] == expected
-    assert sum(expected) == len(flat(output))
+    assert sum(expected) == len(flat(output.pooler_output))
     for layout, first in items:
         assert first >= 0
         assert layout.grid.n == layout.n
@@ -103,7 +99,7 @@ def test_tokens_depend_on_the_rows_that_the_layout_names(name, modality):
         inputs, output = encode(model, modality, inputs)
     finally:
         handle.remove()
-    features = flat(output)
+    features = flat(output.pooler_output)
     probe = zoo.noise(5, features.shape[-1])
     order = family.tower_order(model.config, modality, inputs)
     slot = 0
@@ -180,7 +176,7 @@ def test_pooling_is_the_projectors(name, modality, extra):
     classes = rows[:, 0] if family.class_token else None
     rows = rows[:, 1:] if family.class_token else rows
     rows = rows.reshape(-1, rows.shape[-1])
-    features, slot = flat(output), 0
+    features, slot = flat(output.pooler_output), 0
     for layout, first in family.layouts(model.config, modality, inputs, output):
         own = features[slot : slot + layout.n]
         slot += layout.n
