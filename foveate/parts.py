@@ -57,12 +57,14 @@ class BlockState:
     hidden (B, T, C): the residual stream after attention; B counts crops or frames.
     keys (B, H, T, d): this block's key projections, before any rotation.
     size (B, T): patches that each token stands for. class_token: row 0 is a class token.
+    entered: patches per crop or frame that entered the first block.
     """
 
     hidden: Tensor
     keys: Tensor
     size: Tensor
     class_token: bool
+    entered: int
 
 
 class EncodersPart(Part):

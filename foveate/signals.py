@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import overload
 
 from torch import Tensor
 
@@ -93,5 +94,9 @@ class Signals:
         self._values = values
         self.project = project
 
+    @overload
+    def __getitem__(self, need: ClassState) -> Tensor | None: ...
+    @overload
+    def __getitem__(self, need: Need) -> Tensor: ...
     def __getitem__(self, need: Need) -> Tensor | None:
         return self._values[need]

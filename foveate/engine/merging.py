@@ -37,6 +37,7 @@ class Merger:
         self.assign: Tensor | None = None
         self.size: Tensor | None = None
         self.history: list[Tensor | None] = []
+        self.entered = 0
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -73,6 +74,7 @@ class Merger:
             if i == 0:
                 self.assign, self.history = None, [None]
                 self.size = hidden_states.new_ones(hidden_states.shape[:2])
+                self.entered = hidden_states.shape[1] - self.classed
             keys: list[Tensor] = []
             hook = block.self_attn.k_proj.register_forward_hook(lambda _, a, out: keys.append(out))
             try:
@@ -104,7 +106,7 @@ class Merger:
 
     def _merge(self, i: int, hidden: Tensor, keys: Tensor) -> Tensor:
         for part in self.parts:
-            state = BlockState(hidden, keys.transpose(1, 2), self.size, self.classed)
+            state = BlockState(hidden, keys.transpose(1, 2), self.size, self.classed, self.entered)
             plan = part.merge(i, self.count, state)
             if plan is None:
                 continue

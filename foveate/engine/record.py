@@ -19,7 +19,7 @@ from foveate.signals import (
     TextEmbeddings,
     VisionAttention,
 )
-from foveate.tokens import Layout, VisualTokens
+from foveate.tokens import Grid, Layout, VisualTokens
 
 
 @dataclass
@@ -99,7 +99,9 @@ class Record:
         for members in groups.values():
             tokens = self._start(members)
             for part in parts:
-                keep = part.count(tokens.extent())
+                keep = part.count(
+                    tokens.grid if tokens.n == tokens.grid.n else Grid(1, 1, tokens.n)
+                )
                 if keep == tokens.n:
                     continue
                 signals = self._signals(part.needs, members, tokens, text)
@@ -176,28 +178,40 @@ class Record:
 
 
 def _onto(tokens: VisualTokens, layout: Layout) -> VisualTokens:
-    """Tokens of a smaller picture, put into the nearest slots of the full layout."""
+    """Tokens of a smaller picture, put into the nearest slots of the full layout.
+
+    Special tokens take the special slots in order: both pictures have as many.
+    """
     full, small = layout.grid, tokens.grid
-    device = tokens.features.device
-    position = layout.position.to(device)
-    patch = ~layout.special.to(device)
-    slots = torch.arange(layout.n, device=device)
-    table = torch.zeros(full.t, full.h, full.w, dtype=torch.long, device=device)
-    table[tuple(position[patch].T)] = slots[patch]
+    b, device = len(tokens.features), tokens.features.device
+    position, own = layout.position.to(device), tokens.position[0]
+    patch, mine = ~layout.special.to(device), tokens.patch[0]
+    slots, numbers = (torch.arange(n, device=device) for n in (layout.n, tokens.n))
     scale = torch.tensor([full.t / small.t, full.h / small.h, full.w / small.w], device=device)
-    limit = torch.tensor([full.t, full.h, full.w], device=device) - 1
-    own = ((tokens.position[0] + 0.5) * scale).long().clamp(min=0).minimum(limit)
-    numbers = torch.zeros(small.t, small.h, small.w, dtype=torch.long, device=device)
-    numbers[tuple(tokens.position[0].T)] = torch.arange(tokens.n, device=device)
-    limit = torch.tensor([small.t, small.h, small.w], device=device) - 1
-    held = ((position + 0.5) / scale).long().clamp(min=0).minimum(limit)
-    assign = numbers[tuple(held.T)].masked_fill(~patch, -1)
-    b = len(tokens.features)
-    size = torch.bincount(assign[patch], minlength=tokens.n).float()
+    near = _cell((own[mine] + 0.5) * scale, full)
+    held = _cell((position[patch] + 0.5) / scale, small)
+    index, assign = torch.empty_like(numbers), torch.empty_like(slots)
+    index[mine] = _table(position[patch], slots[patch], full)[near]
+    assign[patch] = _table(own[mine], numbers[mine], small)[held]
+    index[~mine], assign[~patch] = slots[~patch], numbers[~mine]
+    size = torch.bincount(assign, minlength=tokens.n).float()
     return replace(
         tokens,
-        index=table[tuple(own.T)].expand(b, -1),
+        index=index.expand(b, -1),
         assign=assign.expand(b, -1),
         size=size.expand(b, -1),
         grid=full,
     )
+
+
+def _cell(place: Tensor, grid: Grid) -> tuple[Tensor, ...]:
+    """Indices of the grid cells that hold places (K, 3) given as (t, h, w)."""
+    limit = torch.tensor([grid.t, grid.h, grid.w], device=place.device) - 1
+    return tuple(place.long().minimum(limit).T)
+
+
+def _table(position: Tensor, numbers: Tensor, grid: Grid) -> Tensor:
+    """Numbers (K,) by their grid position, (t, h, w)."""
+    table = numbers.new_zeros(grid.t, grid.h, grid.w)
+    table[tuple(position.T)] = numbers
+    return table

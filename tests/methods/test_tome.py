@@ -18,7 +18,7 @@ def run(method, patches, blocks, class_token=True, batch=2, seed=0):
     start = x
     for i in range(blocks):
         keys = torch.randn(batch, 2, x.shape[1], 4, generator=g)
-        plan = method.merge(i, blocks, BlockState(x, keys, size, class_token))
+        plan = method.merge(i, blocks, BlockState(x, keys, size, class_token, patches))
         if plan is not None:
             x, size = merge_weighted(x, size[..., None], *plan)
             size = size[..., 0]

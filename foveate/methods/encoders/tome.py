@@ -75,8 +75,7 @@ class ToMe(Method, EncodersPart):
         if self.r is not None:
             r = schedule(self.r, blocks)[block]
         else:
-            entered = round(state.size[0].sum().item()) - state.class_token
-            target = resolve(self.keep, entered)
+            target = resolve(self.keep, state.entered)
             r = next_merges(n, target, blocks - block)
             if r is None:
                 raise BudgetError(

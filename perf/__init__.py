@@ -1,0 +1,1 @@
+"""Speed measurements: `make perf`. Ratios within one process, variants interleaved, medians."""

@@ -1,0 +1,117 @@
+"""`python -m perf --out DIR`: measure, print the table, write JSON and Markdown."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+import foveate
+from perf.prefill import measure
+from perf.selection import divprune_against_naive
+from perf.shapes import LLAVA_7B, QWEN2_05B
+
+LIMITS = """\
+Targets: share of promise at least 0.85; choosing at most 1 % of the bare prefill (5 % on a GPU);
+keep-all at most 1.02 of bare; peak memory at most 1.00 of bare.
+"""
+
+
+def main() -> None:
+    """Run all measurements that this machine can."""
+    parser = argparse.ArgumentParser(prog="python -m perf", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("perf/results"))
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    cuda = torch.cuda.is_available()
+    device, dtype = ("cuda", torch.bfloat16) if cuda else ("cpu", torch.float32)
+    result: dict[str, Any] = {
+        "machine": {
+            "device": torch.cuda.get_device_name() if cuda else platform.machine(),
+            "threads": torch.get_num_threads(),
+            "dtype": str(dtype),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "foveate": foveate.__version__,
+        },
+        "selection": divprune_against_naive(options.rounds, device),
+        "prefill": [
+            measure(shape, dtype, device, options.rounds)
+            for shape in ([QWEN2_05B, LLAVA_7B] if cuda else [QWEN2_05B])
+        ],
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    name = "cuda" if cuda else "cpu"
+    (options.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    page = table(result)
+    (options.out / f"{name}.md").write_text(page)
+    print(page)
+
+
+def table(result: dict[str, Any]) -> str:
+    """The results as a page of Markdown."""
+    machine = result["machine"]
+    lines = [
+        f"# Speed on {machine['device']}",
+        "",
+        f"`make perf`: {machine['dtype']}, {machine['threads']} threads, torch {machine['torch']}, "
+        f"transformers {machine['transformers']}. Medians of interleaved runs in one process.",
+        "",
+        LIMITS,
+    ]
+    for shape in result["prefill"]:
+        lines += [
+            f"## {shape['shape']}, {shape['visual_tokens']} visual + "
+            f"{shape['text_tokens']} text tokens",
+            "",
+            f"Attaching with keep=1.0: {shape['keep_all_over_bare']:.3f} of the bare call's time, "
+            f"{shape['keep_all_peak_memory_over_bare']:.2f} of its peak memory.",
+            "",
+            "| method | tokens | promised | prefill faster by | share | choosing | peak memory "
+            "| cache | time per new token |",
+            "|---|---|---|---|---|---|---|---|---|",
+        ]
+        for row in shape["methods"].values():
+            lines.append(
+                f"| `{row['method']}` | {row['tokens'][0]} → {row['tokens'][1]} "
+                f"| {row['promised_speedup']:.2f}× | {row['prefill_speedup']:.2f}× "
+                f"| {row['share_of_promise']:.2f} "
+                f"| {100 * row['choosing_share_of_bare_prefill']:.2f} % "
+                f"| {row['peak_memory_over_bare']:.2f} | {row['kv_bytes_over_bare']:.2f} "
+                f"| {row['decode_over_bare']:.2f} |"
+            )
+        lines += ["", "Milliseconds per stage:", "", _stages(shape), ""]
+    lines += [
+        "## DivPrune alone",
+        "",
+        "Against greedy selection that re-reads all chosen rows at every step:",
+        "",
+        "| tokens | width | kept | naive | ours | faster by | same choice |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in result["selection"]:
+        lines.append(
+            f"| {row['n']} | {row['d']} | {row['k']} | {row['naive_ms']:.1f} ms "
+            f"| {row['ours_ms']:.1f} ms | {row['speedup']:.1f}× "
+            f"| {'yes' if row['same_choice'] else 'no'} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _stages(shape: dict[str, Any]) -> str:
+    names = ["encode", "select", "prefill", "per_token"]
+    rows = {"bare": shape["bare_seconds"], **{n: r["seconds"] for n, r in shape["methods"].items()}}
+    lines = ["| method | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for name, taken in rows.items():
+        cells = " | ".join(f"{1000 * taken[n]:.1f}" for n in names)
+        lines.append(f"| {name} | {cells} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

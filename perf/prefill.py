@@ -1,0 +1,122 @@
+"""What reduction is worth in a whole call: stage times, their share of the promise, peak memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+import foveate
+from foveate.method import Method
+from perf.shapes import Shape
+from perf.timing import interleaved, peak_bytes, seconds
+
+SELECTING = ("fastervlm", "divprune", "visionzip")
+LAYERED = ("fastv", "pyramiddrop")
+NEW_TOKENS = 9
+
+
+def methods() -> dict[str, Method]:
+    """The methods that are measured, at the budgets that the tables name."""
+    chosen = {slug: foveate.create(slug, keep=0.1) for slug in SELECTING}
+    return {**chosen, **{slug: foveate.create(slug) for slug in LAYERED}}
+
+
+def measure(shape: Shape, dtype: torch.dtype, device: str, rounds: int) -> dict[str, Any]:
+    """All figures of one shape."""
+    model = shape.build(dtype, device)
+    inputs = shape.inputs(model)
+    reports: dict[str, Any] = {}
+
+    def bare() -> None:
+        model(**inputs, logits_to_keep=1)
+
+    def attached(name: str, method: Method) -> Callable[[], None]:
+        def run() -> None:
+            with foveate.attach(model, method) as att:
+                model(**inputs, logits_to_keep=1)
+                reports[name] = att.report
+
+        return run
+
+    calls = {"bare": bare, "keep_all": attached("keep_all", foveate.create("divprune", keep=1.0))}
+    for name, method in methods().items():
+        calls[name] = attached(name, method)
+
+    stages: dict[str, dict[str, list[float]]] = {name: {} for name in calls if name != "bare"}
+
+    def timed(name: str, run: Callable[[], None]) -> Callable[[], float]:
+        def once() -> float:
+            total = seconds(run)
+            if name in reports:
+                for stage, value in reports[name].seconds.items():
+                    stages[name].setdefault(stage, []).append(value)
+            return total
+
+        return once
+
+    with torch.inference_mode():
+        total = interleaved({n: timed(n, r) for n, r in calls.items()}, rounds)
+        memory = {name: peak_bytes(run) for name, run in calls.items()}
+        decode = _decode(model, inputs, rounds)
+    taken = {
+        name: {stage: sorted(v[1:])[(len(v) - 1) // 2] for stage, v in per.items()}
+        for name, per in stages.items()
+    }
+    whole = taken["keep_all"]
+    rows = {}
+    for name in methods():
+        report, mine = reports[name], taken[name]
+        promise = report.flops_full / report.flops
+        reached = whole["prefill"] / mine["prefill"]
+        # What a method needs to see is recorded while the tower runs, so both count as choosing.
+        choosing = mine["select"] + max(0.0, mine["encode"] - whole["encode"]) - whole["select"]
+        rows[name] = {
+            "method": report.method,
+            "tokens": [report.tokens_in[0], report.tokens_out[0]],
+            "promised_speedup": promise,
+            "prefill_speedup": reached,
+            "share_of_promise": reached / promise,
+            "choosing_share_of_bare_prefill": choosing / whole["prefill"],
+            "peak_memory_over_bare": memory[name] / memory["bare"],
+            "decode_over_bare": decode[name] / decode["bare"],
+            "kv_bytes_over_bare": report.kv_bytes / report.kv_bytes_full,
+            "seconds": {**mine, "per_token": decode[name]},
+        }
+    return {
+        "shape": shape.name,
+        "visual_tokens": shape.visual,
+        "text_tokens": shape.words,
+        "attention": model.config.text_config._attn_implementation,
+        "rounds": rounds,
+        "bare_seconds": {**whole, "per_token": decode["bare"]},
+        "keep_all_over_bare": total["keep_all"] / total["bare"],
+        "keep_all_peak_memory_over_bare": memory["keep_all"] / memory["bare"],
+        "methods": rows,
+    }
+
+
+def _decode(model, inputs: dict, rounds: int) -> dict[str, float]:
+    """Median seconds per new token behind each prefill."""
+
+    def run(method: Method | None) -> Callable[[], float]:
+        def once() -> float:
+            attachment = None if method is None else foveate.attach(model, method)
+            out = model(**inputs, logits_to_keep=1, use_cache=True)
+            cache = out.past_key_values
+            new = inputs["input_ids"][:, :1]
+
+            def steps() -> None:
+                for _ in range(NEW_TOKENS):
+                    model(input_ids=new, past_key_values=cache)
+
+            taken = seconds(steps) / NEW_TOKENS
+            if attachment is not None:
+                attachment.detach()
+            return taken
+
+        return once
+
+    variants: dict[str, Method | None] = {"bare": None, **methods()}
+    return interleaved({n: run(m) for n, m in variants.items()}, rounds)

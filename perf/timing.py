@@ -1,0 +1,59 @@
+"""Medians of interleaved runs, and peak memory of one run."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+
+import torch
+
+
+def synchronise() -> None:
+    """Wait for the device."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Wall time of one run."""
+    synchronise()
+    start = time.perf_counter()
+    run()
+    synchronise()
+    return time.perf_counter() - start
+
+
+def interleaved(variants: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """Median of what each variant returns (its seconds), all variants once per round."""
+    taken: dict[str, list[float]] = {name: [] for name in variants}
+    for step in range(rounds + 1):
+        for name, run in variants.items():
+            value = run()
+            if step:  # the first round warms caches up
+                taken[name].append(value)
+    return {name: median(values) for name, values in taken.items()}
+
+
+def peak_bytes(run: Callable[[], object]) -> int:
+    """Peak memory of the process while `run` runs, weights included."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        return torch.cuda.max_memory_allocated()
+    # Freed pages that the allocator holds back would hide what a run needs.
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    run()
+    return _status("VmHWM")
+
+
+def _status(name: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"{name} is missing from /proc/self/status")
