@@ -42,7 +42,7 @@ from .world.vocabulary import ids
 class Recipe:
     """All numbers of the training run."""
 
-    warm_up_steps: int = 5500
+    warm_up_steps: int = 5000
     joint_steps: int = 3300
     warm_up_batch: int = 24
     joint_batch: int = 16

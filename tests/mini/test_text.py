@@ -13,7 +13,7 @@ from foveate.mini.world.vocabulary import ids, words
 def test_every_word_survives_the_round_trip():
     tokenizer = build_tokenizer()
     assert tokenizer.convert_ids_to_tokens(range(len(words()))) == list(words())
-    for word in words():
+    for word in (w for w in words() if not w.startswith("<unused")):
         assert tokenizer(word).input_ids == [ids()[word]], word
 
 
