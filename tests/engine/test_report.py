@@ -1,0 +1,93 @@
+"""The report says what really happened."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+import foveate
+from tests.families import zoo
+from tests.families.halves import Half, HalfAt
+
+
+def run(name: str, method, new_tokens: int = 4, samples=(0,)):
+    model = zoo.model(name)
+    batch = zoo.batch(name, [zoo.sample(name, "image", i) for i in samples])
+    with foveate.attach(model, method) as att:
+        assert att.report is None
+        out = model.generate(
+            **batch, max_new_tokens=new_tokens, do_sample=False, return_dict_in_generate=True
+        )
+        return att.report, out, batch
+
+
+def test_tokens_and_kept_slots():
+    report, _, batch = run("llava", Half(), samples=(0, 1))
+    assert report.tokens_in == [16, 16] and report.tokens_out == [8, 8]
+    assert [k.tolist() for k in report.kept] == [list(range(0, 16, 2))] * 2
+    assert report.tokens_by_layer == [[8] * 5] * 2
+    lengths = batch["attention_mask"].sum(1).tolist()
+    assert report.prompt_tokens == [n - 8 for n in lengths]
+    assert [t.assign.tolist()[:4] for t in report.traces] == [[0, -1, 1, -1]] * 2
+
+
+def test_layers_of_a_staircase():
+    report, out, _ = run("llava", Half() + HalfAt(k=2))
+    assert report.tokens_by_layer == [[8, 8, 4, 4, 4]]
+    assert report.tokens_out == [4] and report.kept[0].tolist() == [0, 4, 8, 12]
+    trace = report.traces[0]
+    assert (trace.assign >= 0).nonzero()[:, 0].tolist() == [0, 4, 8, 12]
+    held = [layer.keys.shape[2] for layer in out.past_key_values.layers]
+    # The last new token is never fed back.
+    text = report.prompt_tokens[0] - 8
+    assert held == [text + n + 3 for n in report.tokens_by_layer[0]]
+
+
+def test_flops_and_cache_bytes_by_hand():
+    """Llama: 5 layers of width 32, 4 heads of 8 with 2 key heads, feed-forward 64, 128 words."""
+    report, _, batch = run("llava", HalfAt(k=2))
+    full = batch["input_ids"].shape[1]
+
+    def layer(n: int) -> int:
+        projections = 2 * n * 32 * (32 + 16 + 16 + 32)
+        return projections + 4 * n * n * 32 + 2 * n * 3 * 32 * 64
+
+    head = 2 * 32 * 128
+    assert report.flops_full == 5 * layer(full) + head
+    assert report.flops == 2 * layer(full) + 3 * layer(full - 8) + head
+    assert report.kv_bytes_full == 5 * full * 2 * 2 * 8 * 4
+    assert report.kv_bytes == (2 * full + 3 * (full - 8)) * 2 * 2 * 8 * 4
+
+
+def test_seconds_per_stage():
+    report, _, _ = run("llava", Half(), new_tokens=5)
+    assert set(report.seconds) == {"encode", "select", "prefill", "decode", "per_token"}
+    assert all(s > 0 for s in report.seconds.values())
+    assert report.seconds["decode"] == pytest.approx(4 * report.seconds["per_token"])
+
+
+@pytest.mark.parametrize("name", ["qwen3_vl", "idefics3", "llava_next"])
+def test_to_dict_is_plain(name):
+    report, _, _ = run(name, Half())
+    data = json.loads(json.dumps(report.to_dict()))
+    assert data["tokens_in"] == report.tokens_in and data["method"] == repr(Half())
+    assert data["kept"] == [k.tolist() for k in report.kept]
+
+
+def test_beams_report_each_picture_once():
+    model = zoo.model("llava")
+    batch = zoo.batch("llava", [zoo.sample("llava", "image", i) for i in (0, 1)])
+    with foveate.attach(model, Half()) as att:
+        model.generate(**batch, max_new_tokens=2, num_beams=3)
+    assert att.report.tokens_in == [16, 16]
+
+
+def test_merged_tokens_are_traced_to_their_sources():
+    report, _, _ = run("llava", foveate.GridPool(keep=4))
+    trace = report.traces[0]
+    assert trace.size.tolist() == [4.0] * 4
+    blocks = trace.assign.view(4, 4)
+    assert torch.equal(blocks[:2, :2], torch.zeros(2, 2, dtype=torch.long))
+    assert torch.equal(blocks[2:, 2:], torch.full((2, 2), 3))
