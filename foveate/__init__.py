@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "attach": "foveate.engine.attachment",
     "Attachment": "foveate.engine.attachment",
-    "catalog": "foveate.catalog",
+    "catalog": "foveate.catalogue",
     "create": "foveate.method",
     "from_dict": "foveate.method",
     "register": "foveate.method",

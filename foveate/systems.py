@@ -48,7 +48,7 @@ class MethodInfo:
     slug: str
     name: str
     title: str
-    year: int
+    year: int | None
     paper: str
     stages: tuple[str, ...]
     trained: bool
@@ -70,7 +70,7 @@ class SystemRow:
     slug: str
     name: str
     title: str
-    year: int
+    year: int | None
     venue: str | None
     paper: str
     stages: tuple[str, ...]

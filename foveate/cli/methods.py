@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, asdict, fields
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -16,53 +16,15 @@ def methods(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the methods, or show one."""
-    from foveate.catalog import catalog
+    from foveate.catalogue import catalog, describe
     from foveate.cli.console import print_json
-    from foveate.errors import UnknownName
-    from foveate.method import registered
 
-    listed = {info.slug: info for info in catalog()}
     if slug is not None:
-        known = registered()
-        if slug not in listed:
-            raise UnknownName.of("method", slug, listed)
-        described = _describe(listed[slug], known.get(slug))
+        described = describe(slug)
         print_json(described) if as_json else _print_one(described)
         return
-    rows = [asdict(i) for i in listed.values() if not available or i.status == "available"]
+    rows = [asdict(i) for i in catalog() if not available or i.status == "available"]
     print_json(rows) if as_json else _print_all(rows)
-
-
-def _describe(info: Any, cls: type | None) -> dict[str, Any]:
-    """What the catalogue knows of a method, and what its class says, as plain values."""
-    import inspect
-
-    from foveate.cli.parameter_docs import parameter_docs
-
-    described = asdict(info)
-    if cls is None:
-        return described
-    docs = parameter_docs(cls)
-    method = cls()
-    needs = dict.fromkeys(repr(need) for part in method.parts() for need in part.needs)
-    return {
-        **described,
-        "class": cls.__name__,
-        "stages": list(method.stages),
-        "paper": described.get("paper") or cls.paper,
-        "trained": cls.trained,
-        "prompt_agnostic": cls.prompt_agnostic,
-        "needs": list(needs),
-        "parameters": [
-            {
-                "name": field.name,
-                "default": None if field.default is MISSING else field.default,
-                "doc": docs.get(field.name, ""),
-            }
-            for field in fields(cls)
-        ],
-        "about": inspect.cleandoc(inspect.getmodule(cls).__doc__ or cls.__doc__ or ""),
-    }
 
 
 def _print_all(rows: list[dict[str, Any]]) -> None:

@@ -59,7 +59,7 @@ class Attachment:
     def __init__(self, model: nn.Module, method: Method):
         self.anatomy: Anatomy = anatomy(model)
         self.method = method
-        inner = self.anatomy.inner
+        inner: Any = self.anatomy.inner
         if "_foveate" in inner.__dict__:
             raise AlreadyAttached(
                 f"{type(self.anatomy.outer).__name__} carries {inner._foveate.method!r} already; "
