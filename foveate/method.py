@@ -55,8 +55,9 @@ class Method:
         """Tokens that enter the language model for such an item, known without any feature."""
         n = grid.n
         for part in in_road_order(self.parts()):
-            if hasattr(part, "count"):
-                n = part.count(grid if n == grid.n else Grid(1, 1, n))
+            count = getattr(part, "count", None)
+            if count is not None:
+                n = count(grid if n == grid.n else Grid(1, 1, n))
         return n
 
     def to_dict(self) -> dict[str, Any]:

@@ -28,11 +28,34 @@ STAGES = (
 POSITIONS = ("original", "packed")
 
 
+@dataclass(frozen=True)
+class Widths:
+    """Sizes of a model that the cost of choosing depends on.
+
+    tower, head, blocks: width, head width and blocks of the vision tower, 0 where it is no
+    transformer. model, keys: width of the language model, and of its keys over all heads.
+    """
+
+    tower: int
+    head: int
+    blocks: int
+    model: int
+    keys: int
+
+
 class Part:
     """Base of all parts. `stage` is one of `STAGES`; `needs` are the signals it will read."""
 
     stage: ClassVar[str]
     positions: str = "original"
+
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        """FLOPs of choosing by itself, a multiply-add as two, to go from n tokens to `keep`.
+
+        n counts an item's tokens, at the layers stage the columns that reach a boundary. Sorting,
+        gathering and element-wise work is not counted.
+        """
+        return 0
 
     @property
     def needs(self) -> tuple[Need, ...]:

@@ -32,9 +32,10 @@ class Report:
     tokens_in, tokens_out: visual tokens per item before reduction and behind the last stage.
     kept: per item the slots that survive, ascending. tokens_by_layer: per item the tokens that
     each decoder layer processed. flops, flops_full: prefill of the language model with and without
-    reduction, summed over the batch. vision_flops: the tower's, None where unknown. kv_bytes,
-    kv_bytes_full: cache after the prompt. seconds: per stage "encode", "select", "prefill",
-    "decode" and, once a token was decoded, "per_token". traces: what pictures are drawn from.
+    reduction, summed over the batch. vision_flops: the towers', None where unknown. method_flops:
+    what choosing costs by itself. kv_bytes, kv_bytes_full: cache after the prompt. seconds: per
+    stage "encode", "select", "prefill", "decode" and, once a token was decoded, "per_token".
+    traces: what pictures are drawn from.
     """
 
     method: str = ""
@@ -46,6 +47,7 @@ class Report:
     flops: int = 0
     flops_full: int = 0
     vision_flops: int | None = None
+    method_flops: int = 0
     kv_bytes: int = 0
     kv_bytes_full: int = 0
     seconds: dict[str, float] = field(default_factory=dict)

@@ -16,9 +16,9 @@ from foveate.families.base import Family, family_of, resolve_path
 class Anatomy:
     """outer: the model that owns `generate`. inner: the one that splices. text: the decoder."""
 
-    outer: nn.Module
-    inner: nn.Module
-    text: nn.Module
+    outer: Any
+    inner: Any
+    text: Any
     family: Family
 
     @property
@@ -27,7 +27,7 @@ class Anatomy:
         return self.inner.config
 
     @property
-    def layers(self) -> nn.ModuleList:
+    def layers(self) -> Any:
         """The decoder layers."""
         return self.text.layers
 

@@ -6,7 +6,7 @@ import functools
 import inspect
 import threading
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ from foveate.engine.splice import Splice, compute_3d
 from foveate.engine.taps import tapped
 from foveate.errors import AlreadyAttached, FoveateError, UnsupportedCall
 from foveate.method import Method, in_road_order
-from foveate.parts import Part
+from foveate.parts import LayersPart, Part, TokensPart
 from foveate.report import Report
 
 
@@ -48,6 +48,7 @@ class Call(threading.local):
     stack: ExitStack | None = None
     clocked: str | None = None
     encoding: bool = False
+    towers: list = field(default_factory=list)
 
 
 class Attachment:
@@ -67,9 +68,9 @@ class Attachment:
             )
         parts = in_road_order(method.parts())
         self._refuse_foreign(parts)
-        self._tokens = [p for p in parts if p.stage == "tokens"]
+        self._tokens = [p for p in parts if isinstance(p, TokensPart)]
         self._packed = any(p.positions == "packed" for p in self._tokens)
-        self._boundaries = Boundaries(self.anatomy, [p for p in parts if p.stage == "layers"])
+        self._boundaries = Boundaries(self.anatomy, [p for p in parts if isinstance(p, LayersPart)])
         self._encoder = Encoder(self.anatomy, parts)
         self._planes = Planes(self.anatomy, self._boundaries)
         self._targets = Targets(self.anatomy)
@@ -245,6 +246,8 @@ class Attachment:
                     tapped(attention, self._boundaries.reader(need, call))
                 )
         self._call.prefilled = prompt
+        # Counts only: features and signals must not outlive the call.
+        self._call.towers = [run for record in records.values() for run in record.tower]
         clock.start("prefill")
         self._call.clocked = "prefill"
         return splice.kw
@@ -253,11 +256,10 @@ class Attachment:
         """A call without new pictures: text only, a decode step, or a second turn."""
         cache = kw.get("past_key_values")
         prompt = prompt_of(cache)
-        if prompt is None:
+        if cache is None or prompt is None:
             return kw
-        ids = kw.get("input_ids")
-        embeds = kw.get("inputs_embeds")
-        b, q = (ids if ids is not None else embeds).shape[:2]
+        new: Any = kw.get("inputs_embeds") if kw.get("input_ids") is None else kw["input_ids"]
+        b, q = new.shape[:2]
         entry = prompt.at(0)
         if b != entry.valid.shape[0]:
             raise UnsupportedCall(
@@ -294,10 +296,9 @@ class Attachment:
         self, mask: Any, prompt: Prompt, cache: Cache, b: int, q: int
     ) -> Tensor | None:
         first = prompt.at(0)
-        plain = mask is None or isinstance(mask, dict) or mask.dim() == 4
-        if plain and not first.ragged and mask is None:
+        if mask is None and not first.ragged:
             return None
-        if plain:
+        if mask is None or isinstance(mask, dict) or mask.dim() == 4:
             new = seen_columns(cache) - first.n + q
             behind = torch.ones(b, new, dtype=torch.long, device=first.valid.device)
         else:
@@ -319,7 +320,8 @@ class Attachment:
             self._targets.point(self._call.logits_to_keep, prompt)
         self._finish()
         if output is not None and prompt is not None:
-            self._report = build_report(self.anatomy, self.method, prompt, self._clock)
+            clock = self._clock or Clock(prompt.first.valid.device)
+            self._report = build_report(self.anatomy, self.method, prompt, self._call.towers, clock)
 
     def _finish(self) -> None:
         if self._call.stack is not None:

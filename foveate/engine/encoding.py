@@ -101,7 +101,28 @@ class Encoder:
         else:
             recorder.rows.pop(ProjectorInput(), None)
             recorder.class_rows = None
-        return Record(modality, items, recorder.rows, recorder.class_rows, project)
+        tower = self._tower_runs(modality, inputs, layouts, merger)
+        return Record(modality, items, recorder.rows, recorder.class_rows, project, tower)
+
+    def _tower_runs(self, modality, inputs, layouts, merger) -> list[tuple[int, list[int]]]:
+        """Per crop or frame its patches, and the tokens in each block; empty without blocks."""
+        a = self.anatomy
+        if a.family.attention is None:
+            return []
+        blocks, classed = len(a.blocks(modality)), int(a.family.class_token)
+        grids = inputs.get(f"{modality}_grid_thw")
+        if grids is not None:
+            segments = [(t, h * w) for t, h, w in grids.tolist()]
+        else:
+            crops = [(len(layout.grid.views), int(layout.rows.max()) + 1) for layout, _ in layouts]
+            segments = [(views, rows // views) for views, rows in crops]
+        runs = []
+        for views, patches in segments:
+            tokens = [patches + classed] * blocks
+            if merger is not None:
+                tokens = merger.lengths(patches + classed)
+            runs += [(patches, tokens)] * views
+        return runs
 
 
 def _keeps_all(part: Part) -> bool:

@@ -59,6 +59,11 @@ class Merger:
         index = assign.reshape(shape).expand(*x.shape[:dim], -1, *x.shape[dim + 1 :])
         return x.gather(dim, index)
 
+    def lengths(self, entered: int) -> list[int]:
+        """Tokens in each block, a block that merges counted as it was entered."""
+        kept = [None if a is None else int(a.max()) + 1 for a in self.history[: len(self.blocks)]]
+        return [entered if n is None else n for n in kept]
+
     @property
     def clusters(self) -> Tensor | None:
         """Number (R,) of the fused token behind every patch row, None where nothing was fused."""

@@ -62,6 +62,7 @@ class Record:
     """Items of one modality with the signals that were recorded while they were encoded.
 
     changed: whether any item enters the language model otherwise than the encoder made it.
+    tower: per crop or frame its patches, and the tokens that ran through each block of the tower.
     """
 
     def __init__(
@@ -71,12 +72,14 @@ class Record:
         rows: dict[Need, Tensor],
         class_rows: Tensor | None,
         project: Callable[[Tensor], Tensor] | None,
+        tower: list[tuple[int, list[int]]],
     ):
         self.modality = modality
         self.items = items
         self._rows = rows
         self._class_rows = class_rows
         self._project = project
+        self.tower = tower
         self._reduced: list[VisualTokens] | None = None
         self.changed = any(i.clusters is not None or i.encoded is not i.layout for i in items)
 

@@ -8,21 +8,28 @@ import torch
 
 from foveate.engine.anatomy import Anatomy
 from foveate.engine.clock import Clock
-from foveate.engine.prompt import Prompt
-from foveate.flops import DecoderShape, kv_bytes, prefill_flops
-from foveate.method import Method
+from foveate.engine.prompt import Prompt, Stage
+from foveate.flops import DecoderShape, VisionShape, kv_bytes, prefill_flops, vision_flops
+from foveate.method import Method, in_road_order
+from foveate.parts import LayersPart, Widths
 from foveate.report import Report, Trace
+
+Runs = list[tuple[int, list[int]]]
+"""Per crop or frame its patches, and the tokens that ran through each block of the tower."""
 
 
 def build_report(
-    anatomy: Anatomy, method: Method, prompt: Prompt, clock: Clock
+    anatomy: Anatomy, method: Method, prompt: Prompt, towers: Runs, clock: Clock
 ) -> Callable[[], Report]:
     """A function that works the report out when it is read; later decode steps are counted too."""
     made: list[Report] = []
 
     def read() -> Report:
         if not made:
-            made.append(_static(anatomy, method, prompt))
+            report = _static(anatomy, method, prompt)
+            report.vision_flops = _vision(anatomy, towers)
+            report.method_flops = _choosing(anatomy, method, prompt, towers, report)
+            made.append(report)
         seconds = clock.seconds()
         if clock.count("decode"):
             seconds["per_token"] = seconds["decode"] / clock.count("decode")
@@ -63,6 +70,45 @@ def _static(anatomy: Anatomy, method: Method, prompt: Prompt) -> Report:
         report.kv_bytes += kv_bytes(shape, lengths, width)
         report.kv_bytes_full += kv_bytes(shape, full, width)
     return report
+
+
+def _vision(anatomy: Anatomy, runs: Runs) -> int | None:
+    """FLOPs of the towers over all crops and frames."""
+    shape = VisionShape.from_config(anatomy.config)
+    if shape is None or not runs:
+        return None
+    return sum(vision_flops(shape, tokens, patches=patches) for patches, tokens in runs)
+
+
+def _choosing(anatomy: Anatomy, method: Method, prompt: Prompt, runs: Runs, report: Report) -> int:
+    """FLOPs that the parts spend on choosing, by their own account."""
+    vision, text = anatomy.config.vision_config, DecoderShape.from_config(anatomy.config)
+    tower = VisionShape.from_config(anatomy.config)
+    heads = getattr(vision, "num_attention_heads", None) or getattr(vision, "num_heads", 1)
+    widths = Widths(
+        tower=0 if tower is None else tower.hidden,
+        head=0 if tower is None else tower.hidden // heads,
+        blocks=0 if tower is None else tower.layers,
+        model=text.hidden,
+        keys=text.kv_heads * text.head_dim,
+    )
+    total = 0
+    for part in in_road_order(method.parts()):
+        if isinstance(part, LayersPart):
+            for k in part.boundaries(len(anatomy.layers)):
+                columns = zip(_before(prompt, k).lengths, prompt.at(k).lengths, strict=True)
+                total += sum(part.cost(n, left, widths) for n, left in columns if left < n)
+        elif part.stage == "encoders":
+            total += sum(part.cost(patches, tokens[-1], widths) for patches, tokens in runs)
+        else:
+            pairs = zip(report.tokens_in, report.tokens_by_layer, strict=True)
+            total += sum(part.cost(n, left[0], widths) for n, left in pairs if left[0] < n)
+    return total
+
+
+def _before(prompt: Prompt, k: int) -> Stage:
+    """The stage that reaches boundary k."""
+    return next(s for s in reversed(prompt.stages) if s.boundary < k or s is prompt.first)
 
 
 def _survivors(trace: Trace, left: torch.Tensor) -> Trace:

@@ -91,3 +91,25 @@ def test_merged_tokens_are_traced_to_their_sources():
     blocks = trace.assign.view(4, 4)
     assert torch.equal(blocks[:2, :2], torch.zeros(2, 2, dtype=torch.long))
     assert torch.equal(blocks[2:, 2:], torch.full((2, 2), 3))
+
+
+def test_what_the_tower_and_choosing_cost_by_hand():
+    """CLIP: 3 blocks of width 32, 4 heads, feed-forward 64, 16 patches of 14 x 14 and a class row."""
+    report, _, _ = run("llava", foveate.FasterVLM(keep=4) + foveate.PyramidDrop(keep=0.5))
+    n = 17
+    block = 4 * 2 * n * 32 * 32 + 4 * n * n * 32 + 2 * 2 * n * 32 * 64
+    assert report.vision_flops == 3 * block + 16 * 2 * 3 * 14 * 14 * 32
+    text = report.prompt_tokens[0] - 4
+    columns = [text + tokens for tokens in report.tokens_by_layer[0]]
+    # Five layers: boundaries 1, 2, 3; each needs the keys of all columns and one row of products.
+    drops = [k for k in (1, 2, 3) if columns[k] < columns[k - 1]]
+    ranking = sum(2 * columns[k - 1] * 16 * 32 + 2 * columns[k - 1] * 32 for k in drops)
+    assert drops and report.method_flops == 2 * 16 * 32 + ranking
+
+
+def test_merging_makes_the_tower_cheaper():
+    bare, _, _ = run("llava", Half())
+    merged, _, _ = run("llava", foveate.ToMe(keep=0.5))
+    assert merged.vision_flops < bare.vision_flops
+    assert merged.method_flops > 0
+    assert run("fast_vlm", Half())[0].vision_flops is None

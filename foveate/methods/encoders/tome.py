@@ -29,7 +29,7 @@ from foveate.errors import BudgetError, InvalidParameter, UnsupportedCall
 from foveate.method import Method, register
 from foveate.methods.tokens.base import is_everything
 from foveate.ops.matching import bipartite_soft_matching, next_merges, schedule
-from foveate.parts import BlockState, EncodersPart
+from foveate.parts import BlockState, EncodersPart, Widths
 from foveate.tokens import Grid
 
 
@@ -69,6 +69,13 @@ class ToMe(Method, EncodersPart):
             return grid.n
         views = grid.views or (grid.h * grid.w,) * grid.t
         return sum(resolve(self.keep, n) for n in views if n) + grid.special
+
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        pairs = 0
+        for block in range(widths.blocks):
+            pairs += (n // 2) * (n - n // 2)
+            n -= (n - keep) // (widths.blocks - block)
+        return 2 * pairs * widths.head
 
     def merge(self, block: int, blocks: int, state: BlockState) -> tuple[Tensor, int] | None:
         n = state.hidden.shape[1] - state.class_token

@@ -29,7 +29,7 @@ from foveate.errors import InvalidParameter
 from foveate.method import Method, register
 from foveate.methods.layers.base import rows_budget
 from foveate.ops.select import top_mask
-from foveate.parts import BoundaryState, LayersPart
+from foveate.parts import BoundaryState, LayersPart, Widths
 from foveate.signals import DecoderAttention, Need
 
 
@@ -66,14 +66,18 @@ class FastV(Method, LayersPart):
             )
         return (self.k,)
 
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        return 2 * n * widths.model
+
     def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | None:
         if isinstance(self.keep, float) and self.keep == 1:
             return None
         if self.k:
             score = state.signals[self.needs[0]].mean(1)
         else:
-            score = torch.rand(
-                state.visual.shape, generator=torch.Generator().manual_seed(self.seed)
-            )
-            score = score.to(state.hidden.device)
+            # By rank among the visual tokens, so that padding and neighbours change nothing.
+            generator = torch.Generator().manual_seed(self.seed)
+            draw = torch.rand(state.visual.shape[1], generator=generator)
+            rank = state.visual.long().cumsum(1).sub(1).clamp(min=0)
+            score = draw.to(rank.device)[rank]
         return top_mask(score, rows_budget(self.keep, state), state.visual) | ~state.visual

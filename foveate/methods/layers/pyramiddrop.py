@@ -33,7 +33,7 @@ from foveate.errors import BudgetError, InvalidParameter
 from foveate.method import Method, register
 from foveate.methods.layers.base import items_per_row
 from foveate.ops.select import top_mask
-from foveate.parts import BoundaryState, LayersPart
+from foveate.parts import BoundaryState, LayersPart, Widths
 
 IGNORED = -100
 
@@ -104,6 +104,9 @@ class PyramidDrop(Method, LayersPart):
         if self.image_token_ratio_list is not None:
             return self.image_token_ratio_list
         return ratios_of_share(share, self.boundaries(layers), layers)
+
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        return 2 * n * widths.keys * widths.model + 2 * n * widths.model
 
     def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | None:
         stage = self.boundaries(layers).index(k)

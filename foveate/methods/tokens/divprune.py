@@ -30,6 +30,7 @@ from foveate.method import register
 from foveate.methods.tokens.base import TokensMethod, is_everything
 from foveate.ops.allocate import share_evenly, view_batches
 from foveate.ops.farthest import farthest_point
+from foveate.parts import Widths
 from foveate.signals import Signals
 from foveate.tokens import Grid, VisualTokens
 
@@ -62,6 +63,9 @@ class DivPrune(TokensMethod):
         if self.per_crop:
             share_evenly(free, grid.views or (grid.patches,))
         return n
+
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        return n * n * widths.model
 
     def select(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
         special = tokens.extent().special

@@ -27,6 +27,7 @@ from foveate.budget import Keep
 from foveate.method import register
 from foveate.methods.tokens.base import TokensMethod
 from foveate.ops.allocate import per_view_top_k
+from foveate.parts import Widths
 from foveate.signals import Need, Signals, VisionAttention
 from foveate.tokens import VisualTokens
 
@@ -47,6 +48,9 @@ class FasterVLM(TokensMethod):
     @property
     def needs(self) -> tuple[Need, ...]:
         return (VisionAttention(rows=self.score),)
+
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        return 2 * n * widths.tower * (n if self.score == "received" else 1)
 
     def select(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
         score = signals[self.needs[0]].mean(1)

@@ -35,6 +35,7 @@ from foveate.methods.tokens.base import TokensMethod
 from foveate.ops.allocate import share_evenly, view_batches
 from foveate.ops.nearest import nearest, spread
 from foveate.ops.select import top_k
+from foveate.parts import Widths
 from foveate.signals import ClassState, Need, ProjectorInput, Signals, VisionAttention, VisionKeys
 from foveate.tokens import Grid, VisualTokens
 
@@ -81,6 +82,9 @@ class VisionZip(TokensMethod):
                         f"{share} per crop or frame; use contextual={share - 1} or a larger keep."
                     )
         return n
+
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        return 2 * n * widths.tower + 2 * n * self._contextual(keep) * widths.head
 
     def reduce(self, tokens: VisualTokens, signals: Signals, keep: int) -> VisualTokens:
         score = signals[VisionAttention()].sum(1)
