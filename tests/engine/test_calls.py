@@ -214,26 +214,3 @@ def test_inference_mode_and_other_pixels(method):
         again = generate(model, one)
         changed = generate(model, {**one, "pixel_values": other["pixel_values"]})
     assert close(first, again) and not close(first, changed)
-
-
-def test_video_compression_mask_of_video_llama():
-    model = zoo.model("video_llama_3")
-    sample = zoo.sample("video_llama_3", "video")
-    batch = zoo.batch("video_llama_3", [sample])
-    mask = torch.ones(sample.items[0], dtype=torch.bool)
-    with foveate.attach(model, Half()):
-        assert close(
-            generate(model, batch), generate(model, {**batch, "video_compression_mask": mask})
-        )
-        mask[::3] = False
-        with pytest.raises(foveate.UnsupportedCall, match="use_token_compression"):
-            generate(model, {**batch, "video_compression_mask": mask})
-
-
-def test_new_picture_behind_a_filled_cache_is_refused():
-    model = zoo.model("llava")
-    (one, other), _ = pair("llava")
-    with foveate.attach(model, Half()), torch.no_grad():
-        out = model(**one, use_cache=True)
-        with pytest.raises(foveate.UnsupportedCall, match="fresh call"):
-            model(**other, past_key_values=out.past_key_values)
