@@ -9,48 +9,96 @@
 from foveate.errors import UnknownName
 
 from .choices import lettered
-from .item import Item
+from .item import PICTURE, Item, Turn
 from .keys import SPLITS, WORLD_VERSION, WorldError, generator
 from .render import render
 from .scene import Canvas, Scene
-from .tasks import TASKS
+from .tasks import CATALOGUE, TASKS, Question, tasks
 
 PATCH = 8
 
 
 def item(
-    task: str, split: str, index: int, size: int = 64, patch: int = PATCH, form: str = "word"
+    task: str,
+    split: str,
+    index: int,
+    size: int = 64,
+    patch: int = PATCH,
+    form: str = "word",
+    **knobs,
 ) -> Item:
-    """The item of that name; ``form`` is "word" or "letter" (four lettered options)."""
-    if task not in TASKS:
-        raise UnknownName.of("task", task, TASKS)
+    """The item of that name; ``form`` is "word" or "letter" (four lettered options).
+
+    ``knobs`` make it easier or harder: `CATALOGUE[task].knobs()` names them. They belong to the
+    item's name.
+    """
+    if task not in CATALOGUE:
+        raise UnknownName.of("task", task, CATALOGUE)
     if form not in ("word", "letter"):
         raise WorldError(f'unknown answer form {form!r}: use "word" or "letter".')
-    if size % patch or size < 4 * patch:
+    kind, canvas = CATALOGUE[task], _canvas(size, patch)
+    if not kind.fits(canvas):
+        low, high = kind.grids
         raise WorldError(
-            f"canvas of {size} px does not fit patches of {patch} px: use a multiple, 4 at least."
+            f"{task} ({kind.title}) does not exist at {size} px with patches of {patch} px, which "
+            f"make {canvas.grid} patches a side: use {low * patch} to {high * patch} px."
         )
-    canvas = Canvas(size, patch)
+    for name in knobs:
+        if name not in kind.knobs():
+            raise UnknownName.of(f"knob of {task}", name, kind.knobs() or ["(none)"])
     place = task if (size, patch) == (64, 8) else f"{task}@{size}/{patch}"
-    scene, question = TASKS[task].draw(generator(split, place, index), canvas, split, index)
+    if knobs:
+        place += "?" + "&".join(f"{name}={knobs[name]}" for name in sorted(knobs))
+    drawn, asked = kind.draw(generator(split, place, index), canvas, split, index, **knobs)
+    scenes = drawn if isinstance(drawn, tuple) else (drawn,)
+    questions = asked if isinstance(asked, tuple) else (asked,)
+    first = questions[0]
     name = f"{WORLD_VERSION}/{split}/{place}/{index}"
+    media = {"kind": "image", "key": name, "size": size, "patch": patch}
+    if len(scenes) > 1:
+        media |= {"kind": "images", "frames": len(scenes)}
     made = Item(
         id=name,
         split=split,
         task=task,
         index=index,
-        question=question.text,
-        answer=question.answer,
-        candidates=question.candidates,
+        question=first.text,
+        answer=first.answer,
+        candidates=first.candidates,
         options=(),
-        evidence=question.evidence,
-        media={"kind": "image", "key": name, "size": size, "patch": patch},
-        scene=scene,
-        meta=question.meta,
+        evidence=first.evidence,
+        media=media,
+        scene=scenes[0],
+        meta=first.meta,
+        rivals=first.rivals,
+        more=scenes[1:],
+        frames=first.frames,
+        content=first.content or (PICTURE,) * len(scenes),
+        turns=tuple(_turn(q) for q in questions) if kind.medium == "dialogue" else (),
     )
     if form == "letter":
         return lettered(made, generator(split, place, index, "letter"))
     return made
+
+
+def _canvas(size: int, patch: int) -> Canvas:
+    if size % patch or size < 4 * patch:
+        raise WorldError(
+            f"canvas of {size} px does not fit patches of {patch} px: use a multiple, 4 at least."
+        )
+    return Canvas(size, patch)
+
+
+def _turn(asked: Question) -> Turn:
+    return Turn(
+        question=asked.text,
+        answer=asked.answer,
+        candidates=asked.candidates,
+        options=(),
+        evidence=asked.evidence,
+        rivals=asked.rivals,
+        meta=asked.meta,
+    )
 
 
 def items(
@@ -61,22 +109,27 @@ def items(
     start: int = 0,
     patch: int = PATCH,
     form: str = "word",
+    **knobs,
 ) -> list[Item]:
     """``n`` consecutive items of a task and split, beginning with index ``start``."""
-    return [item(task, split, start + i, size, patch, form) for i in range(n)]
+    return [item(task, split, start + i, size, patch, form, **knobs) for i in range(n)]
 
 
 __all__ = [
+    "CATALOGUE",
     "PATCH",
+    "PICTURE",
     "SPLITS",
     "TASKS",
     "WORLD_VERSION",
     "Canvas",
     "Item",
     "Scene",
+    "Turn",
     "WorldError",
     "generator",
     "item",
     "items",
     "render",
+    "tasks",
 ]

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import font
 from .keys import HELD_OUT_PAIRS, lexicon, pairs
-from .palette import luminance, unit
+from .palette import apart, luminance, unit
 from .scene import SIZE_RANGES, Background, Box, Canvas, Object, Scene, Text, region
 from .shapes import THIN
 from .vocabulary import COLOURS, TEXTURES
@@ -48,6 +48,17 @@ def background(rng: np.random.Generator, level: float = 1.0) -> Background:
     second = first + rng.uniform(0.03, 0.08) if rng.random() < 0.5 else first - 0.04
     first, second = first.clip(0, 1), second.clip(0, 1)
     return Background(kind, tuple(first.tolist()), tuple(second.tolist()), int(rng.integers(2**62)))
+
+
+def visible_ground(
+    rng: np.random.Generator, colours: Sequence[str], level: float = 1.0, least: float = 0.3
+) -> Background:
+    """A background from which small or thin things of the colours can be told."""
+    while True:
+        ground = background(rng, level)
+        tones = (ground.first, ground.second)
+        if all(apart(unit(c), tone) >= least for c in colours for tone in tones):
+            return ground
 
 
 def eased(rng: np.random.Generator, level: float) -> bool:
@@ -144,6 +155,7 @@ def place(
     canvas: Canvas,
     sketches: Sequence[Sketch],
     texts: Sequence[Text] = (),
+    overlapping: float = 0.1,
 ) -> tuple[Object, ...]:
     """Give every sketch a place so that boxes overlap by at most a tenth; shrink when crowded."""
     shrink = 1.0
@@ -156,7 +168,7 @@ def place(
                 spot = _spot(rng, canvas, item, turn)
                 if spot is None:
                     break
-                slack = 0.1 * spot.extent
+                slack = overlapping * spot.extent
                 if not any(overlap(spot.box, o.box, slack) for o in placed) and not any(
                     overlap(spot.box, t.box) for t in texts
                 ):
@@ -206,13 +218,35 @@ def write(
 
 
 def stray_word(
-    rng, canvas: Canvas, ground: Background, split: str, share: float
+    rng, canvas: Canvas, ground: Background, split: str, share: float, taken: Sequence[Box] = ()
 ) -> tuple[Text, ...]:
-    """With probability ``share`` one small word as clutter."""
+    """With probability ``share`` one small word as clutter, clear of the boxes that are taken."""
     if rng.random() >= share:
         return ()
     word = write(rng, canvas, ground, choice(rng, lexicon(split)).upper(), 1)
-    return (word,) if word else ()
+    if word is None or any(overlap(word.box, box) for box in taken):
+        return ()
+    return (word,)
+
+
+def spread(
+    rng: np.random.Generator, canvas: Canvas, extents: Sequence[tuple[float, float]], apart: float
+) -> list[tuple[float, float]] | None:
+    """Top left corners of boxes (width, height) at least ``apart`` pixels from each other."""
+    for _ in range(6):
+        boxes: list[Box] = []
+        for w, h in extents:
+            for _ in range(24):
+                x, y = rng.uniform(1, canvas.size - 1 - w), rng.uniform(1, canvas.size - 1 - h)
+                box = (float(x), float(y), float(x + w), float(y + h))
+                if not any(overlap(box, other, -apart) for other in boxes):
+                    boxes.append(box)
+                    break
+            else:
+                break
+        if len(boxes) == len(extents):
+            return [(box[0], box[1]) for box in boxes]
+    return None
 
 
 def compose(
@@ -221,9 +255,10 @@ def compose(
     sketches: Sequence[Sketch],
     ground: Background,
     texts: Sequence[Text] = (),
+    overlapping: float = 0.1,
 ) -> Scene:
     """Place the sketches and shuffle who lies on top."""
-    objects = place(rng, canvas, sketches, texts)
+    objects = place(rng, canvas, sketches, texts, overlapping)
     order = rng.permutation(len(objects))
     return Scene(canvas, ground, tuple(objects[i] for i in order), tuple(texts))
 

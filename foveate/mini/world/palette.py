@@ -30,6 +30,11 @@ def unit(colour: str) -> tuple[float, float, float]:
     return r / 255, g / 255, b / 255
 
 
+def apart(a, b) -> float:
+    """Largest difference of one channel between two sRGB triples in 0..1."""
+    return max(abs(x - y) for x, y in zip(a, b, strict=True))
+
+
 def lab(rgb: tuple[int, int, int]) -> np.ndarray:
     """CIE L*a*b* (D65) of an 8-bit sRGB triple."""
     c = np.asarray(rgb, dtype=np.float64) / 255

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import font
+from . import font, places
 from .palette import unit
 from .scene import Background, Canvas, Object, Scene, Text
 from .shapes import REACH, SAMPLES, atlas
@@ -30,6 +30,9 @@ def _atlas() -> Tensor:
 def background(canvas: Canvas, background: Background) -> np.ndarray:
     """float32 (size, size, 3) in 0..1."""
     size = canvas.size
+    if background.kind in places.PAINTERS:
+        rng = np.random.Generator(np.random.Philox(key=background.seed))
+        return places.paint(rng, size, background.kind, background.weather)
     first = np.array(background.first, dtype=np.float32)
     second = np.array(background.second, dtype=np.float32)
     if background.kind == "flat":
@@ -161,17 +164,17 @@ def render(scenes: list[Scene], owners: bool = False) -> tuple[Tensor, Tensor | 
         for k, window in enumerate(row):
             buckets.setdefault(window, []).append((k, b))
     layers = []
-    for window, places in buckets.items():
-        places.sort()
-        objects = [scenes[b].objects[k] for k, b in places]
+    for window, spots in buckets.items():
+        spots.sort()
+        objects = [scenes[b].objects[k] for k, b in spots]
         x, y, cover, toned = _cover(objects, window)
         paint = torch.tensor([unit(o.colour) for o in objects])
-        start = torch.tensor([b * side * side for _, b in places])
+        start = torch.tensor([b * side * side for _, b in spots])
         start = start + (y + margin) * side + x + margin
         step = torch.arange(window)
         offsets = (step[:, None] * side + step).flatten()
         pixels = start[:, None] + offsets
-        slots = np.array([k for k, _ in places])
+        slots = np.array([k for k, _ in spots])
         layers.append((slots, pixels, cover.flatten(1), toned.flatten(1), paint))
     # Objects of one slot belong to different scenes, so they can be painted together.
     for slot in range(max((len(s.objects) for s in scenes), default=0)):

@@ -30,12 +30,16 @@ class Canvas:
 
 @dataclass(frozen=True)
 class Background:
-    """``kind`` is flat, gradient, noise or checker; ``first`` and ``second`` are RGB in 0..1."""
+    """``kind`` is flat, gradient, noise or checker; ``first`` and ``second`` are RGB in 0..1.
+
+    A place of `places.PLACES` is a kind too: it has colours of its own, and a weather.
+    """
 
     kind: str
     first: tuple[float, float, float]
     second: tuple[float, float, float]
     seed: int = 0
+    weather: str = "clear"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,290 @@
+"""Tasks beyond the core: right answers, visible targets, balance, knobs, words that exist."""
+
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from foveate.errors import FoveateError
+from foveate.mini import world
+from foveate.mini.text import build_tokenizer
+from foveate.mini.world.grammar import BACKGROUNDS, find
+from foveate.mini.world.keys import HELD_OUT_PAIRS, HELD_OUT_WORDS, generator
+from foveate.mini.world.palette import apart, unit
+from foveate.mini.world.places import PLACES, WEATHERS
+from foveate.mini.world.scene import Canvas
+from foveate.mini.world.tasks.i3_relation import PHRASES, ahead
+from foveate.mini.world.tasks.i13_scene import HELD_OUT_VIEWS
+from foveate.mini.world.vocabulary import COLOURS, SHAPES
+
+NEW = [task for task in world.CATALOGUE if task not in world.TASKS]
+SINGLE = [task for task in NEW if world.CATALOGUE[task].medium == "image"]
+PLACED = [(t, s) for s in (64, 112, 192) for t in world.tasks(s) if t in NEW]
+
+
+def named(question, words):
+    """The words of a question that belong to a list, in the order of the question."""
+    return [word for word in re.findall(r"[a-z0-9-]+", question) if word in words]
+
+
+def referents(scene, question):
+    """The objects that the question names by colour and shape, each the only one of its kind."""
+    found = []
+    for colour, shape in re.findall(rf"\b({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})\b", question):
+        (one,) = find(scene, shape, colour)
+        found.append(one)
+    return found
+
+
+def relation(item):
+    scene, objects = item.scene, item.scene.objects
+    (side,) = [s for s, phrase in PHRASES.items() if re.search(rf"\b{phrase}\b", item.question)]
+    margin = 1.5 * scene.canvas.patch
+    if item.meta["kind"] == "check":
+        a, b = referents(scene, item.question)
+        assert abs(ahead(side, a, b)) >= margin
+        return "yes" if ahead(side, a, b) > 0 else "no"
+    (anchor,) = referents(scene, item.question)
+    there = [o for o in objects if o is not anchor and ahead(side, o, anchor) > 0]
+    assert len(there) == 1 and ahead(side, there[0], anchor) >= margin
+    return there[0].shape
+
+
+def tiny(item):
+    scene, (shape,) = item.scene, named(item.question, SHAPES)
+    small = [o for o in scene.objects if o.extent < scene.canvas.patch]
+    assert len(small) == 1 and small[0].shape == shape
+    assert all(o.extent > 3 * small[0].extent for o in scene.objects if o is not small[0])
+    return small[0].colour
+
+
+def camouflage(item):
+    (colour,) = named(item.question, COLOURS)
+    (target,) = find(item.scene, colour=colour)
+    ground = item.scene.background.first
+    assert 0.07 <= apart(unit(colour), ground) <= 0.16
+    for other in item.scene.objects:
+        assert other is target or apart(unit(other.colour), ground) >= 0.4
+    return target.shape
+
+
+def crowd(item):
+    kinds = Counter((o.shape, o.colour) for o in item.scene.objects)
+    (copy, many), (odd, once) = kinds.most_common()
+    assert once == 1 and many >= 15
+    if item.meta["kind"] == "colour":
+        assert named(item.question, SHAPES) == [odd[0]] != [copy[0]]
+        return odd[1]
+    assert named(item.question, COLOURS) == [odd[1]] != [copy[1]]
+    return odd[0]
+
+
+def anchor(item):
+    (target,) = referents(item.scene, item.question)
+
+    def gap(text):
+        (x0, y0, x1, y1), (a0, b0, a1, b1) = target.box, text.box
+        return max(a0 - x1, x0 - a1, 0) + max(b0 - y1, y0 - b1, 0)
+
+    first, second, *_ = sorted(item.scene.texts, key=gap)
+    assert gap(first) < 0.75 * gap(second)
+    assert len({t.string for t in item.scene.texts}) == len(item.scene.texts) >= 3
+    return first.string
+
+
+def scene_type(item):
+    ground = item.scene.background
+    return ground.weather if item.meta["kind"] == "weather" else ground.kind
+
+
+def scale(item):
+    if item.meta["kind"] == "check":
+        a, b = referents(item.scene, item.question)
+        ratio = a.extent / b.extent
+    else:
+        (shape,) = named(item.question, SHAPES)
+        a, b = (find(item.scene, shape, c)[0] for c in named(item.question, COLOURS))
+        ratio = a.extent / b.extent
+    assert a.shape == b.shape and 1.19 <= max(ratio, 1 / ratio) <= 1.61
+    if item.meta["kind"] == "check":
+        return "yes" if ratio > 1 else "no"
+    return a.colour if ratio > 1 else b.colour
+
+
+EXPECTED = {
+    "I3": relation,
+    "I6": tiny,
+    "I7": camouflage,
+    "I8": crowd,
+    "I10": anchor,
+    "I13": scene_type,
+    "I14": scale,
+}
+
+
+@pytest.mark.parametrize("split", ["train", "test", "test-ood"])
+@pytest.mark.parametrize("task, size", PLACED)
+def test_answers_can_be_worked_out_again(task, size, split):
+    for item in world.items(task, split, 16, size=size):
+        assert item.answer == EXPECTED[task](item), item.question
+        assert item.answer in item.candidates and set(item.rivals) <= set(item.candidates)
+        assert item.answer not in item.rivals
+        assert len(set(item.candidates)) == len(item.candidates)
+
+
+@pytest.mark.parametrize("task", [t for t in SINGLE if t in ("I3", "I6", "I7", "I8", "I14")])
+def test_what_is_asked_about_is_not_hidden(task):
+    for item in world.items(task, "test", 16, size=112):
+        _, owners = world.render([item.scene], owners=True)
+        for box in item.evidence:
+            index = next(i for i, o in enumerate(item.scene.objects) if o.box == box)
+            alone = replace(item.scene, objects=(item.scene.objects[index],), texts=())
+            _, whole = world.render([alone], owners=True)
+            seen = int((owners == index).sum())
+            for text in item.scene.texts:
+                x0, y0, x1, y1 = (int(v) for v in text.box)
+                seen -= int((owners[0, y0:y1, x0:x1] == index).sum())
+            assert seen >= 0.8 * int((whole == 0).sum()) > 0
+
+
+@pytest.mark.parametrize("task", NEW)
+def test_answers_are_balanced(task):
+    size = 192 if 192 in {s for t, s in PLACED if t == task} else 112
+    run = world.items(task, "test", 240, size=size)
+    for candidates in {item.candidates for item in run}:
+        group = [item for item in run if item.candidates == candidates]
+        for kind in {item.meta.get("kind") for item in group}:
+            counts = Counter(i.answer for i in group if i.meta.get("kind") == kind)
+            assert max(counts.values()) - min(counts.values()) <= 1 + len(group) // 40, counts
+
+
+@pytest.mark.parametrize("task", SINGLE)
+def test_easy_scenes_for_training_can_be_drawn(task):
+    kind, canvas = world.CATALOGUE[task], Canvas(112 if task != "I11" else 192)
+    for index in range(12):
+        for level in (0.0, 0.5):
+            rng = generator("train", "easy", index)
+            scene, question = kind.draw(rng, canvas, "train", index, level, words=0.45)
+            probe = world.item(task, "val", 0, size=canvas.size)
+            made = replace(probe, scene=scene, question=question.text, answer=question.answer)
+            if task in ("I3", "I13"):
+                made = replace(made, meta=question.meta)
+                assert EXPECTED[task](made) == question.answer
+
+
+@pytest.mark.parametrize("task", ["I3", "I6", "I14"])
+def test_questions_asked_of_other_scenes_are_right(task):
+    probe, asked = world.item(task, "val", 0, size=112), 0
+    for index in range(80):
+        rng = generator("val", "cross", index)
+        other = ("I2", "I5", "I6", "I14")[index % 4]
+        scene = world.item(other, "val", index, size=112).scene
+        question = world.CATALOGUE[task].ask(rng, scene, "val")
+        if question is None:
+            continue
+        asked += 1
+        made = replace(probe, scene=scene, question=question.text, meta=question.meta)
+        if task == "I3":
+            assert relation(made) == question.answer
+        elif task == "I14":
+            assert question.meta["ratio"] >= 1.2
+            assert question.answer in question.candidates
+        else:
+            assert tiny(made) == question.answer
+    assert asked >= 10
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("task", NEW)
+def test_held_out_combinations_are_never_drawn(task, split):
+    size = 192 if task == "I11" else 112
+    for item in world.items(task, split, 40, size=size):
+        for scene in item.scenes:
+            assert not {(o.shape, o.colour) for o in scene.objects} & HELD_OUT_PAIRS
+            assert not {t.string.lower() for t in scene.texts} & set(HELD_OUT_WORDS)
+            assert (scene.background.kind, scene.background.weather) not in HELD_OUT_VIEWS
+
+
+def test_ood_asks_about_held_out_combinations():
+    for task in ("I6", "I7", "I8", "I14"):
+        for item in world.items(task, "test-ood", 12, size=112):
+            boxes = {o.box: (o.shape, o.colour) for o in item.scene.objects}
+            assert HELD_OUT_PAIRS & {boxes[box] for box in item.evidence}
+    for item in world.items("I13", "test-ood", 16, size=64):
+        ground = item.scene.background
+        assert ground.kind in BACKGROUNDS or (ground.kind, ground.weather) in HELD_OUT_VIEWS
+
+
+@pytest.mark.parametrize("task", NEW)
+def test_wordings_of_ood_are_unseen_and_all_words_exist(task):
+    tokenizer = build_tokenizer()
+    size = 192 if task == "I11" else 112
+    for form in ("word", "letter"):
+        for split in ("train", "test-ood"):
+            for item in world.items(task, split, 30, size=size, form=form):
+                for turn in item.turns or (item,):
+                    for text in (turn.question, *turn.candidates, *item.content):
+                        assert tokenizer.unk_token_id not in tokenizer(text).input_ids, text
+
+
+@pytest.mark.parametrize("task", NEW)
+def test_letters_go_round_and_options_hold_the_answer(task):
+    size = 192 if task == "I11" else 112
+    for item in world.items(task, "test", 24, size=size, form="letter"):
+        plain = world.item(task, "test", item.index, size=size)
+        for turn, word in zip(item.turns or (item,), plain.turns or (plain,), strict=True):
+            assert turn.options["ABCDEF".index(turn.answer)] == word.answer
+            assert len(set(turn.options)) == len(turn.options)
+            near = [r for r in word.rivals if r != word.answer]
+            assert len(set(turn.options) & set(near)) >= min(len(near), len(turn.options) - 1)
+
+
+@pytest.mark.parametrize("task", NEW)
+def test_items_are_json_and_pictures_are_reproducible(task):
+    size = 192 if task == "I11" else 112
+    item = world.item(task, "test", 3, size=size)
+    read = json.loads(json.dumps(item.to_dict()))
+    again = world.item(task, "test", 3, size=size)
+    assert json.loads(json.dumps(again.to_dict())) == read
+    for one, other in zip(item.images(), again.images(), strict=True):
+        assert one.size == (size, size) and one.tobytes() == other.tobytes()
+    together, _ = world.render(list(item.scenes) + list(again.scenes))
+    assert torch.equal(together[: len(item.scenes)], together[len(item.scenes) :])
+
+
+def test_places_and_weathers_look_different():
+    means = {}
+    for index in range(60):
+        item = world.item("I13", "test", index, size=64)
+        ground = item.scene.background
+        if ground.kind in PLACES:
+            picture = np.asarray(item.image(), dtype=float)
+            means.setdefault((ground.kind, ground.weather), []).append(picture.mean((0, 1)))
+    assert {place for place, _ in means} == set(PLACES)
+    assert {weather for _, weather in means} == set(WEATHERS)
+
+
+def test_tasks_of_a_size():
+    assert set(world.TASKS) <= set(world.tasks(64)) < set(world.CATALOGUE)
+    assert "I6" not in world.tasks(64) and "I6" in world.tasks(112)
+    assert set(world.tasks(112, medium="image")) <= set(world.tasks(112))
+    with pytest.raises(FoveateError):
+        world.tasks(112, medium="smell")
+    with pytest.raises(FoveateError, match="112 to 512 px"):
+        world.item("I6", "test", 0, size=64)
+
+
+def test_knobs_change_the_item_and_its_name():
+    item = world.item("I14", "test", 0, size=112, ratio=(2.0, 2.5))
+    assert 2.0 <= item.meta["ratio"] <= 2.5 and "ratio=" in item.id
+    assert item.id != world.item("I14", "test", 0, size=112).id
+    with pytest.raises(FoveateError, match="ratio"):
+        world.item("I14", "test", 0, size=112, ratoi=(2.0, 2.5))
+    with pytest.raises(FoveateError):
+        world.item("I14", "test", 0, size=112, ratio=(2.0, 0.5))
+    for task in world.CATALOGUE.values():
+        assert all(json.dumps(value) for value in task.knobs().values())
