@@ -12,6 +12,7 @@ import typer
 
 import foveate
 from foveate.cli.ask import ask
+from foveate.cli.bench import bench
 from foveate.cli.doctor import doctor
 from foveate.cli.methods import methods
 from foveate.cli.sentences import Sentences
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.command()(ask)
 app.command()(methods)
+app.command()(bench)
 app.command()(train)
 app.command()(doctor)
 

@@ -1,0 +1,15 @@
+"""The embedded bench: what a method costs in accuracy, measured against controls.
+
+>>> import foveate
+>>> from foveate import benchmarks
+>>> model, processor = foveate.mini("nano")
+>>> results = benchmarks.run(model, processor, out="runs/bench")
+>>> results.summary("divprune").skill
+"""
+
+from foveate.benchmarks.acceptance import Verdict, check
+from foveate.benchmarks.errors import BenchError
+from foveate.benchmarks.results import Cell, Results, Summary
+from foveate.benchmarks.runner import run
+
+__all__ = ["BenchError", "Cell", "Results", "Summary", "Verdict", "check", "run"]

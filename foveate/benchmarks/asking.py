@@ -1,0 +1,162 @@
+"""Put a task to a model under one method, and take down what was right and what it cost."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import foveate
+from foveate.benchmarks.questions import Batch
+from foveate.benchmarks.subject import Subject
+from foveate.method import Method
+
+MODES = ("likelihood", "generate")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one setting.
+
+    right (n,): 0 or 1 per item. digests: per batch a hash of what the model gave, candidate scores
+    to the last bit or generated words. tokens_in, tokens_out, tokens_mean: visual tokens per item
+    before, behind and on average over the decoder's layers. flops, flops_full: of the language
+    model's prefill, per item. seconds: median over batches, per item, of each stage; "own" is the
+    bench's own time.
+    """
+
+    right: np.ndarray
+    digests: list[str]
+    tokens_in: float
+    tokens_out: float
+    tokens_mean: float
+    flops: float
+    flops_full: float
+    kv_bytes: float
+    seconds: dict[str, float]
+
+
+def ask(
+    subject: Subject,
+    batches: Iterable[Batch],
+    method: Method,
+    mode: str = "likelihood",
+    before: Callable[[Batch], None] | None = None,
+) -> Outcome:
+    """Answers of `method` to all items of `batches`, in the order of their numbers.
+
+    before(batch) runs ahead of each batch, for controls that must know it.
+    """
+    right: dict[int, bool] = {}
+    digests: list[str] = []
+    sums: dict[str, float] = {}
+    times: dict[str, list[float]] = {}
+    answer = _likely if mode == "likelihood" else _greedy
+    began, calls = time.perf_counter(), 0.0
+    with torch.no_grad(), foveate.attach(subject.model, method) as attached:
+        for batch in batches:
+            if before is not None:
+                before(batch)
+            start = time.perf_counter()
+            answers, given = answer(subject, batch)
+            calls += time.perf_counter() - start
+            digests.append(hashlib.blake2b(given, digest_size=8).hexdigest())
+            for number, item, text in zip(batch.numbers, batch.items, answers, strict=True):
+                right[number] = text == item.answer
+            report = attached.report
+            _add(sums, report)
+            for stage, seconds in report.seconds.items():
+                times.setdefault(stage, []).append(seconds / len(batch.items))
+    n = len(right)
+    seconds = {stage: median(values) for stage, values in times.items()}
+    whole = time.perf_counter() - began
+    seconds |= {"wall": whole / n, "own": (whole - calls) / n}
+    return Outcome(
+        right=np.array([right[number] for number in sorted(right)], dtype=int),
+        digests=digests,
+        **{name: total / n for name, total in sums.items()},
+        seconds=seconds,
+    )
+
+
+def _add(sums: dict[str, float], report: Any) -> None:
+    by_layer = [sum(layers) / len(layers) for layers in report.tokens_by_layer]
+    figures = {
+        "tokens_in": sum(report.tokens_in),
+        "tokens_out": sum(report.tokens_out),
+        "tokens_mean": sum(by_layer),
+        "flops": report.flops,
+        "flops_full": report.flops_full,
+        "kv_bytes": report.kv_bytes,
+    }
+    for name, value in figures.items():
+        sums[name] = sums.get(name, 0.0) + value
+
+
+def _greedy(subject: Subject, batch: Batch) -> tuple[list[str], bytes]:
+    tokenizer = subject.processor.tokenizer
+    words = {word for item in batch.items for word in item.candidates}
+    longest = max(len(tokenizer(word, add_special_tokens=False).input_ids) for word in words)
+    tokens = subject.model.generate(**batch.inputs, max_new_tokens=longest + 1, do_sample=False)
+    new = tokens[:, batch.inputs["input_ids"].shape[1] :]
+    decoded = subject.processor.batch_decode(new, skip_special_tokens=True)
+    answers = [text.strip() for text in decoded]
+    return answers, "\n".join(answers).encode()
+
+
+def _likely(subject: Subject, batch: Batch) -> tuple[list[str], bytes]:
+    """The likeliest candidate of every item, and the scores as bytes."""
+    tokenizer = subject.processor.tokenizer
+    spelled = {
+        word: tokenizer(word, add_special_tokens=False).input_ids
+        for word in {word for item in batch.items for word in item.candidates}
+    }
+    longest = max(map(len, spelled.values()))
+    out = subject.model(**batch.inputs, logits_to_keep=1, use_cache=longest > 1)
+    logits = out.logits[:, -1].float()
+    if longest == 1:
+        rows = [logits[b, [spelled[w][0] for w in i.candidates]] for b, i in enumerate(batch.items)]
+    else:
+        rows = _spelled_out(subject, batch, spelled, logits.log_softmax(-1), out.past_key_values)
+    answers = [
+        item.candidates[int(row.argmax())] for item, row in zip(batch.items, rows, strict=True)
+    ]
+    return answers, torch.cat(rows).cpu().numpy().tobytes()
+
+
+def _spelled_out(
+    subject: Subject, batch: Batch, spelled: dict[str, list[int]], first: Tensor, cache: Any
+) -> list[Tensor]:
+    """Log-likelihood of every candidate with its end of text, behind a picture read once.
+
+    first (B, V): log-probabilities of the first token. A candidate per step goes through the whole
+    batch behind a copy of `cache`, so methods that listen to the prompt never hear an answer.
+    """
+    end = subject.processor.tokenizer.eos_token_id
+    words = list(dict.fromkeys(word for item in batch.items for word in item.candidates))
+    scores = {}
+    for word in words:
+        ids = torch.tensor(spelled[word], device=first.device).expand(len(first), -1)
+        mask = batch.inputs["attention_mask"]
+        out = subject.model(
+            input_ids=ids,
+            attention_mask=torch.cat([mask, mask.new_ones(ids.shape)], 1),
+            past_key_values=copy.deepcopy(cache),
+            use_cache=True,
+        )
+        later = out.logits.float().log_softmax(-1)
+        told = torch.cat([ids[:, 1:], ids.new_full((len(ids), 1), end)], 1)
+        score = first.gather(1, ids[:, :1])[:, 0]
+        scores[word] = score + later.gather(2, told[..., None])[..., 0].sum(1)
+    return [
+        torch.stack([scores[word][b] for word in item.candidates])
+        for b, item in enumerate(batch.items)
+    ]

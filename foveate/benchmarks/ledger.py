@@ -1,0 +1,116 @@
+"""Results on disk: a folder with `run.json`, the configuration, and `results.jsonl`, the rows.
+
+Rows are appended as settings finish. A row that was cut by a kill or a full disk is taken off when
+the folder is opened again, so nothing but the setting that was running is ever lost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from foveate.benchmarks.errors import BenchError
+
+ROWS = "results.jsonl"
+RUN = "run.json"
+
+
+class Ledger:
+    """The rows of one run, and the file that they are in."""
+
+    def __init__(self, folder: Path, configuration: dict[str, Any], rows: list[dict[str, Any]]):
+        self.folder = folder
+        self.configuration = configuration
+        self.rows = rows
+
+    @classmethod
+    def open(cls, folder: str | Path, configuration: dict[str, Any]) -> Ledger:
+        """The folder's rows where it holds a run of this configuration, else a new run in it.
+
+        Raises `BenchError` where the folder holds a run of another configuration.
+        """
+        folder = Path(folder)
+        if (folder / RUN).exists() or (folder / ROWS).exists():
+            found = cls.load(folder, repair=True)
+            other = _difference(found.configuration, configuration)
+            if other:
+                raise BenchError(
+                    f"{str(folder)!r} holds a run with {other}; choose another folder with --out, "
+                    "or ask for the same as that run."
+                )
+            return found
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            partial = folder / f"{RUN}.partial"
+            partial.write_text(json.dumps(configuration, indent=1) + "\n", encoding="utf-8")
+            os.replace(partial, folder / RUN)
+        except OSError as error:
+            raise BenchError(f"{str(folder)!r} can't be written ({error.strerror}).") from None
+        return cls(folder, configuration, [])
+
+    @classmethod
+    def load(cls, folder: str | Path, repair: bool = False) -> Ledger:
+        """The run in a folder. repair: take a last row that was cut short off the file."""
+        folder = Path(folder)
+        try:
+            configuration = json.loads((folder / RUN).read_text(encoding="utf-8"))
+            path = folder / ROWS
+            data = path.read_bytes() if path.exists() else b""
+        except (OSError, ValueError):
+            raise BenchError(
+                f"{str(folder)!r} holds no results of the bench; give a folder that "
+                "'foveate bench --out' wrote."
+            ) from None
+        whole = data.rfind(b"\n") + 1
+        rows = []
+        for number, line in enumerate(data[:whole].splitlines(), 1):
+            try:
+                row = json.loads(line)
+                row["task"], row["name"], row["n"]
+            except (ValueError, KeyError, TypeError):
+                raise BenchError(
+                    f"Line {number} of {str(path)!r} is no row of results; delete that line and "
+                    "run again."
+                ) from None
+            rows.append(row)
+        if repair and whole < len(data):
+            try:
+                os.truncate(path, whole)
+            except OSError as error:
+                raise BenchError(f"{str(path)!r} can't be written ({error.strerror}).") from None
+        return cls(folder, configuration, rows)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append a row; it is on disk when this returns."""
+        path = self.folder / ROWS
+        line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+        try:
+            _append(path, line)
+        except OSError as error:
+            raise BenchError(
+                f"{str(path)!r} can't be written ({error.strerror}); {len(self.rows)} finished "
+                "settings are kept in it, and the same command goes on from there."
+            ) from None
+        self.rows.append(row)
+
+    def keys(self) -> set[tuple]:
+        """Task, name, keep, seed and k of the settings that are done."""
+        return {(r["task"], r["name"], r["keep"], r["seed"], r["k"]) for r in self.rows}
+
+
+def _append(path: Path, line: bytes) -> None:
+    with open(path, "ab", buffering=0) as file:
+        written = 0
+        while written < len(line):
+            written += file.write(line[written:])
+        os.fsync(file.fileno())
+
+
+def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """The first entry in which two configurations differ, as words."""
+    for name in wanted:
+        if name != "versions" and found.get(name) != wanted[name]:
+            return f"{name} {found.get(name)!r} in place of {wanted[name]!r}"
+    return ""

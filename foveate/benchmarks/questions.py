@@ -1,0 +1,94 @@
+"""The items of one task as tensors: drawn once, prepared once, asked under every setting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from foveate.benchmarks.subject import Subject
+from foveate.mini import world
+from foveate.mini.evaluate import blinded, prompt
+from foveate.mini.world.item import Item
+
+BATCH = 50
+_CHUNK = 250
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some items, their numbers within the task, and the model's inputs for them."""
+
+    numbers: list[int]
+    items: list[Item]
+    inputs: dict[str, Any]
+
+
+class Questions:
+    """The first `n` test items of a task."""
+
+    def __init__(self, subject: Subject, task: str, n: int, split: str = "test"):
+        self.subject = subject
+        self.task = task
+        self.items = world.items(task, split, n, size=subject.size, patch=subject.patch)
+
+    @cached_property
+    def images(self) -> list[Image.Image]:
+        """The pictures, drawn many at a time."""
+        made = []
+        for first in range(0, len(self.items), _CHUNK):
+            scenes = [item.scene for item in self.items[first : first + _CHUNK]]
+            made += [Image.fromarray(pixels) for pixels in world.render(scenes)[0].numpy()]
+        return made
+
+    @cached_property
+    def batches(self) -> list[Batch]:
+        """All items in order."""
+        return list(self.prepared(list(_chunks(range(len(self.items))))))
+
+    @cached_property
+    def blind(self) -> list[Batch]:
+        """All items with the mean colour of each picture in its place."""
+        groups = list(_chunks(range(len(self.items))))
+        return list(self.prepared(groups, [blinded(image) for image in self.images]))
+
+    def grouped(self, keys: Sequence[int]) -> Iterator[tuple[int, Batch]]:
+        """Batches of items that share a key (one per item), with that key."""
+        for key in sorted(set(keys)):
+            alike = [i for i, k in enumerate(keys) if k == key]
+            for batch in self.prepared(list(_chunks(alike))):
+                yield key, batch
+
+    def prepared(
+        self, groups: Sequence[Sequence[int]], images: Sequence[Image.Image] | None = None
+    ) -> Iterator[Batch]:
+        """One batch for each group of item numbers, through the model's own processor."""
+        images = self.images if images is None else images
+        model, processor = self.subject.model, self.subject.processor
+        for group in groups:
+            texts = [prompt(processor, self.items[i].question) for i in group]
+            inputs = processor(
+                images=[images[i] for i in group], text=texts, padding=True, return_tensors="pt"
+            ).to(model.device)
+            for name, value in inputs.items():
+                if torch.is_floating_point(value):
+                    inputs[name] = value.to(model.dtype)
+            yield Batch(list(group), [self.items[i] for i in group], dict(inputs))
+
+    def constant(self) -> np.ndarray:
+        """Right or wrong (n,) of the best answer that never changes, per set of candidates."""
+        best: dict[tuple[str, ...], str] = {}
+        for allowed in {item.candidates for item in self.items}:
+            answers = [item.answer for item in self.items if item.candidates == allowed]
+            best[allowed] = max(sorted(set(answers)), key=answers.count)
+        return np.array([item.answer == best[item.candidates] for item in self.items], dtype=int)
+
+
+def _chunks(numbers: Sequence[int]) -> Iterator[list[int]]:
+    for first in range(0, len(numbers), BATCH):
+        yield list(numbers[first : first + BATCH])

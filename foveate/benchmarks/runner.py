@@ -1,0 +1,257 @@
+"""`run`: measure a model under many settings, one row on disk after the other."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+import foveate
+from foveate.benchmarks.asking import MODES, Outcome, ask
+from foveate.benchmarks.errors import BenchError
+from foveate.benchmarks.evidence import Spotlight, evidence_cells
+from foveate.benchmarks.ledger import Ledger
+from foveate.benchmarks.questions import BATCH, Batch, Questions
+from foveate.benchmarks.results import Results
+from foveate.benchmarks.settings import IDENTITY_ITEMS, Setting, chosen, plan, shares
+from foveate.benchmarks.subject import Subject, subject
+from foveate.errors import FoveateError, UnknownName
+from foveate.families.base import raster
+from foveate.flops import DecoderShape, VisionShape, prefill_flops, vision_flops
+from foveate.method import Composed, Method
+from foveate.mini.progress import bar
+from foveate.mini.world import SPLITS, WORLD_VERSION
+from foveate.mini.world.keys import SPLIT_SIZES
+from foveate.parts import LayersPart
+
+# Chosen so that the default run on nano takes less than six minutes on two CPU cores.
+FLOPS_PER_SETTING = 80e9
+FEWEST, MOST = 50, 1000
+
+
+def run(
+    model: Any,
+    processor: Any,
+    *,
+    out: str | Path,
+    methods: Sequence[str | Method] | str | None = None,
+    keep: Sequence[float | int] | None = None,
+    tasks: Sequence[str] | None = None,
+    n: int | None = None,
+    split: str = "test",
+    mode: str = "likelihood",
+    full: bool = False,
+    name: str | None = None,
+    progress: bool = False,
+) -> Results:
+    """Measure `model` and return all results of the folder `out`.
+
+    methods: slugs or methods; None takes the default ones, "all" every available one. keep: shares
+    or counts. tasks: ids; None takes all that the model was trained on. n: items per task; None
+    follows from the model's size. mode: "likelihood" of the candidates, or "generate". full: all
+    methods on 1,000 items per task. Settings that `out` has already are not measured again.
+    """
+    if mode not in MODES:
+        raise UnknownName.of("mode", mode, MODES)
+    if split not in SPLITS or split == "train":
+        raise UnknownName.of("test split", split, [s for s in SPLITS if s != "train"])
+    under_test = subject(model, processor, name)
+    picked = _tasks(tasks, under_test)
+    named = chosen(methods, full)
+    keeps = shares(keep, under_test.tokens)
+    n = _count(n, split, full, under_test)
+    ledger = Ledger.open(out, _configuration(under_test, split, mode, n))
+    done = ledger.keys()
+    spotlight = Spotlight()
+    plans = {
+        task: plan(
+            named, keeps, under_test.layers, task, spotlight, None if full else IDENTITY_ITEMS
+        )
+        for task in picked
+    }
+    total = sum(map(len, plans.values()))
+    with _evaluating(model), bar("measuring", total, show=progress) as tick:
+        finished = 0
+        for task, settings in plans.items():
+            open_ = [s for s in settings if (task, *s.key) not in done]
+            finished += len(settings) - len(open_)
+            tick(finished, task)
+            if not open_:
+                continue
+            questions = Questions(under_test, task, n, split)
+            if not any(row["task"] == task for row in ledger.rows):
+                ledger.add(_constant(questions, ledger.configuration))
+            # The first call of a process pays for what all later ones find ready.
+            ask(under_test, questions.batches[:1], Composed())
+            for setting in open_:
+                ledger.add(_measured(under_test, questions, setting, spotlight, ledger, mode))
+                finished += 1
+                tick(finished, f"{task} {setting.name}")
+    return Results(ledger.configuration, ledger.rows)
+
+
+def default_items(subject: Subject) -> int:
+    """Items per task that keep a default run short, the same on every machine."""
+    shape = DecoderShape.from_config(subject.model.config)
+    cost = prefill_flops(shape, subject.tokens + 12)
+    tower = VisionShape.from_config(subject.model.config)
+    if tower is not None:
+        cost += vision_flops(tower, subject.tokens + 1)
+    return max(FEWEST, min(MOST, round(FLOPS_PER_SETTING / cost / 50) * 50))
+
+
+def _measured(
+    subject: Subject,
+    questions: Questions,
+    setting: Setting,
+    spotlight: Spotlight,
+    ledger: Ledger,
+    mode: str,
+) -> dict[str, Any]:
+    """The row of one setting; a method that refuses it leaves a row with its reason."""
+    row = {"kind": "setting", "task": questions.task, **_labels(setting), "n": 0}
+    row["versions"] = ledger.configuration["versions"]
+    row["run"] = {k: v for k, v in ledger.configuration.items() if k not in ("versions", "n")}
+    try:
+        method = setting.make()
+        outcome = ask(
+            subject,
+            _batches(subject, questions, setting, spotlight),
+            method,
+            mode,
+            None if setting.pictures == "grouped" else lambda batch: spotlight.point(batch.items),
+        )
+    except FoveateError as error:
+        return {**row, "refused": " ".join(str(error).split())}
+    row["method"] = _described(method)
+    row["stages"] = list(method.stages)
+    inside = [part for part in method.parts() if isinstance(part, LayersPart)]
+    bounds = [k for part in inside for k in part.boundaries(subject.layers)]
+    row["boundary"] = min(bounds, default=None)
+    return {**row, **_figures(outcome)}
+
+
+def _labels(setting: Setting) -> dict[str, Any]:
+    return {name: getattr(setting, name) for name in ("name", "role", "keep", "seed", "k")}
+
+
+def _described(method: Method) -> dict[str, Any]:
+    """Slug and parameters without the evidence that a control was told."""
+    return {k: v for k, v in method.to_dict().items() if k != "spotlight"}
+
+
+def _figures(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as JSON types: one character per item says whether it was right."""
+    plain = {k: v for k, v in vars(outcome).items() if k not in ("right", "seconds")}
+    return {
+        **plain,
+        "n": len(outcome.right),
+        "accuracy": float(outcome.right.mean()),
+        "right": "".join(map(str, outcome.right.tolist())),
+        "seconds": {stage: round(value, 9) for stage, value in outcome.seconds.items()},
+    }
+
+
+def _batches(
+    subject: Subject, questions: Questions, setting: Setting, spotlight: Spotlight
+) -> Iterator[Batch] | list[Batch]:
+    if setting.pictures == "mean colour":
+        return questions.blind
+    if setting.pictures == "grouped":
+        return _by_evidence(subject, questions, spotlight)
+    if setting.items is not None:
+        return questions.batches[: max(1, setting.items // BATCH)]
+    return questions.batches
+
+
+def _by_evidence(subject: Subject, questions: Questions, spotlight: Spotlight) -> Iterator[Batch]:
+    """Batches of items with equally many evidence tokens; the spotlight is set for each."""
+    side = subject.size // subject.patch
+    layout = raster(1, side, side)
+    counts = [
+        min(evidence_cells(item, layout.grid, layout.position), layout.n - 1)
+        for item in questions.items
+    ]
+    for dropped, batch in questions.grouped(counts):
+        spotlight.dropped = dropped
+        spotlight.point(batch.items)
+        yield batch
+
+
+def _constant(questions: Questions, configuration: dict[str, Any]) -> dict[str, Any]:
+    """The row of the best constant answer, which needs no model."""
+    right = questions.constant()
+    return {
+        "kind": "constant",
+        "task": questions.task,
+        "name": "constant",
+        "role": "control",
+        "keep": None,
+        "seed": None,
+        "k": None,
+        "n": len(right),
+        "accuracy": float(right.mean()),
+        "right": "".join(map(str, right.tolist())),
+        "versions": configuration["versions"],
+    }
+
+
+def _tasks(tasks: Sequence[str] | None, subject: Subject) -> list[str]:
+    if tasks is None:
+        return list(subject.tasks)
+    for task in tasks:
+        if task not in subject.tasks:
+            raise UnknownName.of(f"task of {subject.name}", task, subject.tasks)
+    return list(dict.fromkeys(tasks))
+
+
+def _count(n: int | None, split: str, full: bool, subject: Subject) -> int:
+    limit = SPLIT_SIZES[split]
+    if n is None:
+        return limit if full else min(limit, default_items(subject))
+    if not 1 <= n <= limit:
+        raise BenchError(f"n={n} is not between 1 and the {limit} items of {split!r}.")
+    return n
+
+
+def _configuration(subject: Subject, split: str, mode: str, n: int) -> dict[str, Any]:
+    """What all rows of a folder share; rows of anything else could not be compared with them."""
+    parameter = next(subject.model.parameters())
+    return {
+        "model": subject.name,
+        "weights": subject.weights,
+        "parameters": sum(p.numel() for p in subject.model.parameters()),
+        "tokens": subject.tokens,
+        "layers": subject.layers,
+        "world": WORLD_VERSION,
+        "size": subject.size,
+        "split": split,
+        "mode": mode,
+        "n": n,
+        "batch": BATCH,
+        "dtype": str(parameter.dtype).removeprefix("torch."),
+        "device": parameter.device.type,
+        "versions": {
+            "foveate": foveate.__version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "python": platform.python_version(),
+            "threads": torch.get_num_threads(),
+            "attention": getattr(subject.model.config, "_attn_implementation", None),
+        },
+    }
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

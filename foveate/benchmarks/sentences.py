@@ -1,0 +1,160 @@
+"""What is seen in a run, in plain words: every sentence follows from the numbers by a rule."""
+
+from __future__ import annotations
+
+from foveate.benchmarks.results import SPAN, VACUOUS, Results
+from foveate.benchmarks.tables import number, title_of
+
+AT = 0.125
+
+
+def seen(results: Results) -> list[str]:
+    """Sentences about the results; each appears only where its rule holds."""
+    said = [
+        *_left_out(results),
+        *_best(results),
+        *_chance(results),
+        *_oracle(results),
+        *_tasks(results),
+        *_leak(results),
+        *_inside(results),
+        *_out_of_reach(results),
+    ]
+    return said or ["Too little was measured to say anything."]
+
+
+def _left_out(results: Results) -> list[str]:
+    short = [task for task in results.tasks if task not in results.kept_tasks()]
+    if not short:
+        return []
+    told = (
+        f"{title_of(task)} ({100 * (results.span(task)[1] - results.span(task)[0]):+.1f})"
+        for task in short
+    )
+    return [
+        f"Left out of all means of R, for full is less than {100 * SPAN:g} points above blind: "
+        f"{', '.join(told)}."
+    ]
+
+
+def _complete(results: Results, role: str | None = None) -> list:
+    """Summaries of what ran at every keep, best first."""
+    every = len(results.keeps)
+    return [
+        s
+        for s in results.summaries
+        if s.skill is not None and s.keeps == every and role in (None, s.role)
+    ]
+
+
+def _best(results: Results) -> list[str]:
+    inside = results.boundaries()
+    ranked = [s for s in _complete(results, "method") if s.name not in inside]
+    if not ranked:
+        return []
+    best = ranked[0]
+    words = f"Of the methods that act before the language model and run at every keep, {best.name} "
+    words += f"retains most: R = {number(best.skill)} on average over tasks and keeps"
+    if best.gain is not None:
+        words += f", {best.gain:+.2f} against random"
+    made = [words + "."]
+    simple = [s for s in _complete(results, "control") if s.name in ("uniform", "grid_pool")]
+    better = [s.name for s in simple if s.skill >= best.skill]
+    if better:
+        made.append(f"No such method beats {' and '.join(better)}, which choose nothing.")
+    return made
+
+
+def _chance(results: Results) -> list[str]:
+    above, equal, below = [], [], []
+    for s in results.summaries:
+        if s.role != "method" or s.gain_interval is None:
+            continue
+        low, high = s.gain_interval
+        (above if low > 0 else below if high < 0 else equal).append(s.name)
+    made = []
+    if above:
+        made.append(f"Better than random tokens (95 %, paired): {', '.join(above)}.")
+    if equal:
+        made.append(f"Not told apart from random tokens: {', '.join(equal)}.")
+    if below:
+        made.append(f"Worse than random tokens: {', '.join(below)}.")
+    return made
+
+
+def _oracle(results: Results) -> list[str]:
+    oracle = results.curve("oracle").get(AT)
+    inside = results.boundaries()
+    others = {
+        s.name: skill
+        for s in results.summaries
+        if s.role == "method"
+        and s.name not in inside
+        and (skill := results.curve(s.name).get(AT)) is not None
+    }
+    if oracle is None or not others:
+        return []
+    best = max(others, key=others.__getitem__)
+    gap = oracle - others[best]
+    words = (
+        f"At {100 * AT:g} % a choice that knows the evidence has R = {number(oracle)}, the best "
+    )
+    words += f"method before the language model, {best}, {number(others[best])}: "
+    return [words + (f"{number(gap)} is left to gain." if gap > 0 else "nothing is left to gain.")]
+
+
+def _tasks(results: Results) -> list[str]:
+    at = {
+        task: cell.skill
+        for task in results.kept_tasks()
+        if (cell := results.cells.get((task, "random", AT))) and cell.skill is not None
+    }
+    if len(at) < 2:
+        return []
+    worst, best = min(at, key=at.__getitem__), max(at, key=at.__getitem__)
+    if at[worst] == at[best]:
+        return []
+    return [
+        f"With {100 * AT:g} % of the tokens drawn at random, {title_of(worst)} suffers most "
+        f"(R = {number(at[worst])}) and {title_of(best)} least ({number(at[best])})."
+    ]
+
+
+def _leak(results: Results) -> list[str]:
+    made = []
+    for task in results.kept_tasks():
+        row = results.row(task, "anti_oracle")
+        skill = results.skill(task, [row])[0] if row else None
+        if skill is not None and skill >= 0.25:
+            made.append(f"{title_of(task)} ({number(skill)})")
+    if not made:
+        return []
+    return [
+        "Without the evidence tokens a quarter of R or more is left, because the encoder spreads "
+        f"evidence to other tokens or the answer is an absence, on {', '.join(made)}."
+    ]
+
+
+def _inside(results: Results) -> list[str]:
+    made = []
+    for name, k in results.boundaries().items():
+        tasks = results.vacuous(name)
+        if tasks:
+            made.append(
+                f"{name} drops tokens from layer {k} on; with no visual token at all from there, "
+                f"R is {VACUOUS} or more on {', '.join(tasks)}: there these results say "
+                "nothing about which tokens it keeps, only what it costs."
+            )
+    return made
+
+
+def _out_of_reach(results: Results) -> list[str]:
+    by_name: dict[str, list[float]] = {}
+    for name, keep in results.refusals():
+        if keep is not None:
+            by_name.setdefault(name, []).append(keep)
+    return [
+        f"{name} can't run at {', '.join(f'{100 * k:.3g} %' for k in sorted(keeps, reverse=True))} "
+        "on this model."
+        for name, keeps in by_name.items()
+    ]

@@ -1,0 +1,91 @@
+"""The arithmetic of the tables: intervals, paired tests, K90, rank agreement.
+
+Answers are rows of 0 and 1, one column per item; the items of all rows are the same, so every
+comparison is paired.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+DRAWS = 2000
+LEVEL = 0.95
+THRESHOLD = 0.9
+
+
+def wilson(right: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of `right` out of `n`."""
+    z = 1.959963984540054
+    p = right / n
+    middle = p + z * z / (2 * n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+
+
+def resampled(right: np.ndarray, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+    """Means (draws, S) of answers (S, N) over items drawn with replacement.
+
+    All rows are drawn alike, so that differences between columns are paired.
+    """
+    n = right.shape[1]
+    rng = np.random.Generator(np.random.PCG64(seed))
+    # How often each item is drawn says all: one product then serves every row.
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=draws)
+    return counts @ right.T.astype(np.float64) / n
+
+
+def interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float] | None:
+    """The middle `level` of bootstrap values (draws,); None where too many are undefined."""
+    known = values[np.isfinite(values)]
+    if len(known) < level * len(values) or not len(known):
+        return None
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def retained(accuracy, blind, full):
+    """Retained skill (accuracy - blind) / (full - blind); NaN where full is not above blind."""
+    span = np.asarray(full - blind, dtype=np.float64)
+    safe = np.where(span > 1e-12, span, np.nan)
+    return (accuracy - blind) / safe
+
+
+def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
+    """Exact two-sided p-value of McNemar's test on paired answers (N,) of 0 and 1."""
+    gained = int(((one == 1) & (other == 0)).sum())
+    lost = int(((one == 0) & (other == 1)).sum())
+    n = gained + lost
+    tail = sum(math.comb(n, k) for k in range(min(gained, lost) + 1))
+    return min(1.0, 2 * tail / 2**n)
+
+
+def smallest_keep(keeps: Sequence[float], skill: Sequence[float]) -> float | None:
+    """The smallest keep at which `skill` reaches 0.9, linear in log2 of keep between settings.
+
+    keeps: shares in any order. None where no setting reaches it. Where the smallest setting does,
+    its keep is returned: how much further down one could go was not measured.
+    """
+    points = sorted(zip(keeps, skill, strict=True))
+    good = [i for i, (_, r) in enumerate(points) if r >= THRESHOLD]
+    if not good:
+        return None
+    i = good[0]
+    if i == 0:
+        return points[0][0]
+    (low, below), (high, above) = points[i - 1], points[i]
+    share = (THRESHOLD - below) / (above - below)
+    return 2 ** (math.log2(low) + share * (math.log2(high) - math.log2(low)))
+
+
+def kendall(one: Sequence[float], other: Sequence[float]) -> float:
+    """Kendall's tau-b between two lists of scores; NaN where one of them ranks nothing."""
+    x, y = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
+    upper = np.triu_indices(len(x), 1)
+    a = np.sign(x[:, None] - x)[upper]
+    b = np.sign(y[:, None] - y)[upper]
+    scale = math.sqrt((a != 0).sum() * (b != 0).sum())
+    return float((a * b).sum() / scale) if scale else math.nan
