@@ -131,7 +131,7 @@ class BoundaryState:
     last (B,) int: column of the last prompt token. labels (B, N): training targets, or None.
     attention(rows): probabilities (B, H, R, N) that the next layer's own queries and keys give the
     columns `rows` (B, R) over all columns, with heads repeated for grouped queries.
-    signals: what `needs` asked for.
+    signals: what `needs` asked for. norm: the decoder's final norm.
     """
 
     hidden: Tensor
@@ -143,6 +143,7 @@ class BoundaryState:
     labels: Tensor | None
     attention: Callable[[Tensor], Tensor]
     signals: Signals
+    norm: Callable[[Tensor], Tensor] = lambda x: x
 
 
 class LayersPart(Part):

@@ -20,12 +20,17 @@ class VisionAttention:
     rows="cls": what the class token pays each patch (class column not removed by renormalising).
     rows="received": the mean over all query rows of what each patch receives.
     rows="auto": "cls" where the tower has a trained class token, "received" elsewhere.
+    rows="mutual": (B, 2, H, N), the sums of what each patch gets from patches and gives to patches,
+    class row and class column left out.
     layer: 0-based block, negative from the end of the attentions; None is the block whose output
-    the projector reads (block -2 in LLaVA-1.5).
+    the projector reads (block -2 in LLaVA-1.5). A pair (start, stop) is a Python slice of blocks,
+    as (B, L, H, N).
+    logits: the scaled products before the softmax; "received" is their mean over rows then.
     """
 
     rows: str = "auto"
-    layer: int | None = None
+    layer: int | tuple[int | None, int | None] | None = None
+    logits: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,16 @@ class DecoderAttention:
     layer: int
 
 
+@dataclass(frozen=True)
+class DecoderKeys:
+    """Keys of every column in one finished decoder layer, (B, Hkv, N, d), rotated as cached.
+
+    layer: 0-based decoder layer, below the boundary that reads it.
+    """
+
+    layer: int
+
+
 Need = (
     VisionAttention
     | VisionKeys
@@ -79,6 +94,7 @@ Need = (
     | ClassState
     | TextEmbeddings
     | DecoderAttention
+    | DecoderKeys
 )
 
 

@@ -240,11 +240,9 @@ class Attachment:
             self._call.decoder = call
             self._planes.arm(call)
             self._call.stack = ExitStack()
-            for need in self._boundaries.needs:
-                attention = self.anatomy.layers[need.layer].self_attn
-                self._call.stack.enter_context(
-                    tapped(attention, self._boundaries.reader(need, call))
-                )
+            for layer, reader in self._boundaries.readers(call):
+                attention = self.anatomy.layers[layer].self_attn
+                self._call.stack.enter_context(tapped(attention, reader))
         self._call.prefilled = prompt
         # Counts only: features and signals must not outlive the call.
         self._call.towers = [run for record in records.values() for run in record.tower]

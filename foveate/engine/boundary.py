@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ from foveate.engine.prompt import (
 from foveate.engine.taps import implementation, probabilities
 from foveate.errors import InvalidParameter, UnsupportedCall
 from foveate.parts import BoundaryState, LayersPart
-from foveate.signals import DecoderAttention, Signals
+from foveate.signals import DecoderAttention, DecoderKeys, Signals
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Pass:
     prefill: stages are being made; otherwise they are read. labels (B, L): training targets.
     positions: ids of the new columns as the caller counts them, in a decode step. behind (B, new):
     which columns behind the prompt are no padding, None for all. seen: signals of finished layers,
-    (B, H, N). tables, masks: what layers behind a boundary share, made once.
+    (B, H, N, ...). tables, masks: what layers behind a boundary share, made once.
     """
 
     prompt: Prompt
@@ -44,7 +44,7 @@ class Pass:
     positions: Tensor | None = None
     behind: Tensor | None = None
     candidates: int = 0
-    seen: dict[DecoderAttention, Tensor] = field(default_factory=dict)
+    seen: dict[DecoderAttention | DecoderKeys, Tensor] = field(default_factory=dict)
     tables: dict[tuple, Any] = field(default_factory=dict)
     masks: dict[tuple, Any] = field(default_factory=dict)
 
@@ -65,7 +65,9 @@ class Boundaries:
                     )
                 self.at.setdefault(k, []).append(part)
         self.needs = list(
-            dict.fromkeys(n for p in parts for n in p.needs if isinstance(n, DecoderAttention))
+            dict.fromkeys(
+                n for p in parts for n in p.needs if isinstance(n, DecoderAttention | DecoderKeys)
+            )
         )
         for need in self.needs:
             if not 0 <= need.layer < self.n:
@@ -83,11 +85,19 @@ class Boundaries:
         """The first boundary."""
         return min(self.at)
 
-    def reader(self, need: DecoderAttention, call: Pass) -> Callable[..., None]:
-        """Records attention of the last prompt row in one layer."""
+    def readers(self, call: Pass) -> Iterator[tuple[int, Callable[..., None]]]:
+        """Per layer that parts want to see, what records it; a layer can be tapped once only."""
+        for layer in {need.layer for need in self.needs}:
+            yield layer, self._reader(layer, call)
 
+    def _reader(self, layer: int, call: Pass) -> Callable[..., None]:
         def read(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, **_) -> None:
-            stage = call.prompt.at(need.layer)
+            stage = call.prompt.at(layer)
+            if DecoderKeys(layer) in self.needs:
+                call.seen[DecoderKeys(layer)] = key[:, :, : stage.n].detach()
+            need = DecoderAttention(layer)
+            if need not in self.needs:
+                return
             rows = self.query_row(stage, call)
             picked = query.gather(
                 2, rows[:, None, None, None].expand(-1, query.shape[1], 1, query.shape[3])
@@ -156,6 +166,7 @@ class Boundaries:
             labels=labels,
             attention=attention,
             signals=Signals(values),
+            norm=self.anatomy.text.norm,
         )
 
     def _next(
@@ -344,12 +355,13 @@ def _columns(x: Tensor, index: Tensor) -> Tensor:
 
 
 def _realign(seen: Tensor, source: Stage, stage: Stage) -> Tensor:
-    """Values (B, H, N_source) at the columns of a later stage."""
+    """Values (B, H, N_source, ...) at the columns of a later stage."""
     where = torch.zeros_like(source.local[:, :1]).expand(-1, int(source.local.max()) + 1).clone()
     steps = torch.arange(source.n, device=where.device).expand_as(source.local)
     where.scatter_(1, source.local, steps)
     index = where.gather(1, stage.local)
-    return seen.gather(2, index[:, None, :].expand(-1, seen.shape[1], -1))
+    index = index.view(len(index), 1, -1, *[1] * (seen.dim() - 3))
+    return seen.gather(2, index.expand(-1, seen.shape[1], -1, *seen.shape[3:]))
 
 
 def _refuse_blocks(kind: str) -> None:

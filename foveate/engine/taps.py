@@ -73,8 +73,7 @@ def probabilities(query: Tensor, key: Tensor, scaling: float, mask: Tensor | Non
 
     mask: bool with True for visible keys, or additive, broadcastable to (B, H, q, K).
     """
-    key = repeat_heads(key, query.shape[1])
-    logits = (query @ key.transpose(-1, -2)).float() * scaling
+    logits = products(query, key, scaling)
     if mask is not None:
         logits = (
             logits.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else logits + mask
@@ -82,13 +81,39 @@ def probabilities(query: Tensor, key: Tensor, scaling: float, mask: Tensor | Non
     return logits.softmax(-1)
 
 
+def products(query: Tensor, key: Tensor, scaling: float) -> Tensor:
+    """Attention logits of the given query rows before any mask, (B, H, q, K), in float32."""
+    key = repeat_heads(key, query.shape[1])
+    return (query @ key.transpose(-1, -2)).float() * scaling
+
+
 def received(
     query: Tensor, key: Tensor, scaling: float, mask: Tensor | None, chunk: int = 256
 ) -> Tensor:
     """Mean over all query rows of what each key receives, (B, H, K), in chunks of rows."""
     total = torch.zeros(query.shape[0], query.shape[1], key.shape[2], device=query.device)
+    for _, seen in _in_chunks(query, key, scaling, mask, chunk):
+        total += seen.sum(2)
+    return total / query.shape[2]
+
+
+def mutual(
+    query: Tensor, key: Tensor, scaling: float, mask: Tensor | None, skip: int, chunk: int = 256
+) -> Tensor:
+    """Sums of what each row gets and gives, (B, 2, H, K), the first `skip` rows left out."""
+    gets = torch.zeros(query.shape[0], query.shape[1], key.shape[2], device=query.device)
+    gives = []
+    for start, seen in _in_chunks(query, key, scaling, mask, chunk):
+        gets += seen[:, :, max(0, skip - start) :].sum(2)
+        gives.append(seen[..., skip:].sum(3))
+    return torch.stack([gets, torch.cat(gives, 2)], 1)
+
+
+def _in_chunks(
+    query: Tensor, key: Tensor, scaling: float, mask: Tensor | None, chunk: int
+) -> Iterator[tuple[int, Tensor]]:
+    """Full attention, some query rows at a time: the first row, probabilities (B, H, q, K)."""
     for start in range(0, query.shape[2], chunk):
         rows = slice(start, start + chunk)
         part = mask if mask is None or mask.shape[-2] == 1 else mask[..., rows, :]
-        total += probabilities(query[:, :, rows], key, scaling, part).sum(2)
-    return total / query.shape[2]
+        yield start, probabilities(query[:, :, rows], key, scaling, part)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate.engine.anatomy import Anatomy
-from foveate.engine.taps import probabilities, received, tapped
+from foveate.engine.taps import mutual, probabilities, products, received, tapped
 from foveate.errors import UnsupportedModel
 from foveate.families.base import resolve_path
 from foveate.signals import (
@@ -23,6 +23,7 @@ from foveate.signals import (
     VisionStates,
 )
 
+ROWS = ("auto", "cls", "received", "mutual")
 VISION_NEEDS = (VisionAttention, VisionKeys, VisionStates, ProjectorInput, ClassState)
 
 
@@ -36,7 +37,8 @@ class VisionRecorder:
         self.anatomy = anatomy
         self.modality = modality
         self.needs = [n for n in dict.fromkeys(needs) if isinstance(n, VISION_NEEDS)]
-        self._calls: dict[Need, list[Tensor]] = defaultdict(list)
+        # Per need and block what every call of that block showed.
+        self._calls: dict[Need, dict[int, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
         self.rows: dict[Need, Tensor] = {}
         self.class_rows: Tensor | None = None
         self.merger = None
@@ -48,7 +50,8 @@ class VisionRecorder:
             taps: dict[int, list[VisionAttention]] = defaultdict(list)
             for need in self.needs:
                 if isinstance(need, VisionAttention):
-                    taps[self._block(need)[0]].append(need)
+                    for i in self._blocks(need):
+                        taps[i].append(need)
                 else:
                     handle = self._hook(need)
                     if handle is not None:
@@ -59,8 +62,9 @@ class VisionRecorder:
                 stack.enter_context(tapped(attention, self._reader(i, needs)))
             yield
         order = self.anatomy.family.tower_order(self.anatomy.config, self.modality, inputs)
-        for need, parts in self._calls.items():
-            rows = torch.cat(parts)
+        for need, blocks in self._calls.items():
+            parts = [torch.cat(blocks[i]) for i in sorted(blocks)]
+            rows = torch.stack(parts, 1) if isinstance(_layer(need), tuple) else parts[0]
             natural = order is None or isinstance(need, ProjectorInput)
             self.rows[need] = rows if natural else rows[order.to(rows.device)]
 
@@ -73,7 +77,7 @@ class VisionRecorder:
 
             def before(_, args, kwargs):
                 x = args[0] if args else next(iter(kwargs.values()))
-                self._calls[need].append(self._views(x).flatten(0, 1))
+                self._calls[need][0].append(self._views(x).flatten(0, 1))
 
             return projector.register_forward_pre_hook(before, with_kwargs=True)
         if isinstance(need, VisionKeys):
@@ -89,7 +93,7 @@ class VisionRecorder:
                     out = out.unflatten(-1, (heads, -1))
                 if out.dim() == 4:
                     out = self._without_class(self._full(i, out, 1)).flatten(0, 1)
-                self._calls[need].append(out)
+                self._calls[need][0].append(out)
 
             return resolve_path(attention, family.key).register_forward_hook(after)
         if isinstance(need, ClassState) and not (family.class_token and family.tokenwise):
@@ -103,12 +107,26 @@ class VisionRecorder:
                 return
             if out.dim() == 3:
                 out = self._without_class(self._full(i + 1, out, 1)).flatten(0, 1)
-            self._calls[need].append(out.reshape(-1, out.shape[-1]))
+            self._calls[need][0].append(out.reshape(-1, out.shape[-1]))
 
         return block.register_forward_hook(after_block)
 
     def _block(self, need: Need) -> tuple[int, nn.Module]:
-        return self.anatomy.vision_block(self.modality, getattr(need, "layer", None))
+        return self.anatomy.vision_block(self.modality, _layer(need))
+
+    def _blocks(self, need: Need) -> list[int]:
+        layer = _layer(need)
+        if not isinstance(layer, tuple):
+            return [self._block(need)[0]]
+        self.anatomy.vision_block(self.modality, None)
+        blocks = len(self.anatomy.blocks(self.modality))
+        chosen = list(range(blocks)[slice(*layer)])
+        if not chosen:
+            raise UnsupportedModel(
+                f"Vision layers {layer[0]}:{layer[1]} are none of a tower of {blocks} blocks; "
+                f"start at {-blocks} or later and before the end."
+            )
+        return chosen
 
     def _full(self, block: int, x: Tensor, dim: int) -> Tensor:
         return x if self.merger is None else self.merger.full(block, x, dim)
@@ -134,7 +152,7 @@ class VisionRecorder:
             else:
                 spans = [slice(None)]
             for need in needs:
-                if need.rows not in ("auto", "cls", "received"):
+                if need.rows not in ROWS:
                     raise UnsupportedModel(f"rows={need.rows!r} is no way to read attention.")
                 if need.rows == "cls" and not classed:
                     raise UnsupportedModel(
@@ -142,16 +160,31 @@ class VisionRecorder:
                         "use score='received', or score='auto'."
                     )
                 for span in spans:
-                    q, k = query[:, :, span], key[:, :, span]
-                    if need.rows != "received" and classed:
-                        seen = probabilities(q[:, :, :1], k, scaling, _first_row(mask))[:, :, 0]
-                    else:
-                        seen = received(q, k, scaling, mask)
-                    seen = self._full(i, seen, 2)
+                    seen = _seen(need, query[:, :, span], key[:, :, span], scaling, mask, classed)
+                    seen = self._full(i, seen, seen.dim() - 1)
                     seen = seen[..., 1:] if classed else seen
-                    self._calls[need].append(seen.transpose(1, 2).flatten(0, 1))
+                    self._calls[need][i].append(seen.movedim(-1, 1).flatten(0, 1))
 
         return read
+
+
+def _seen(
+    need: VisionAttention, q: Tensor, k: Tensor, scaling: float, mask: Tensor | None, classed: bool
+) -> Tensor:
+    """What one view's queries and keys (B, H, T, d) show: (B, H, T), or (B, 2, H, T) if mutual."""
+    if need.rows == "mutual":
+        return mutual(q, k, scaling, mask, skip=int(classed))
+    if need.rows != "received" and classed:
+        if need.logits:
+            return products(q[:, :, :1], k, scaling)[:, :, 0]
+        return probabilities(q[:, :, :1], k, scaling, _first_row(mask))[:, :, 0]
+    if need.logits:
+        return products(q.mean(2, keepdim=True), k, scaling)[:, :, 0]
+    return received(q, k, scaling, mask)
+
+
+def _layer(need: Need) -> Any:
+    return getattr(need, "layer", None)
 
 
 def _first_row(mask: Tensor | None) -> Tensor | None:

@@ -17,6 +17,7 @@ from foveate.parts import LayersPart
 from foveate.signals import (
     ClassState,
     DecoderAttention,
+    DecoderKeys,
     Need,
     ProjectorInput,
     TextEmbeddings,
@@ -59,24 +60,24 @@ def shown(name: str, modality: str, *asks: Need, i: int = 0):
     return model, batch, seen[0]
 
 
-def eager_maps(model, name: str, modality: str, batch) -> list[Tensor]:
-    """Attention maps of the block that feeds the projector, as eager attention computes them."""
+def eager_maps(model, name: str, modality: str, batch, layer=None, logits=False) -> list[Tensor]:
+    """Attention maps of a block, by default the one that feeds the projector, as eager computes."""
     from transformers import AttentionInterface
 
     a = anatomy(model)
-    _, block = a.vision_block(modality, None)
+    _, block = a.vision_block(modality, layer)
     attention = resolve_path(block, a.family.attention)
     maps = []
 
     def full(module, query, key, value, attention_mask=None, **kwargs):
         if module is attention:
-            logits = query.double() @ key.double().transpose(-1, -2) * kwargs["scaling"]
+            products = query.double() @ key.double().transpose(-1, -2) * kwargs["scaling"]
             if attention_mask is not None:
                 hidden = (
                     ~attention_mask if attention_mask.dtype == torch.bool else attention_mask < -1
                 )
-                logits = logits.masked_fill(hidden, float("-inf"))
-            maps.append(logits.softmax(-1).float())
+                products = products.masked_fill(hidden, float("-inf"))
+            maps.append((products if logits else products.softmax(-1)).float())
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
@@ -107,7 +108,16 @@ def test_vision_attention_equals_the_full_map(name, modality, rows):
         else:
             seen = full.mean(2)[..., 1:] if classed else full.mean(2)
         parts.append(seen.transpose(1, 2).flatten(0, 1))
-    per_row = torch.cat(parts)
+    expected = pooled(model, modality, batch, torch.cat(parts)).T
+    assert values[need].shape == (1, expected.shape[0], tokens.n)
+    assert torch.allclose(values[need][0], expected, atol=1e-5)
+    special = tokens.special[0]
+    assert (values[need][0][:, special] == 0).all()
+
+
+def pooled(model, modality: str, batch, per_row: Tensor) -> Tensor:
+    """Values (N, ...) of the first item's tokens from those of all tower rows."""
+    a = anatomy(model)
     inputs = {k: v for k, v in batch.items()}
     order = a.family.tower_order(a.config, modality, inputs)
     per_row = per_row if order is None else per_row[order]
@@ -118,11 +128,38 @@ def test_vision_attention_equals_the_full_map(name, modality, rows):
     with torch.no_grad():
         output = features(**{n: inputs[n] for n in names}, return_dict=True)
     layout, row = a.family.layouts(a.config, modality, inputs, output)[0]
-    expected = layout.pool(per_row[row:]).T
-    assert values[need].shape == (1, expected.shape[0], tokens.n)
-    assert torch.allclose(values[need][0], expected, atol=1e-5)
-    special = tokens.special[0]
-    assert (values[need][0][:, special] == 0).all()
+    return layout.pool(per_row[row:])
+
+
+@pytest.mark.parametrize("name", ["llava", "llava_next", "qwen2_vl", "internvl"])
+def test_a_slice_of_blocks_stacks_what_each_shows(name):
+    whole, single = VisionAttention(layer=(-3, -1)), [VisionAttention(layer=i) for i in (0, 1)]
+    _, _, (_, values, _) = shown(name, "image", whole, *single)
+    assert torch.equal(values[whole], torch.stack([values[n] for n in single], 1))
+
+
+def test_a_slice_without_blocks_is_refused():
+    with pytest.raises(foveate.UnsupportedModel, match="16:-1 .* 3 blocks"):
+        shown("llava", "image", VisionAttention(layer=(16, -1)))
+
+
+@pytest.mark.parametrize("name", ["llava", "llava_next", "paligemma", "internvl", "gemma3"])
+@pytest.mark.parametrize("layer", [-1, 1])
+def test_logits_and_mutual_attention_equal_the_full_map(name, layer):
+    logits, mutual = VisionAttention(layer=layer, logits=True), VisionAttention("mutual", layer)
+    model, batch, (_, values, _) = shown(name, "image", logits, mutual)
+    classed = anatomy(model).family.class_token
+    rows, sums = [], []
+    for full in eager_maps(model, name, "image", batch, layer, logits=True):
+        seen = full[:, :, 0, 1:] if classed else full.mean(2)
+        rows.append(seen.transpose(1, 2).flatten(0, 1))
+        patches = full.softmax(-1)[:, :, int(classed) :, int(classed) :]
+        both = torch.stack([patches.sum(2), patches.sum(3)], 1)
+        sums.append(both.movedim(-1, 1).flatten(0, 1))
+    expected = pooled(model, "image", batch, torch.cat(rows)).T
+    assert torch.allclose(values[logits][0], expected, atol=1e-4)
+    expected = pooled(model, "image", batch, torch.cat(sums)).movedim(0, -1)
+    assert torch.allclose(values[mutual][0], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["llava", "llava_next", "qwen2_5_vl", "internvl", "gemma3"])
@@ -235,6 +272,40 @@ def test_next_layers_attention_equals_what_that_layer_then_does(name):
     assert ahead.shape == behind.shape and ahead.shape[1] == 4
     assert torch.allclose(ahead, behind, atol=1e-5)
     assert torch.allclose(ahead.sum(-1), torch.ones(ahead.shape[:2]), atol=1e-5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeySpy(Method, LayersPart):
+    """Halves the visual tokens in layer 1; notes keys of layers before and behind, and the norm."""
+
+    slug = "key_spy"
+    needs = (DecoderKeys(0), DecoderKeys(2), DecoderAttention(2))
+    shown: tuple[list, ...] = ([],)
+
+    def boundaries(self, layers):
+        return (1, 3)
+
+    def at_boundary(self, k, layers, state):
+        if k == 1:
+            self.shown[0].append(state.signals[DecoderKeys(0)])
+            return ~state.visual | (state.visual.cumsum(1) % 2 == 0)
+        seen = state.signals
+        self.shown[0].extend([seen[DecoderKeys(2)], seen[DecoderAttention(2)], state])
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "gemma3", "paligemma", "glm4v"])
+def test_decoder_keys_are_those_of_the_cache(name):
+    model, seen = zoo.model(name), []
+    samples = [zoo.sample(name, "image", i) for i in (0, 1)]
+    with foveate.attach(model, KeySpy(shown=(seen,))), torch.no_grad():
+        cache = model(**zoo.batch(name, samples), use_cache=True).past_key_values
+    first, later, attention, state = seen
+    for keys, layer in ((first, 0), (later, 2)):
+        # A sliding layer holds the end of what it saw.
+        held = cache.layers[layer].keys
+        assert torch.equal(keys[:, :, -held.shape[2] :], held)
+    assert attention.shape[2] == later.shape[2] == state.hidden.shape[1] < first.shape[2]
+    assert torch.equal(state.norm(state.hidden), anatomy(model).text.norm(state.hidden))
 
 
 def test_convolutional_towers_say_what_to_use_instead():
