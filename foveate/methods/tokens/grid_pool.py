@@ -25,7 +25,7 @@ from foveate.budget import Keep
 from foveate.method import register
 from foveate.methods.tokens.base import TokensMethod
 from foveate.ops.allocate import share_in_proportion
-from foveate.ops.pool import grid_cells
+from foveate.ops.pool import grid_cells, reading_rank, sides
 from foveate.signals import Signals
 from foveate.tokens import Grid, VisualTokens
 
@@ -54,24 +54,7 @@ class GridPool(TokensMethod):
         shares = share_in_proportion(keep, [len(m) for m in members])
         for slots, share in zip(members, shares, strict=True):
             if share:
-                cell[slots] = grid_cells(*_extent(position[slots]), share) + made
+                cell[slots] = grid_cells(*sides(position[slots]), share) + made
                 made += share
-        return tokens.merge(
-            _in_reading_order(cell, keep).to(tokens.assign).expand(tokens.assign.shape[0], -1), keep
-        )
-
-
-def _extent(position: torch.Tensor) -> tuple[int, int]:
-    """Rows and columns of one view; one row of all its tokens where they fill no rectangle."""
-    low, high = position[:, 1:].amin(0), position[:, 1:].amax(0)
-    h, w = (high - low + 1).tolist()
-    return (h, w) if h * w == len(position) else (1, len(position))
-
-
-def _in_reading_order(cell: torch.Tensor, count: int) -> torch.Tensor:
-    """The same cells, numbered by their first members: stitched crops interleave."""
-    steps = torch.arange(len(cell))
-    first = steps.new_full((count + 1,), len(cell))
-    first.scatter_reduce_(0, cell.masked_fill(cell < 0, count), steps, "amin")
-    number = first[:count].argsort().argsort()
-    return number[cell.clamp(min=0)].masked_fill(cell < 0, -1)
+        assign = reading_rank(cell, keep)[cell.clamp(min=0)].masked_fill(cell < 0, -1)
+        return tokens.merge(assign.to(tokens.assign).expand(tokens.assign.shape[0], -1), keep)

@@ -1,0 +1,141 @@
+"""FourierVLM: keep the low spatial frequencies, because there most of a picture's energy lies.
+
+Wang et al., "Fourier-VLM: Compressing Vision Tokens in the Frequency Domain for Large
+Vision-Language Models", 2025, arXiv 2508.06038.
+
+Every crop or frame x of h x w patches becomes IDCT(DCT(x)[:r_h, :r_w]), r_h x r_w tokens: a 2-D
+DCT-II per channel, of which the block of low frequencies is transformed back. That is A_h x A_w^T
+with two small matrices, before the projector where that takes patches singly, behind it elsewhere.
+
+Needs the projector's input. Cost: two thin matrix products.
+Departs from the official code so that models that were not tuned with it can be used: an orthogonal
+DCT makes constants sqrt(h w / r_h r_w) times as large, which `preserve_mean` takes back; use False
+with models tuned in place. A budget that is no rectangle gives rows of two widths, each the low
+frequencies of its row. Newlines go; `reserve` and `ratio` are the official ways to say the size.
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.FourierVLM(keep=0.25)):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isqrt, prod
+
+import torch
+from torch import Tensor
+
+from foveate.budget import Keep
+from foveate.errors import BudgetError, InvalidParameter
+from foveate.method import register
+from foveate.methods.tokens.base import TokensMethod, is_everything
+from foveate.ops.allocate import share_in_proportion
+from foveate.ops.dct import check_norm, low_pass
+from foveate.ops.pool import band_cells, cell_rows, reading_rank, sides
+from foveate.parts import Widths
+from foveate.signals import Need, ProjectorInput, Signals
+from foveate.tokens import Grid, VisualTokens
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class FourierVLM(TokensMethod):
+    """reserve: rows and columns that every crop or frame keeps, in place of `keep`.
+
+    ratio: share of its rows and of its columns that each frame keeps, in place of `keep`.
+    norm: "ortho", or None for the plain DCT. preserve_mean: constants stay as they are.
+    """
+
+    slug = "fourier_vlm"
+    paper = "arXiv 2508.06038"
+    drops_special = True
+
+    keep: Keep = 0.25
+    reserve: int | None = None
+    ratio: float | None = None
+    norm: str | None = "ortho"
+    preserve_mean: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_norm(self.norm)
+        if self.reserve is not None and not self.reserve >= 1:
+            raise InvalidParameter(f"reserve={self.reserve!r} leaves nothing; use 1 or more.")
+        if self.ratio is not None and not 0 < self.ratio <= 1:
+            raise InvalidParameter(f"ratio={self.ratio!r} is no share; use one in (0, 1].")
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (ProjectorInput(),)
+
+    def count(self, grid: Grid) -> int:
+        views = grid.views or (grid.patches,)
+        if self.reserve is not None:
+            return sum(len(self._bands(_square(n), 0)) * self.reserve for n in views if n)
+        if self.ratio is not None:
+            if grid.patches != grid.t * grid.h * grid.w:
+                raise BudgetError("ratio= needs whole frames, not stitched crops; use keep=.")
+            return grid.t * sum(self._bands((grid.h, grid.w), 0))
+        n = super().count(grid)
+        if not is_everything(self.keep, grid.n):
+            share_in_proportion(n, views)
+        return n
+
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        return 2 * (n * isqrt(keep) + keep * isqrt(n)) * (widths.tower or widths.model)
+
+    def reduce(self, tokens: VisualTokens, signals: Signals, keep: int) -> VisualTokens:
+        x, position = signals[ProjectorInput()], tokens.position[0].cpu()
+        members = [m.cpu() for m in tokens.by_view()]
+        shares = share_in_proportion(keep, [len(m) for m in members])
+        alike: dict[tuple, list[Tensor]] = {}
+        for slots, share in zip(members, shares, strict=True):
+            if share:
+                shape = sides(position[slots])
+                bands = tuple(self._bands(shape, share))
+                alike.setdefault((shape, bands), []).append(slots)
+        cell, made, vectors = torch.full((tokens.n,), -1), 0, []
+        for (shape, bands), own in alike.items():
+            views = torch.stack(own)
+            low = low_pass(x[:, views.to(x.device)].unflatten(2, shape), bands, self.norm)
+            vectors.append((low * self._gain(shape, bands).to(low)).flatten(1, 2))
+            first = made + torch.arange(len(own))[:, None] * sum(bands)
+            cell[views] = band_cells(shape[0], shape[1], bands) + first
+            made += len(own) * sum(bands)
+        rank = reading_rank(cell, made)
+        assign = rank[cell.clamp(min=0)].masked_fill(cell < 0, -1)
+        features = torch.cat(vectors, 1).to(x.dtype)[:, rank.argsort().to(x.device)]
+        return tokens.merge(
+            assign.to(tokens.assign).expand(len(x), -1),
+            made,
+            signals.project(features).to(tokens.features.dtype),
+        )
+
+    def _bands(self, shape: tuple[int, int], share: int) -> list[int]:
+        """Columns of each new row of a grid."""
+        if self.reserve is not None:
+            if self.reserve > min(shape):
+                raise BudgetError(
+                    f"reserve={self.reserve} is more than the {shape[0]} x {shape[1]} patches of a "
+                    f"crop or frame allow; use at most {min(shape)}, or keep=."
+                )
+            return [self.reserve] * self.reserve
+        if self.ratio is not None:
+            rows, columns = (max(int(n * self.ratio), 1) for n in shape)
+            return [columns] * rows
+        return cell_rows(shape[0], shape[1], share)
+
+    def _gain(self, shape: tuple[int, int], bands: Sequence[int]) -> Tensor:
+        """Factors (K, 1) that leave constants as they are."""
+        if not self.preserve_mean:
+            return torch.ones(1, 1)
+        area = torch.tensor([len(bands) * b / prod(shape) for b in bands for _ in range(b)])
+        return (area if self.norm is None else area.sqrt())[:, None]
+
+
+def _square(n: int) -> tuple[int, int]:
+    """Sides of a square of at most n patches, what a crop can hold before its shape is known."""
+    return isqrt(n), isqrt(n)

@@ -1,0 +1,89 @@
+"""Cosine transforms of grids of tokens, as small matrices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from foveate.errors import InvalidParameter
+
+NORMS = ("ortho", None)
+
+
+@lru_cache(maxsize=512)
+def dct_matrix(n: int, norm: str | None = "ortho") -> Tensor:
+    """The DCT-II of n values as (n, n), float64: row k holds frequency k.
+
+    norm: "ortho" makes it orthogonal; None is 2 sum_j x_j cos(pi (2 j + 1) k / 2 n).
+    """
+    steps = torch.arange(n, dtype=torch.float64)
+    waves = torch.cos(math.pi / (2 * n) * (2 * steps + 1) * steps[:, None])
+    return 2 * waves / _lengths(n)[:, None] if norm == "ortho" else 2 * waves
+
+
+@lru_cache(maxsize=512)
+def idct_matrix(n: int, norm: str | None = "ortho") -> Tensor:
+    """The inverse of `dct_matrix(n, norm)`."""
+    back = dct_matrix(n, "ortho").T
+    return back if norm == "ortho" else back / _lengths(n)
+
+
+@lru_cache(maxsize=512)
+def low_pass_matrix(n: int, r: int, norm: str | None = "ortho") -> Tensor:
+    """(r, n): the r lowest of n frequencies, seen as r values."""
+    return idct_matrix(r, norm) @ dct_matrix(n, norm)[:r]
+
+
+def dct2(x: Tensor, norm: str | None = "ortho") -> Tensor:
+    """The 2-D DCT-II of x (..., H, W), in float32 at least."""
+    return _both_sides(x, dct_matrix(x.shape[-2], norm), dct_matrix(x.shape[-1], norm))
+
+
+def idct2(x: Tensor, norm: str | None = "ortho") -> Tensor:
+    """The inverse of `dct2`."""
+    return _both_sides(x, idct_matrix(x.shape[-2], norm), idct_matrix(x.shape[-1], norm))
+
+
+def low_pass(x: Tensor, widths: Sequence[int], norm: str | None = "ortho") -> Tensor:
+    """Low frequencies of x (..., H, W, C) as a smaller grid in raster order, (..., K, C).
+
+    widths: columns of each new row; K is their sum. Constants grow by the square root of H W over
+    rows times columns with norm "ortho", by its square with None.
+    """
+    x, h, w = _wide(x), x.shape[-3], x.shape[-2]
+    tall = low_pass_matrix(h, len(widths), norm).to(x)
+    rows = (tall @ x.flatten(-2)).unflatten(-1, x.shape[-2:])
+    parts, done = [], 0
+    for columns, run in groupby(widths):
+        count = len(list(run))
+        part = low_pass_matrix(w, columns, norm).to(x) @ rows[..., done : done + count, :, :]
+        parts.append(part.flatten(-3, -2))
+        done += count
+    return torch.cat(parts, -2)
+
+
+def check_norm(norm: str | None) -> None:
+    """Raise `InvalidParameter` unless `norm` is one of the two."""
+    if norm not in NORMS:
+        raise InvalidParameter(f"norm={norm!r} is unknown; use 'ortho' or None.")
+
+
+def _lengths(n: int) -> Tensor:
+    """Norms (n,) of the rows of the plain DCT-II."""
+    lengths = torch.full((n,), math.sqrt(2 * n), dtype=torch.float64)
+    lengths[0] = 2 * math.sqrt(n)
+    return lengths
+
+
+def _both_sides(x: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    x = _wide(x)
+    return left.to(x) @ x @ right.to(x).T
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
