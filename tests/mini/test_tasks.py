@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -12,11 +13,11 @@ import torch
 from foveate.errors import FoveateError
 from foveate.mini import world
 from foveate.mini.text import build_tokenizer
-from foveate.mini.world.grammar import BACKGROUNDS, find
+from foveate.mini.world.grammar import BACKGROUNDS, find, overlap
 from foveate.mini.world.keys import HELD_OUT_PAIRS, HELD_OUT_WORDS, generator
 from foveate.mini.world.palette import apart, unit
 from foveate.mini.world.places import PLACES, WEATHERS
-from foveate.mini.world.scene import Canvas
+from foveate.mini.world.scene import Canvas, region
 from foveate.mini.world.tasks.i3_relation import PHRASES, ahead
 from foveate.mini.world.tasks.i13_scene import HELD_OUT_VIEWS
 from foveate.mini.world.vocabulary import COLOURS, SHAPES
@@ -115,7 +116,109 @@ def scale(item):
     return a.colour if ratio > 1 else b.colour
 
 
+def document(item):
+    scene, kind = item.scene, item.meta["kind"]
+    if kind == "title":
+        largest = max(t.scale for t in scene.texts)
+        (title,) = [t for t in scene.texts if t.scale == largest]
+        assert title.y < min(t.y for t in scene.texts if t is not title)
+        return title.string.lower()
+    if kind == "cell":
+        row, column = (int(n) for n in re.findall(r"\d", item.question))
+        numbers = [t for t in scene.texts if t.string.isdigit()]
+        rows = sorted({t.y for t in numbers})
+        line = sorted((t for t in numbers if t.y == rows[row - 1]), key=lambda t: t.x)
+        return line[column - 1].string
+    words = re.findall(r"[a-z]+", item.question)
+    body = [t for t in scene.texts if t.scale == min(t.scale for t in scene.texts)]
+    (key,) = [t for t in body if t.string.lower() in words]
+    return min((t for t in body if t.y == key.y and t.x > key.x), key=lambda t: t.x).string
+
+
+def chart(item):
+    """Heights are read off the numbers on the left."""
+    scene = item.scene
+    ticks = {int(t.string): t.y for t in scene.texts if t.string.isdigit()}
+    unit_high = (ticks[2] - ticks[8]) / 6
+    heights = {}
+    for text in scene.texts:
+        if not text.string.isdigit():
+            middle = (text.box[0] + text.box[2]) / 2
+            over = [p for p in scene.panels if p.x0 < middle < p.x1 and p.y1 == text.y - 3]
+            (bar,) = [p for p in over if p.y1 - p.y0 > 1]
+            heights[text.string] = round((bar.y1 - bar.y0) / unit_high)
+    assert len(heights) == item.meta["bars"] >= 3
+    if item.meta["kind"] == "value":
+        return str(heights[re.findall(r"\b[A-Z]\b", item.question)[0]])
+    wanted = (max if item.meta["kind"] == "tallest" else min)(heights.values())
+    (letter,) = [name for name, height in heights.items() if height == wanted]
+    return letter
+
+
+def several(item):
+    if item.meta["kind"] == "differ":
+        first, second = item.scenes
+        pairs = zip(first.objects, second.objects, strict=True)
+        (changed,) = [(a, b) for a, b in pairs if a != b]
+        assert changed[0] == replace(changed[1], colour=changed[0].colour)
+        assert len({o.shape for o in first.objects}) == len(first.objects)
+        return changed[0].shape
+    (colour,), (shape,) = named(item.question, COLOURS), named(item.question, SHAPES)
+    (frame,) = [k for k, scene in enumerate(item.scenes) if find(scene, shape, colour)]
+    assert item.frames == (frame,) and len(item.candidates) == len(item.scenes)
+    return str(frame + 1)
+
+
+def in_context(item):
+    """The one attribute that stands beside one word only, whatever its value, is the rule."""
+    words = [part for part in item.content if part != world.PICTURE]
+    looks = [scene.objects[0] for scene in item.scenes]
+    answers = set()
+    for rule in ("shape", "colour", "texture"):
+        meanings = {}
+        for look, word in zip(looks, words, strict=False):
+            meanings.setdefault(getattr(look, rule), set()).add(word)
+        if all(len(meaning) == 1 for meaning in meanings.values()):
+            answers |= meanings[getattr(looks[-1], rule)]
+    assert len(words) == len(looks) - 1 and item.content[0] == item.content[-1] == world.PICTURE
+    (answer,) = answers
+    return answer
+
+
+def dialogue(item):
+    """Follows what "it" is from turn to turn; the answer of the first turn."""
+    scene, it = item.scene, None
+    objects = scene.objects
+    for turn in item.turns:
+        kind, question = turn.meta["kind"], turn.question
+        if kind == "name":
+            (it,) = find(scene, shape=named(question, SHAPES)[0])
+            expected = it.colour
+        elif kind == "where":
+            expected = region(it.x, it.y, scene.canvas.size)
+        elif kind == "colour":
+            expected = it.colour
+        elif kind == "beside":
+            (side,) = [s for s, phrase in PHRASES.items() if re.search(rf"\b{phrase}\b", question)]
+            (it,) = [o for o in objects if o is not it and ahead(side, o, it) > 0]
+            expected = it.shape
+        elif kind == "count":
+            it, expected = None, str(len(find(scene, colour=named(question, COLOURS)[0])))
+        else:
+            it, expected = None, scene.texts[0].string.lower()
+        assert turn.answer == expected and turn.answer in turn.candidates, question
+    asked = [turn.question for turn in item.turns]
+    assert len(asked) >= 4 and item.turns[-1].evidence != item.turns[0].evidence
+    assert item.question == asked[0]
+    return item.turns[0].answer
+
+
 EXPECTED = {
+    "I11": document,
+    "I12": chart,
+    "I15": several,
+    "I16": in_context,
+    "I17": dialogue,
     "I3": relation,
     "I6": tiny,
     "I7": camouflage,
@@ -288,3 +391,49 @@ def test_knobs_change_the_item_and_its_name():
         world.item("I14", "test", 0, size=112, ratio=(2.0, 0.5))
     for task in world.CATALOGUE.values():
         assert all(json.dumps(value) for value in task.knobs().values())
+
+
+def test_messages_hold_pictures_words_and_turns_in_order():
+    item = world.item("I16", "test", 1)
+    (message,) = item.messages()
+    kinds = [part["type"] for part in message["content"]]
+    assert kinds.count("image") == len(item.images()) and kinds[:2] == ["image", "text"]
+    assert kinds[-2:] == ["image", "text"] and message["content"][-1]["text"] == item.question
+    with pytest.raises(FoveateError, match="images"):
+        item.image()
+
+    talk = world.item("I17", "test", 1)
+    whole = talk.messages()
+    assert [m["role"] for m in whole[:3]] == ["user", "assistant", "user"]
+    assert whole[-1]["content"][0]["text"] == talk.turns[-1].question
+    assert talk.messages(0) == whole[:1] and whole[0]["content"][0] == {"type": "image"}
+    assert len(talk.to_dict()["turns"]) == len(talk.turns)
+    with pytest.raises(FoveateError, match="turn"):
+        talk.messages(99)
+
+
+def test_dialogues_come_back_to_what_was_said():
+    kinds = Counter(
+        t.meta["kind"] for item in world.items("I17", "test", 40, size=112) for t in item.turns
+    )
+    assert min(kinds[k] for k in ("name", "where", "beside", "colour", "count", "read")) >= 3
+
+
+@pytest.mark.parametrize(
+    "task, size", [("I10", 112), ("I11", 192), ("I11", 384), ("I12", 64), ("I12", 192), ("I17", 64)]
+)
+def test_text_can_be_read(task, size):
+    """All of it on the picture, nothing on top of anything, ink far from the ground."""
+    for split in ("train", "test-ood"):
+        for item in world.items(task, split, 24, size=size):
+            boxes = [text.box for text in item.scene.texts]
+            for box in boxes:
+                assert 0 <= box[0] and 0 <= box[1] and box[2] <= size and box[3] <= size, item.id
+            for a, b in combinations(boxes, 2):
+                assert not overlap(a, b, -1), (item.id, a, b)
+            for o in item.scene.objects:
+                assert not any(overlap(o.box, box) for box in boxes)
+            for text in item.scene.texts:
+                assert apart(unit(text.colour), item.scene.background.first) >= 0.3
+            for panel in item.scene.panels:
+                assert 0 <= panel.x0 < panel.x1 <= size and 0 <= panel.y0 < panel.y1 <= size

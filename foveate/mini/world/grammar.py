@@ -127,6 +127,14 @@ def sketch(rng, canvas: Canvas, shape: str, colour: str, level: float = 1.0) -> 
     return Sketch(shape, colour, side, texture(rng, canvas, shape, side, level))
 
 
+def clear_sketch(rng, canvas: Canvas, shape: str, colour: str, level: float = 1.0) -> Sketch:
+    """A sketch that cannot be taken for another shape: a hollow circle is a ring."""
+    made = sketch(rng, canvas, shape, colour, level)
+    if made.shape == "circle" and made.texture == "hollow":
+        made.texture = "plain"
+    return made
+
+
 def overlap(a: Box, b: Box, slack: float = 0.0) -> bool:
     """Whether two boxes share more than ``slack`` pixels on both axes."""
     return min(a[2], b[2]) - max(a[0], b[0]) > slack and min(a[3], b[3]) - max(a[1], b[1]) > slack

@@ -10,7 +10,7 @@ import numpy as np
 
 from foveate.errors import FoveateError
 
-from .vocabulary import COLOURS, LEXICON, SHAPES
+from .vocabulary import COLOURS, LEXICON, NONSENSE, SHAPES
 
 WORLD_VERSION = "w1"
 
@@ -44,6 +44,7 @@ HELD_OUT_PAIRS = frozenset(
     if _held_out(i, j)
 )
 HELD_OUT_WORDS = LEXICON[3::8]
+HELD_OUT_NONSENSE = NONSENSE[3::6]
 
 
 def pairs(split: str) -> tuple[tuple[str, str], ...]:
@@ -56,5 +57,11 @@ def lexicon(split: str) -> tuple[str, ...]:
     return HELD_OUT_WORDS if split == "test-ood" else _SEEN_WORDS
 
 
+def nonsense(split: str) -> tuple[str, ...]:
+    """Meaningless words that a split may give a meaning: the held-out ones alone in test-ood."""
+    return HELD_OUT_NONSENSE if split == "test-ood" else _SEEN_NONSENSE
+
+
 _SEEN_PAIRS = tuple(pair for pair in PAIRS if pair not in HELD_OUT_PAIRS)
 _SEEN_WORDS = tuple(word for word in LEXICON if word not in HELD_OUT_WORDS)
+_SEEN_NONSENSE = tuple(word for word in NONSENSE if word not in HELD_OUT_NONSENSE)

@@ -156,6 +156,9 @@ def render(scenes: list[Scene], owners: bool = False) -> tuple[Tensor, Tensor | 
     inner = slice(margin, margin + size)
     for image, scene in zip(field, scenes, strict=True):
         image[inner, inner] = background(scene.canvas, scene.background)
+        for panel in scene.panels:
+            rows = slice(margin + panel.y0, margin + panel.y1)
+            image[rows, margin + panel.x0 : margin + panel.x1] = panel.colour
     flat = torch.from_numpy(field).view(-1, 3)
     owner = torch.full((len(scenes) * side * side,), -1, dtype=torch.int8) if owners else None
 

@@ -78,13 +78,29 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Panel:
+    """An upright rectangle of whole pixels in one RGB colour (0..1): a bar of a chart, a line."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+    colour: tuple[float, float, float]
+
+    @property
+    def box(self) -> Box:
+        return self.x0, self.y0, self.x1, self.y1
+
+
+@dataclass(frozen=True)
 class Scene:
-    """A whole picture; later objects lie on top of earlier ones, text on top of all."""
+    """A whole picture; later objects lie on top of earlier ones, text on top, panels below all."""
 
     canvas: Canvas
     background: Background
     objects: tuple[Object, ...] = ()
     texts: tuple[Text, ...] = ()
+    panels: tuple[Panel, ...] = ()
 
     def to_dict(self) -> dict:
         """The scene as plain JSON types."""

@@ -13,14 +13,32 @@ from .i7_camouflage import Camouflage
 from .i8_crowd import Crowd
 from .i9_read import Read
 from .i10_anchor import Anchor
+from .i11_document import Document
+from .i12_chart import Chart
 from .i13_scene import SceneType
 from .i14_scale import Scale
+from .i15_several import Several
+from .i16_context import InContext
+from .i17_dialogue import Conversation
 
 # What nano learns: one picture of 8 x 8 patches is enough for these.
 _CORE = (Attribute(), Locate(), Count(), Exist(), Read())
 TASKS: dict[str, Task] = {task.id: task for task in _CORE}
 
-_MORE = (Relation(), Tiny(), Camouflage(), Crowd(), Anchor(), SceneType(), Scale())
+_MORE = (
+    Relation(),
+    Tiny(),
+    Camouflage(),
+    Crowd(),
+    Anchor(),
+    Document(),
+    Chart(),
+    SceneType(),
+    Scale(),
+    Several(),
+    InContext(),
+    Conversation(),
+)
 CATALOGUE: dict[str, Asked] = {
     task.id: task for task in sorted((*_CORE, *_MORE), key=lambda task: int(task.id[1:]))
 }

@@ -6,11 +6,11 @@ from ..grammar import (
     Sketch,
     background,
     choice,
+    clear_sketch,
     compose,
     crowd,
     find,
     pair,
-    sketch,
     stray_word,
     target_pair,
 )
@@ -94,7 +94,7 @@ class Scale(Task):
             sketches = [Sketch(shape, colour, small * times), Sketch(shape, other, small)]
             for _ in range(int(rng.integers(min(fewest, most), most + 1))):
                 name = pair(rng, split, lambda s, c: s != shape)
-                sketches.append(sketch(rng, canvas, *name, level))
+                sketches.append(clear_sketch(rng, canvas, *name, level))
             ground = background(rng, level)
             texts = stray_word(rng, canvas, ground, split, words)
             scene = compose(rng, canvas, sketches, ground, texts)

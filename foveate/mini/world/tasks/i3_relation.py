@@ -5,11 +5,11 @@ from dataclasses import replace
 from ..grammar import (
     background,
     choice,
+    clear_sketch,
     compose,
     crowd,
     find,
     pair,
-    sketch,
     stray_word,
     target_pair,
 )
@@ -76,7 +76,8 @@ def _which(rng, split, side, target, anchor):
 
 
 def _renamed(o, shape, colour):
-    texture = "plain" if shape in THIN and o.texture == "hollow" else o.texture
+    solid = shape in THIN or shape == "circle"
+    texture = "plain" if solid and o.texture == "hollow" else o.texture
     return replace(o, shape=shape, colour=colour, texture=texture)
 
 
@@ -94,7 +95,7 @@ class Relation(Task):
         for attempt in range(1000):
             k = int(rng.integers(3 if level < 0.3 else low, low + round(level * (high - low)) + 1))
             k = max(3, k - attempt // 20)  # in a crowd few objects stand apart
-            sketches = [sketch(rng, canvas, *pair(rng, split), level) for _ in range(k)]
+            sketches = [clear_sketch(rng, canvas, *pair(rng, split), level) for _ in range(k)]
             ground = background(rng, level)
             scene = compose(rng, canvas, sketches, ground, ())
             if which:
