@@ -1,0 +1,163 @@
+"""Figures that follow from rows, checks, sentences, pictures and the page."""
+
+import pytest
+
+from foveate.benchmarks.acceptance import check
+from foveate.benchmarks.page import command, page, write_page
+from foveate.benchmarks.plot import draw
+from foveate.benchmarks.results import Results
+from foveate.benchmarks.sentences import seen
+from foveate.benchmarks.tables import tables
+
+from .synthetic import KEEPS, results, row
+
+
+@pytest.fixture(scope="module")
+def made():
+    return results()
+
+
+def test_skill_lies_between_blind_and_full(made):
+    assert made.zero("I1")["name"] == "constant"
+    cell = made.cell("I1", "good", 0.125)
+    assert cell.accuracy == pytest.approx(0.795, abs=0.003)
+    assert cell.skill == pytest.approx(0.85, abs=0.01)
+    low, high = cell.skill_interval
+    assert low < cell.skill < high
+    assert cell.gain == pytest.approx(0.385, abs=0.01) and cell.gain_interval[0] > 0
+    assert cell.p < 0.001
+    assert made.cell("I1", "poor", 0.125).gain_interval[1] < 0
+
+
+def test_random_is_the_mean_of_its_seeds(made):
+    rows = made.repeats("I1", "random", 0.25)
+    assert [r["seed"] for r in rows] == [0, 1, 2]
+    cell = made.cell("I1", "random", 0.25)
+    assert cell.accuracy == pytest.approx(sum(r["accuracy"] for r in rows) / 3)
+    assert cell.gain is None
+
+
+def test_summary_and_k90(made):
+    good = made.summary("good")
+    assert good.skill == pytest.approx((1.0 + 0.95 + 0.85) / 3, abs=0.01)
+    assert good.k90 == pytest.approx(0.125 * 2**0.5, rel=0.05) and not good.below
+    assert made.summary("oracle").below and made.summary("oracle").k90 == 0.125
+    assert made.summaries[0].name == "oracle" and good.gain_interval[0] > 0
+
+
+def test_a_task_without_headroom_is_in_no_mean():
+    made = results(tasks=("I1", "I2"))
+    rows = [r for r in made.rows if (r["task"], r["name"]) != ("I2", "full")]
+    rows.append(row("I2", "full", 0.4, 1.0))
+    made = Results(made.configuration, rows)
+    assert made.kept_tasks() == ["I1"]
+    assert "Left out of all means of R" in seen(made)[0]
+    assert not check(made)[0].passed
+
+
+def test_half_a_run_has_half_the_figures(made):
+    part = Results(made.configuration, made.rows[:9])
+    assert part.tasks == ["I1"] and part.summaries
+    assert all(v.passed is not True or v.number in (1, 6) for v in check(part))
+    none = Results(made.configuration, made.rows[:2])
+    assert none.tasks == [] and none.summaries == [] and tables(none) == []
+    assert seen(none) == ["Too little was measured to say anything."]
+
+
+def test_checks_pass_and_fail_by_their_numbers():
+    good = results(tasks=("I1", "I2"), curves={"random": {0.5: 0.8, 0.25: 0.5, 0.125: 0.3}})
+    verdicts = {v.number: v for v in check(good)}
+    assert verdicts[1].passed and verdicts[2].passed and verdicts[6].passed
+    assert verdicts[2].numbers["I1"] == pytest.approx(0.455, abs=0.01)
+    assert verdicts[3].passed is None and "I8" in verdicts[3].words
+    # Packed positions cost about ten points on both tasks: too much on I1.
+    assert verdicts[4].passed is False
+    assert verdicts[4].numbers["I2"]["cost"] == pytest.approx(0.117, abs=0.02)
+    bad = results(curves={"oracle": {0.125: 0.4}})
+    assert check(bad)[1].passed is False
+
+
+def test_a_method_that_differs_at_one_is_named():
+    made = results()
+    rows = [r for r in made.rows if not (r["name"] == "good" and r["keep"] == 1)]
+    rows.append(row("I1", "good", 0.8, 1.0, "method"))
+    verdict = check(Results(made.configuration, rows))[5]
+    assert verdict.passed is False and "good on I1" in verdict.words
+
+
+def test_two_trainings_agree_or_not(made):
+    other = results(weights="1" * 16)
+    assert check(made, other)[4].passed and check(made, other)[4].numbers["tau"] == 1
+    turned = results(
+        weights="1" * 16,
+        curves={"good": {k: 0.0 for k in KEEPS}, "oracle": {k: -0.1 for k in KEEPS}},
+    )
+    assert check(made, turned)[4].passed is False
+    assert check(made, made)[4].passed is None
+
+
+def test_crossings_follow_the_tasks_that_exist():
+    made = results(
+        tasks=("I9",),
+        curves={
+            "divprune": dict.fromkeys(KEEPS, 0.4),
+            "fastervlm": dict.fromkeys(KEEPS, 0.6),
+        },
+    )
+    verdict = check(made)[2]
+    assert verdict.passed is None and verdict.numbers["I9"] == pytest.approx(0.2, abs=0.02)
+    assert "not available: I8, I7, I17" in verdict.words
+
+
+def inside(late):
+    made = results(late=late)
+    for r in made.rows:
+        if r["name"] == "good":
+            r["boundary"] = 2
+    return Results(made.configuration, made.rows)
+
+
+def test_methods_that_no_task_can_tell_apart_are_marked():
+    vacuous, telling = inside((0.0, 0.2, 0.95)), inside((0.0, 0.2, 0.5))
+    assert vacuous.vacuous("good") == ["I1", "I2"] and telling.vacuous("good") == []
+    assert any("good drops tokens from layer 2 on" in s for s in seen(vacuous))
+    assert not any("drops tokens" in s for s in seen(telling))
+    assert "good †" in page(vacuous, []) and "good †" not in page(telling, [])
+
+
+def test_sentences_follow_from_numbers(made):
+    said = " ".join(seen(made))
+    assert "good retains most: R = 0.93" in said
+    assert "Better than random tokens (95 %, paired): good." in said
+    assert "Worse than random tokens: poor." in said
+    assert "R = 0.95, the best method before the language model, good, 0.85: 0.1" in said
+
+
+def test_page_has_tables_command_checks_and_pictures(made, tmp_path):
+    written = write_page(made, tmp_path / "bench.md")
+    assert {p.name for p in written} == {
+        "bench.md",
+        *(f"bench-{n}.{k}" for n in ("pareto", "tasks") for k in ("svg", "png")),
+    }
+    text = (tmp_path / "bench.md").read_text()
+    assert command(made) in text and "](bench-pareto.svg)" in text
+    for table in tables(made):
+        assert f"## {table.title}" in text
+        assert all(len(r) == len(table.header) == len(table.header) for r in table.rows)
+    assert "1. **passed**" in text
+    assert page(made, []) == page(results(), [])
+
+
+def test_equal_results_give_equal_pictures(made, tmp_path):
+    first = draw(made, tmp_path / "a")
+    second = draw(results(), tmp_path / "b")
+    for one, two in zip(first, second, strict=True):
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_results_as_json(made):
+    import json
+
+    plain = json.loads(json.dumps(made.to_dict(), allow_nan=False))
+    assert plain["kept_tasks"] == ["I1", "I2"]
+    assert {c["name"] for c in plain["cells"]} >= {"good", "random", "oracle"}
