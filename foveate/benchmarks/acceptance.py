@@ -53,11 +53,12 @@ def scale(results: Results) -> Verdict:
     for task in results.tasks:
         blind, full = results.span(task)
         constant, mean = results.row(task, "constant"), results.row(task, "blind")
+        leak = mean["accuracy"] - constant["accuracy"] if mean and constant else None
         numbers[task] = {
             "full": full,
             "blind": blind,
             "span": full - blind,
-            "leak": mean["accuracy"] - constant["accuracy"] if constant else None,
+            "leak": leak,
         }
     if not numbers:
         return Verdict(1, title, None, "No task has its full and blind rows yet.")

@@ -15,6 +15,7 @@ from foveate.benchmarks.errors import BenchError
 
 ROWS = "results.jsonl"
 RUN = "run.json"
+_FIELDS = {"kind", "task", "name", "role", "keep", "seed", "k", "n"}
 
 
 class Ledger:
@@ -68,8 +69,9 @@ class Ledger:
         for number, line in enumerate(data[:whole].splitlines(), 1):
             try:
                 row = json.loads(line)
-                row["task"], row["name"], row["n"]
-            except (ValueError, KeyError, TypeError):
+                if not _FIELDS <= row.keys():
+                    raise ValueError
+            except (ValueError, AttributeError):
                 raise BenchError(
                     f"Line {number} of {str(path)!r} is no row of results; delete that line and "
                     "run again."

@@ -147,16 +147,20 @@ class Results:
         rows = [self.row(task, "blind"), self.row(task, "constant")]
         return max((r for r in rows if r), key=lambda r: r["accuracy"])
 
+    def one(self, task: str) -> dict[str, Any]:
+        """The row that defines 1: all tokens."""
+        return self._by_key["full", 1.0, None, None][task]
+
     def span(self, task: str) -> tuple[float, float]:
         """Accuracies of blind and full, which define R = 0 and R = 1."""
-        return self.zero(task)["accuracy"], self.row(task, "full", 1.0)["accuracy"]
+        return self.zero(task)["accuracy"], self.one(task)["accuracy"]
 
     @cached_property
     def _draws(self) -> dict[str, dict[str, np.ndarray]]:
         """Per task and `right` string the bootstrap means (draws,); equal answers share theirs."""
         made = {}
         for task in self.tasks:
-            n = self.row(task, "full", 1.0)["n"]
+            n = self.one(task)["n"]
             rows = [r for r in self.rows if r["task"] == task and len(r.get("right", "")) == n]
             texts = list(dict.fromkeys(r["right"] for r in rows))
             table = np.stack([self.answers({"right": text}) for text in texts])
@@ -168,7 +172,7 @@ class Results:
 
     def _skill_draws(self, task: str, rows: list[dict[str, Any]]) -> np.ndarray:
         blind = self._draws[task][self.zero(task)["right"]]
-        full = self._draws[task][self.row(task, "full", 1.0)["right"]]
+        full = self._draws[task][self.one(task)["right"]]
         return retained(self._mean(task, rows), blind, full)
 
     def skill(self, task: str, rows: list[dict[str, Any]]) -> tuple[float | None, Interval]:
@@ -239,8 +243,9 @@ class Results:
         made = {}
         for keep in self.keeps:
             cells = [self.cells.get((task, name, keep)) for task in tasks]
-            if cells and all(c is not None and c.skill is not None for c in cells):
-                made[keep] = float(np.mean([c.skill for c in cells]))
+            skills = [c.skill for c in cells if c is not None and c.skill is not None]
+            if skills and len(skills) == len(tasks):
+                made[keep] = float(np.mean(skills))
         return made
 
     def k90(self, name: str, tasks: list[str] | None = None) -> tuple[float | None, bool]:

@@ -23,7 +23,9 @@ def wilson(right: int, n: int) -> tuple[float, float]:
     middle = p + z * z / (2 * n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    # Rounding must not lift an end off the wall that it touches.
+    low = (middle - half) / scale if right else 0.0
+    return low, (middle + half) / scale if right < n else 1.0
 
 
 def resampled(right: np.ndarray, draws: int = DRAWS, seed: int = 0) -> np.ndarray:

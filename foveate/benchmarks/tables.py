@@ -35,7 +35,7 @@ def scale(results: Results) -> Table:
     """Where 0 and 1 lie on every task."""
     rows = []
     for task in results.tasks:
-        full, anti = results.row(task, "full", 1.0), results.row(task, "anti_oracle")
+        full, anti = results.one(task), results.row(task, "anti_oracle")
         cell = results.cells.get((task, "oracle", 0.125))
         leak = results.skill(task, [anti])[0] if anti else None
         constant, mean = results.row(task, "constant"), results.row(task, "blind")
@@ -44,7 +44,7 @@ def scale(results: Results) -> Table:
                 title_of(task),
                 str(full["n"]),
                 percent(constant["accuracy"]) if constant else "–",
-                percent(mean["accuracy"]),
+                percent(mean["accuracy"]) if mean else "–",
                 percent(full["accuracy"]),
                 number(cell.skill) if cell else "–",
                 number(leak),
@@ -154,7 +154,7 @@ def cost(results: Results) -> Table:
             cells.append(f"{tokens:.1f} · {flops:.0%} · {1e3 * prefill:.2f} + {1e3 * select:.2f}")
         rows.append([label(results, s.name), *cells])
         strong.append(s.role == "method")
-    full = [r for t in results.tasks if (r := results.row(t, "full", 1.0))]
+    full = [results.one(task) for task in results.tasks]
     note = "Visual tokens, mean over decoder layers · FLOPs of the language model's prefill, share "
     note += "of full · milliseconds per item, prefill + selection."
     if full:
