@@ -1,8 +1,10 @@
 """The losses that need no question: they teach the tower what is on a picture, and in which words.
 
-* Words of patches: every projected visual token learns a high dot product with the language model's
-  own embeddings of the words that hold for its patch. "Find the word, copy its neighbour" is then
-  easy to form in the language model, and query-similarity methods find aligned tokens.
+* Words of patches: every projected visual token learns a high cosine with the language model's own
+  embeddings of the words that hold for its patch. "Find the word, copy its neighbour" is then easy
+  to form in the language model, and query-similarity methods find aligned tokens. (With plain dot
+  products the tokens grow along one common direction that says no to all words, and the language
+  model sees little else of them.)
 * Contents of the picture: the CLS token names (shape, colour) pairs and written words. Without it
   the CLS row, which many methods read, would stay untrained.
 * Silhouettes: the first layer tells ink from ground in its patch, the second in the surrounding
@@ -49,9 +51,9 @@ class Alignment(nn.Module):
         super().__init__()
         width, self.patch = config.hidden_size, config.patch_size
         self.grid = config.image_size // config.patch_size
-        self.scale = nn.Parameter(torch.tensor(1.0))
+        self.log_scale = nn.Parameter(torch.tensor(10.0).log())
         # Most words do not hold for most patches: start by saying no.
-        self.bias = nn.Parameter(torch.tensor(-2.0))
+        self.bias = nn.Parameter(torch.tensor(-4.0))
         self.picture = nn.Linear(width, PICTURE_LABELS)
         nn.init.normal_(self.picture.weight, std=0.02)
         nn.init.constant_(self.picture.bias, -3.0)
@@ -61,7 +63,8 @@ class Alignment(nn.Module):
 
     def words(self, tokens: Tensor, embedding: Tensor) -> Tensor:
         """Logits (B, P, W) of `VISUAL_WORDS` for tokens (B, P, D) and word embeddings (V, D)."""
-        return tokens @ embedding[visual_word_ids()].T * self.scale + self.bias
+        words = F.normalize(embedding[visual_word_ids()], dim=-1)
+        return F.normalize(tokens, dim=-1) @ words.T * self.log_scale.exp() + self.bias
 
     def silhouettes(self, layers: list[Tensor], ink: Tensor) -> Tensor:
         """Ink (B, H, W) of the own patch, and of three by three patches at half resolution."""

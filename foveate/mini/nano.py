@@ -42,8 +42,8 @@ from .world.vocabulary import ids
 class Recipe:
     """All numbers of the training run."""
 
-    warm_up_steps: int = 5000
-    joint_steps: int = 3300
+    warm_up_steps: int = 4200
+    joint_steps: int = 2600
     warm_up_batch: int = 24
     joint_batch: int = 16
     questions: int = 8
@@ -52,10 +52,10 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.05
     clip: float = 1.0
-    ramp: float = 0.03  # share of a stage in which the learning rate rises
+    ramp_steps: int = 150  # first steps of a stage, in which the learning rate rises
     floor: float = 0.05  # learning rate at the end, as a share of the top
-    alignment: tuple[float, float] = (0.5, 0.1)  # weight in joint training, start and end
-    easy_until: float = 0.64  # share of the warm-up after which scenes are at full difficulty
+    alignment: tuple[float, float] = (1.0, 0.2)  # weight in joint training, start and end
+    easy_steps: int = 3200  # steps after which scenes are at full difficulty
     checkpoint_every: int = 200
     shards: int = 2  # parts of a batch, each computed by one thread
 
@@ -65,12 +65,26 @@ class Recipe:
 
     def shortened(self, steps: int) -> "Recipe":
         """The same recipe in ``steps`` steps, stages in proportion."""
-        warm_up = max(1, round(steps * self.warm_up_steps / self.steps))
-        return replace(self, warm_up_steps=warm_up, joint_steps=max(1, steps - warm_up))
+        share = steps / self.steps
+        warm_up = max(1, round(share * self.warm_up_steps))
+        return replace(
+            self,
+            warm_up_steps=warm_up,
+            joint_steps=max(1, steps - warm_up),
+            ramp_steps=max(1, round(share * self.ramp_steps)),
+            easy_steps=max(1, round(share * self.easy_steps)),
+        )
 
 
 SMOKE = Recipe(
-    warm_up_steps=2, joint_steps=4, warm_up_batch=4, joint_batch=2, questions=3, checkpoint_every=1
+    warm_up_steps=2,
+    joint_steps=4,
+    warm_up_batch=4,
+    joint_batch=2,
+    questions=3,
+    ramp_steps=1,
+    easy_steps=2,
+    checkpoint_every=1,
 )
 
 
@@ -115,11 +129,10 @@ class Trainer:
         r = self.recipe
         warm = self.step < r.warm_up_steps
         at = self.step if warm else self.step - r.warm_up_steps
-        total = r.warm_up_steps if warm else r.joint_steps
-        rise = min(1.0, (at + 1) / max(1.0, r.ramp * total))
+        rise = min(1.0, (at + 1) / r.ramp_steps)
         if warm:
             return r.warm_up_rate * rise
-        fall = r.floor + (1 - r.floor) * 0.5 * (1 + math.cos(math.pi * at / total))
+        fall = r.floor + (1 - r.floor) * 0.5 * (1 + math.cos(math.pi * at / r.joint_steps))
         return r.learning_rate * rise * fall
 
     def _lesson(self, shard: int) -> lessons.Lesson:
@@ -136,7 +149,7 @@ class Trainer:
             canvas=self.canvas,
             seed=self.seed,
             weights=weights,
-            level=min(1.0, self.step / (r.easy_until * r.warm_up_steps)),
+            level=min(1.0, self.step / r.easy_steps),
             questions=0 if warm else r.questions,
         )
 
