@@ -1,7 +1,8 @@
 """SHA-256 of a few items per task and split, so that the world cannot change unnoticed.
 
-``python -m foveate.mini.world.manifest`` rewrites ``manifest.json``; do that only together with a
-new `WORLD_VERSION`, since results on different pictures cannot be compared.
+``python -m foveate.mini.world.manifest`` adds what is new to ``manifest.json`` and leaves the rest:
+a changed item needs a new `WORLD_VERSION` and an empty table, since results on different pictures
+cannot be compared.
 """
 
 import hashlib
@@ -9,28 +10,38 @@ import json
 from importlib.resources import files
 from pathlib import Path
 
-from . import SPLITS, TASKS, Item, items
+from . import SPLITS, TASKS, Item, items, render, tasks
 
 PER_SPLIT = 3
 SIZES = {"64/8": (64, 8), "192/8": (192, 8)}
+LARGER = ((112, 8), (192, 8))
 
 
 def fingerprint(item: Item) -> str:
-    """SHA-256 over the picture's bytes and the item as JSON."""
-    digest = hashlib.sha256(item.pixels().numpy().tobytes())
+    """SHA-256 over the bytes of all pictures and the item as JSON."""
+    digest = hashlib.sha256(render(list(item.scenes))[0].numpy().tobytes())
     digest.update(json.dumps(item.to_dict(), sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def places() -> list[tuple[str, int, int]]:
+    """(task, size, patch): the core at its sizes, every task where it first fits a larger one."""
+    core = [(task, *canvas) for task in TASKS for canvas in SIZES.values()]
+    first = {}
+    for size, patch in LARGER:
+        for task in tasks(size, patch):
+            first.setdefault(task, (task, size, patch))
+    return core + list(first.values())
 
 
 def measured() -> dict[str, list[str]]:
     """Fingerprints of the first items of each task, split and canvas."""
     return {
-        f"{task}/{split}/{name}": [
+        f"{task}/{split}/{size}/{patch}": [
             fingerprint(item) for item in items(task, split, PER_SPLIT, size=size, patch=patch)
         ]
-        for task in TASKS
+        for task, size, patch in places()
         for split in SPLITS
-        for name, (size, patch) in SIZES.items()
     }
 
 
@@ -41,4 +52,6 @@ def stored() -> dict[str, list[str]]:
 
 if __name__ == "__main__":
     target = Path(__file__).with_name("manifest.json")
-    target.write_text(json.dumps(measured(), indent=1) + "\n", encoding="utf-8")
+    known = stored()
+    known |= {name: hashes for name, hashes in measured().items() if name not in known}
+    target.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")

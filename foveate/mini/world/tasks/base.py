@@ -41,14 +41,13 @@ class Asked(ABC):
 
     ``medium`` is "image" (one picture, one question), "images" (several pictures) or "dialogue"
     (several questions); ``grids`` the smallest and largest number of patches per side that the task
-    is meant for; ``category`` its place in a table of abilities, coarse and fine.
+    is meant for.
     """
 
     id: str
     title: str
     medium: str = "image"
     grids: tuple[int, int] = (4, 64)
-    category: tuple[str, str] = ("fine-grained perception", "attribute recognition")
 
     def fits(self, canvas: Canvas) -> bool:
         """Whether the task is meant for pictures of this many patches."""

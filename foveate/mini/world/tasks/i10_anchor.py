@@ -33,7 +33,6 @@ class Anchor(Task):
     id = "I10"
     title = "read by anchor"
     grids = (14, 64)
-    category = ("fine-grained perception instance", "ocr")
 
     def draw(
         self, rng, canvas, split, index, level=1.0, words=0.3, *, count=(4, 9), digits=1, scale=2

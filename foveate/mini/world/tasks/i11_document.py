@@ -135,7 +135,6 @@ class Document(Task):
     id = "I11"
     title = "document page"
     grids = (24, 64)
-    category = ("fine-grained perception instance", "ocr")
 
     def draw(
         self,

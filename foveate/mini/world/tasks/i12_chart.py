@@ -47,7 +47,6 @@ class Chart(Task):
     id = "I12"
     title = "chart"
     grids = (8, 64)
-    category = ("attribute reasoning", "structuralized image-text understanding")
 
     def draw(self, rng, canvas, split, index, level=1.0, words=0.3, *, bars=(3, 7)):
         fewest, most = span("bars", bars, 3, 9)

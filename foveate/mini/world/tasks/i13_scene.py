@@ -66,7 +66,6 @@ class SceneType(Task):
     id = "I13"
     title = "scene type"
     grids = (8, 64)
-    category = ("coarse perception", "image scene")
 
     def draw(self, rng, canvas, split, index, level=1.0, words=0.3, *, clutter=(0, 3)):
         fewest, most = span("clutter", clutter, 0, 12)

@@ -62,7 +62,6 @@ class Scale(Task):
     id = "I14"
     title = "spot the scale"
     grids = (8, 64)
-    category = ("fine-grained perception cross", "attribute comparison")
 
     def draw(
         self,

@@ -33,7 +33,6 @@ class Several(Series):
     id = "I15"
     title = "multi-image"
     grids = (8, 14)
-    category = ("fine-grained perception cross", "attribute comparison")
 
     def draw(
         self, rng, canvas, split, index, level=1.0, words=0.3, *, count=(2, 8), objects=(2, 4)

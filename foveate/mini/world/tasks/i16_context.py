@@ -36,7 +36,6 @@ class InContext(Series):
     id = "I16"
     title = "in-context"
     grids = (8, 14)
-    category = ("logic reasoning", "in-context rule")
 
     def draw(self, rng, canvas, split, index, level=1.0, words=0.3, *, shots=(4, 12)):
         least, most = span("shots", shots, 4, 16)

@@ -111,7 +111,6 @@ class Conversation(Dialogue):
     id = "I17"
     title = "dialogue"
     grids = (8, 64)
-    category = ("fine-grained perception instance", "attribute recognition")
 
     def draw(
         self, rng, canvas, split, index, level=1.0, words=0.3, *, turns=(4, 8), objects=(4, 6)

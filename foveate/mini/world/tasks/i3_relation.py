@@ -85,7 +85,6 @@ class Relation(Task):
     id = "I3"
     title = "relation"
     grids = (8, 64)
-    category = ("fine-grained perception cross", "spatial relationship")
 
     def draw(self, rng, canvas, split, index, level=1.0, words=0.3, *, margin=1.5, count=(4, 10)):
         between("margin", margin, 0.5, 4)

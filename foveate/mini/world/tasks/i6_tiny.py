@@ -41,7 +41,6 @@ class Tiny(Task):
     id = "I6"
     title = "tiny"
     grids = (14, 64)
-    category = ("fine-grained perception instance", "object localization")
 
     def draw(
         self, rng, canvas, split, index, level=1.0, words=0.3, *, size=(0.6, 0.9), decoys=(2, 4)

@@ -44,7 +44,6 @@ class Camouflage(Task):
     id = "I7"
     title = "camouflage"
     grids = (8, 64)
-    category = ("fine-grained perception instance", "object localization")
 
     def draw(
         self,

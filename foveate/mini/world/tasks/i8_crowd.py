@@ -26,7 +26,6 @@ class Crowd(Task):
     id = "I8"
     title = "duplicate crowd"
     grids = (14, 64)
-    category = ("fine-grained perception cross", "attribute comparison")
 
     def draw(self, rng, canvas, split, index, level=1.0, words=0.3, *, copies=(20, 40)):
         least, most = span("copies", copies, 2, 80)
