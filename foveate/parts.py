@@ -7,11 +7,12 @@ declarations only; hooks, masks, caches and model families are the engine's busi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor
 
+from foveate.ops.attention import Heads
 from foveate.signals import Need, Signals
 from foveate.tokens import Grid, VisualTokens
 
@@ -121,6 +122,24 @@ class TokensPart(Part):
         raise NotImplementedError
 
 
+def _no_heads() -> Heads:
+    raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Merge:
+    """What goes on from a boundary where tokens merge; text stays whatever is said.
+
+    into (B, N) int: the column that takes each one in. A column that takes itself in goes on; -1
+    takes a column to nowhere. weight (B, N): share of each column's state in the sum that goes on.
+    place (B, N) int: columns go on in ascending order of it, ties by column; None leaves them.
+    """
+
+    into: Tensor
+    weight: Tensor
+    place: Tensor | None = None
+
+
 @dataclass
 class BoundaryState:
     """What a part sees at boundary k: the residual stream that enters decoder layer k.
@@ -132,6 +151,8 @@ class BoundaryState:
     attention(rows): probabilities (B, H, R, N) that the next layer's own queries and keys give the
     columns `rows` (B, R) over all columns, with heads repeated for grouped queries.
     signals: what `needs` asked for. norm: the decoder's final norm.
+    heads(): queries and keys that the next layer will make of all columns.
+    notes: what this part wrote into it at earlier boundaries of the same prompt.
     """
 
     hidden: Tensor
@@ -144,10 +165,12 @@ class BoundaryState:
     attention: Callable[[Tensor], Tensor]
     signals: Signals
     norm: Callable[[Tensor], Tensor] = lambda x: x
+    heads: Callable[[], Heads] = field(default=_no_heads)
+    notes: dict[str, Tensor] = field(default_factory=dict)
 
 
 class LayersPart(Part):
-    """Drops visual tokens between decoder layers while the prompt runs through them."""
+    """Drops or merges visual tokens between decoder layers while the prompt runs through them."""
 
     stage = "layers"
 
@@ -155,6 +178,9 @@ class LayersPart(Part):
         """Ascending boundaries in a decoder of `layers` layers at which tokens may go."""
         raise NotImplementedError
 
-    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | None:
-        """Columns that stay, (B, N) bool, or None for all; text always stays whatever is said."""
+    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | Merge | None:
+        """Columns that stay, (B, N) bool, or None for all; text always stays whatever is said.
+
+        A `Merge` where columns take others in or change their order.
+        """
         raise NotImplementedError

@@ -6,11 +6,13 @@ the family's projector pools features; slots of special tokens hold zeros.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import overload
 
 from torch import Tensor
+
+from foveate.ops.attention import Heads
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,11 @@ class DecoderKeys:
     layer: int
 
 
+@dataclass(frozen=True)
+class DecoderHeads:
+    """`Heads` of the decoder layer in front of each boundary: queries and keys of all columns."""
+
+
 Need = (
     VisionAttention
     | VisionKeys
@@ -95,6 +102,7 @@ Need = (
     | TextEmbeddings
     | DecoderAttention
     | DecoderKeys
+    | DecoderHeads
 )
 
 
@@ -105,7 +113,9 @@ class Signals:
     """
 
     def __init__(
-        self, values: dict[Need, Tensor | None], project: Callable[[Tensor], Tensor] = lambda x: x
+        self,
+        values: Mapping[Need, Tensor | Heads | None],
+        project: Callable[[Tensor], Tensor] = lambda x: x,
     ):
         self._values = values
         self.project = project
@@ -113,6 +123,8 @@ class Signals:
     @overload
     def __getitem__(self, need: ClassState) -> Tensor | None: ...
     @overload
+    def __getitem__(self, need: DecoderHeads) -> Heads: ...
+    @overload
     def __getitem__(self, need: Need) -> Tensor: ...
-    def __getitem__(self, need: Need) -> Tensor | None:
+    def __getitem__(self, need: Need) -> Tensor | Heads | None:
         return self._values[need]

@@ -24,8 +24,9 @@ from foveate.engine.prompt import (
 )
 from foveate.engine.taps import implementation, probabilities
 from foveate.errors import InvalidParameter, UnsupportedCall
-from foveate.parts import BoundaryState, LayersPart
-from foveate.signals import DecoderAttention, DecoderKeys, Signals
+from foveate.ops.attention import Heads
+from foveate.parts import BoundaryState, LayersPart, Merge
+from foveate.signals import DecoderAttention, DecoderHeads, DecoderKeys, Signals
 
 
 @dataclass
@@ -35,7 +36,9 @@ class Pass:
     prefill: stages are being made; otherwise they are read. labels (B, L): training targets.
     positions: ids of the new columns as the caller counts them, in a decode step. behind (B, new):
     which columns behind the prompt are no padding, None for all. seen: signals of finished layers,
-    (B, H, N, ...). tables, masks: what layers behind a boundary share, made once.
+    (B, H, N, ...). heads: of finished layers, until the boundary behind them. merges: boundary,
+    stage that reached it, what merged there. notes: of each part, by its id. tables, masks: what
+    layers behind a boundary share, made once.
     """
 
     prompt: Prompt
@@ -45,6 +48,9 @@ class Pass:
     behind: Tensor | None = None
     candidates: int = 0
     seen: dict[DecoderAttention | DecoderKeys, Tensor] = field(default_factory=dict)
+    heads: dict[int, Heads] = field(default_factory=dict)
+    merges: list[tuple[int, Stage, Merge]] = field(default_factory=list)
+    notes: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     tables: dict[tuple, Any] = field(default_factory=dict)
     masks: dict[tuple, Any] = field(default_factory=dict)
 
@@ -69,6 +75,9 @@ class Boundaries:
                 n for p in parts for n in p.needs if isinstance(n, DecoderAttention | DecoderKeys)
             )
         )
+        self.followed = {
+            k - 1 for p in parts if DecoderHeads() in p.needs for k in p.boundaries(self.n) if k
+        }
         for need in self.needs:
             if not 0 <= need.layer < self.n:
                 raise InvalidParameter(
@@ -87,12 +96,15 @@ class Boundaries:
 
     def readers(self, call: Pass) -> Iterator[tuple[int, Callable[..., None]]]:
         """Per layer that parts want to see, what records it; a layer can be tapped once only."""
-        for layer in {need.layer for need in self.needs}:
+        for layer in {need.layer for need in self.needs} | self.followed:
             yield layer, self._reader(layer, call)
 
     def _reader(self, layer: int, call: Pass) -> Callable[..., None]:
         def read(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, **_) -> None:
             stage = call.prompt.at(layer)
+            if layer in self.followed:
+                q, k = (x[:, :, : stage.n].detach() for x in (query, key))
+                call.heads[layer] = Heads(q, k, scaling, stage.valid, _square(mask))
             if DecoderKeys(layer) in self.needs:
                 call.seen[DecoderKeys(layer)] = key[:, :, : stage.n].detach()
             need = DecoderAttention(layer)
@@ -122,15 +134,22 @@ class Boundaries:
         for part in self.at.get(i, ()):
             before = prompt.at(i)
             state = self._state(i, call, module, hidden, kw, before)
-            keep = part.at_boundary(i, self.n, state)
-            if keep is None:
+            state.notes = call.notes.setdefault(id(part), {})
+            verdict = part.at_boundary(i, self.n, state)
+            if verdict is None:
                 continue
-            keep = (keep | (before.item < 0)) & before.valid
-            stage, columns = self._next(i, call, before, keep, part.positions == "packed")
+            merge = _settled(verdict, before)
+            if isinstance(verdict, Merge):
+                hidden = merged(hidden, merge)
+                call.merges.append((i, before, merge))
+            stage, columns = self._next(i, call, before, merge, part.positions == "packed")
+            if isinstance(verdict, Merge) or before.holder is not None:
+                stage.holder = _holder(prompt.first, before, merge)
             hidden = _columns(hidden, columns)
             if before.boundary == i and before is not prompt.first:
                 prompt.stages.remove(before)
             prompt.stages.append(stage)
+        call.heads.pop(i - 1, None)
         stage = prompt.at(i)
         if stage is prompt.first:
             return (hidden,), kw
@@ -149,10 +168,20 @@ class Boundaries:
         def attention(rows: Tensor) -> Tensor:
             return next_attention(module, hidden, tables, rows, stage.valid)
 
-        values = {}
+        def heads_ahead() -> Heads:
+            first = stage is call.prompt.first
+            mask = kw.get("attention_mask")
+            mask = mask if first else self._prefill_mask(stage, call, module, hidden, kw)
+            return next_heads(module, hidden, tables, stage.valid, _square(mask))
+
+        values: dict[Any, Any] = {}
         for need, seen in call.seen.items():
             source = call.prompt.at(need.layer)
-            values[need] = seen if source.n == stage.n else _realign(seen, source, stage)
+            values[need] = seen if source is stage else _realign(seen, source, stage)
+        heads = call.heads.get(i - 1)
+        if heads is not None:
+            source = call.prompt.at(i - 1)
+            values[DecoderHeads()] = heads if source is stage else _moved(heads, source, stage)
         labels = None
         if call.labels is not None:
             labels = call.labels.gather(1, stage.index).masked_fill(~stage.valid, -100)
@@ -167,15 +196,24 @@ class Boundaries:
             attention=attention,
             signals=Signals(values),
             norm=self.anatomy.text.norm,
+            heads=heads_ahead,
         )
 
     def _next(
-        self, i: int, call: Pass, before: Stage, keep: Tensor, packed: bool
+        self, i: int, call: Pass, before: Stage, merge: Merge, packed: bool
     ) -> tuple[Stage, Tensor]:
         """The stage behind boundary i, and which of its predecessor's columns it took."""
         right = bool((~before.valid[:, -1]).any())
-        rows = [row.nonzero()[:, 0] for row in keep]
+        kept = (merge.into == torch.arange(before.n, device=merge.into.device)) & before.valid
+        rows = [row.nonzero()[:, 0] for row in kept]
+        if merge.place is not None:
+            rows = [r[p[r].argsort(stable=True)] for r, p in zip(rows, merge.place, strict=True)]
         columns, valid = pad_rows(rows, 0, right)
+        sight = None
+        if merge.place is not None or before.sight is not None:
+            old = before.local if before.sight is None else before.sight
+            sight = pad_rows([o[r.sort().values] for o, r in zip(old, rows, strict=True)], 0, right)
+            sight = sight[0]
         positions = gather_positions(before.positions, columns)
         shift = before.shift
         if packed:
@@ -194,6 +232,7 @@ class Boundaries:
             lengths=[len(r) for r in rows],
             positions=positions,
             shift=shift,
+            sight=sight,
         )
         return stage, columns
 
@@ -239,12 +278,7 @@ class Boundaries:
             steps = torch.arange(n, device=hidden.device)
             short = (steps[:, None] >= steps[None]).expand(b, 1, n, n)
         else:
-            index = stage.local
-            short = mask.expand(b, -1, -1, -1)
-            short = short.gather(
-                2, index[:, None, :, None].expand(-1, short.shape[1], -1, mask.shape[3])
-            )
-            short = short.gather(3, index[:, None, None, :].expand(-1, short.shape[1], n, -1))
+            short = _both_ways(mask, stage.local if stage.sight is None else stage.sight)
         visible = stage.valid[:, None, None, :] | own
         if short.dtype == torch.bool:
             short = (short & stage.valid[:, None, None, :]) | own
@@ -326,21 +360,75 @@ def next_attention(
 
     Only the asked rows are projected to queries; the layer itself does not run.
     """
+    with torch.no_grad():
+        query, key = _projected(layer, hidden, tables, rows)
+        visible = _causal(rows, valid)[:, None]
+        return probabilities(query, key, layer.self_attn.scaling, visible)
+
+
+def next_heads(
+    layer: nn.Module,
+    hidden: Tensor,
+    tables: tuple[Tensor, Tensor],
+    valid: Tensor,
+    mask: Tensor | None,
+) -> Heads:
+    """Queries and keys that `layer` would make of its input; the layer itself does not run."""
+    with torch.no_grad():
+        rows = torch.arange(hidden.shape[1], device=hidden.device).expand(len(hidden), -1)
+        query, key = _projected(layer, hidden, tables, rows)
+        return Heads(query, key, layer.self_attn.scaling, valid, mask)
+
+
+def _projected(
+    layer: nn.Module, hidden: Tensor, tables: tuple[Tensor, Tensor], rows: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Queries (B, H, R, d) of columns `rows` (B, R) and keys (B, Hkv, N, d) of all columns."""
     attention = layer.self_attn
     b, n, _ = hidden.shape
-    with torch.no_grad():
-        normed = layer.input_layernorm(hidden)
-        asked = _columns(normed, rows)
-        query = attention.q_proj(asked).view(b, rows.shape[1], -1, attention.head_dim)
-        key = attention.k_proj(normed).view(b, n, -1, attention.head_dim)
-        if getattr(attention, "q_norm", None) is not None:
-            query, key = attention.q_norm(query), attention.k_norm(key)
-        query, key = query.transpose(1, 2), key.transpose(1, 2)
-        rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb
-        cos, sin = (t.expand(b, -1, -1) for t in tables)
-        query, _ = rotate(query, query, _columns(cos, rows), _columns(sin, rows))
-        _, key = rotate(key, key, cos, sin)
-        return probabilities(query, key, attention.scaling, _causal(rows, valid)[:, None])
+    normed = layer.input_layernorm(hidden)
+    asked = normed if rows.shape[1] == n else _columns(normed, rows)
+    query = attention.q_proj(asked).view(b, rows.shape[1], -1, attention.head_dim)
+    key = attention.k_proj(normed).view(b, n, -1, attention.head_dim)
+    if getattr(attention, "q_norm", None) is not None:
+        query, key = attention.q_norm(query), attention.k_norm(key)
+    query, key = query.transpose(1, 2), key.transpose(1, 2)
+    rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb
+    cos, sin = (t.expand(b, -1, -1) for t in tables)
+    query, _ = rotate(query, query, _columns(cos, rows), _columns(sin, rows))
+    _, key = rotate(key, key, cos, sin)
+    return query, key
+
+
+def merged(x: Tensor, merge: Merge) -> Tensor:
+    """Weighted sums (B, N, D) of columns, at the columns that take them in."""
+    b, n, d = x.shape
+    slot = merge.into.masked_fill(merge.into < 0, n)[..., None].expand(-1, -1, d)
+    # Sums of many states lose too much in half precision.
+    total = torch.zeros(b, n + 1, d, device=x.device)
+    total = total.scatter_add(1, slot, x.float() * merge.weight[..., None].float())
+    return total[:, :n].to(x.dtype)
+
+
+def _settled(verdict: Tensor | Merge, stage: Stage) -> Merge:
+    """What a part said of a stage's columns, with text and padding as they are."""
+    fixed = (stage.item < 0) | ~stage.valid
+    own = torch.arange(stage.n, device=fixed.device).expand_as(stage.item)
+    if isinstance(verdict, Tensor):
+        return Merge(own.masked_fill(~(verdict | fixed), -1), fixed.new_ones(1, 1).expand_as(fixed))
+    into = torch.where(fixed, own, verdict.into)
+    return Merge(into, verdict.weight.masked_fill(fixed, 1), verdict.place)
+
+
+def _holder(first: Stage, before: Stage, merge: Merge) -> Tensor:
+    """Column of the first stage that now stands for each of its columns, (B, N), -1 for none."""
+    held = torch.arange(first.n, device=merge.into.device).expand_as(first.index)
+    held = held if before.holder is None else before.holder
+    taken = before.local.gather(1, merge.into.clamp(min=0)).masked_fill(merge.into < 0, -1)
+    goes = held.new_full((len(held), first.n + 1), -1)
+    goes.scatter_(1, before.local.masked_fill(~before.valid, first.n), taken)
+    goes[:, -1] = -1
+    return goes.gather(1, held.masked_fill(held < 0, first.n))
 
 
 def _causal(rows: Tensor, valid: Tensor) -> Tensor:
@@ -362,6 +450,32 @@ def _realign(seen: Tensor, source: Stage, stage: Stage) -> Tensor:
     index = where.gather(1, stage.local)
     index = index.view(len(index), 1, -1, *[1] * (seen.dim() - 3))
     return seen.gather(2, index.expand(-1, seen.shape[1], -1, *seen.shape[3:]))
+
+
+def _moved(heads: Heads, source: Stage, stage: Stage) -> Heads:
+    """Queries and keys of the columns of a later stage."""
+    steps = torch.arange(source.n, device=source.local.device).expand(len(source.local), 1, -1)
+    index = _realign(steps, source, stage)[:, 0]
+    return Heads(
+        _realign(heads.query, source, stage),
+        _realign(heads.key, source, stage),
+        heads.scaling,
+        stage.valid,
+        None if heads.mask is None else _both_ways(heads.mask, index),
+    )
+
+
+def _both_ways(mask: Tensor, index: Tensor) -> Tensor:
+    """Rows and columns `index` (B, N) of a mask (B or 1, H, L, W)."""
+    mask = mask.expand(len(index), -1, -1, -1)
+    rows = index[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3])
+    columns = index[:, None, None, :].expand(-1, mask.shape[1], index.shape[1], -1)
+    return mask.gather(2, rows).gather(3, columns)
+
+
+def _square(mask: Any) -> Tensor | None:
+    """A mask that says for every row what it sees; None for one that only marks padding."""
+    return mask if isinstance(mask, Tensor) and mask.dim() == 4 else None
 
 
 def _refuse_blocks(kind: str) -> None:

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from foveate.engine.anatomy import Anatomy
-from foveate.engine.boundary import Boundaries, Pass
+from foveate.engine.boundary import Boundaries, Pass, merged
+from foveate.engine.prompt import Stage
+from foveate.parts import Merge
 
 
 class Planes:
@@ -46,6 +48,19 @@ class Planes:
         plane, prompt = self._planes[i], self._call.prompt
         stage = prompt.at(i)
         if stage is not prompt.first:
+            for k, before, merge in self._call.merges:
+                if k <= i:
+                    plane = _merged_at(plane, before, merge)
             plane = plane.gather(1, stage.local[..., None].expand(-1, -1, plane.shape[-1]))
             plane = plane.masked_fill(~stage.valid[..., None], 0)
         return output + plane
+
+
+def _merged_at(plane: Tensor, stage: Stage, merge: Merge) -> Tensor:
+    """Values (B, L, D) at the first stage's columns, merged as the columns of a later one were."""
+    length, d = plane.shape[1:]
+    index = stage.local[..., None].expand(-1, -1, d)
+    sums = merged(plane.gather(1, index), merge)
+    # Padding points at columns that others hold: it writes into a spare one.
+    target = index.masked_fill(~stage.valid[..., None], length)
+    return torch.cat([plane, plane[:, :1]], 1).scatter(1, target, sums)[:, :length]

@@ -25,6 +25,9 @@ class Stage:
     slot (B, N): output token of that item, -1 for text. lengths: valid columns per row.
     positions (..., B, N): position ids of these columns, None where nobody needs them.
     shift (..., B, 1): what a decoded token's position loses in these layers, None for nothing.
+    sight (B, N): columns of the first stage whose masks these columns take, where a part changed
+    their order; None for `local`. holder (B, N of the first stage): column of the first stage that
+    stands for each of its columns, -1 for none, where a part merged; None where nothing merged.
     """
 
     boundary: int
@@ -36,6 +39,8 @@ class Stage:
     lengths: list[int]
     positions: Tensor | None = None
     shift: Tensor | None = None
+    sight: Tensor | None = None
+    holder: Tensor | None = None
 
     @property
     def n(self) -> int:

@@ -53,7 +53,8 @@ def _static(anatomy: Anatomy, method: Method, prompt: Prompt) -> Report:
             done.add(id(trace))
             last = stages[-1]
             left = slots[id(last)][b][items[id(last)][b] == number]
-            final = _survivors(trace, left.sort().values)
+            held = _held(prompt, last, b, number, len(trace.index))
+            final = _survivors(trace, left.sort().values, held)
             report.traces.append(final)
             report.kept.append(final.index.sort().values)
             report.tokens_in.append(trace.layout.n)
@@ -111,11 +112,34 @@ def _before(prompt: Prompt, k: int) -> Stage:
     return next(s for s in reversed(prompt.stages) if s.boundary < k or s is prompt.first)
 
 
-def _survivors(trace: Trace, left: torch.Tensor) -> Trace:
-    """The trace with only the tokens `left` (K,) surviving."""
+def _held(prompt: Prompt, last: Stage, b: int, number: int, n: int) -> torch.Tensor:
+    """Token (n,) that stands for each of an item's tokens behind the last boundary.
+
+    -1 for those that nothing took in; itself for those that merged with none.
+    """
+    if last.holder is None:
+        return torch.arange(n)
+    item, slot, holder = (x[b].cpu() for x in (prompt.first.item, prompt.first.slot, last.holder))
+    own = (item == number).nonzero()[:, 0]
+    by = torch.full((n,), -1)
+    by[slot[own]] = slot[holder[own].clamp(min=0)].masked_fill(holder[own] < 0, -1)
+    return by
+
+
+def _survivors(trace: Trace, left: torch.Tensor, held: torch.Tensor) -> Trace:
+    """The trace with only the tokens `left` (K,) surviving, and what they took in.
+
+    held (N,): the token that stands for each, where it is among `left`.
+    """
     if len(left) == len(trace.index):
         return trace
-    moved = torch.full((len(trace.index) + 1,), -1)
+    n = len(trace.index)
+    moved = torch.full((n + 1,), -1)
     moved[left] = torch.arange(len(left))
-    assign = moved[trace.assign.masked_fill(trace.assign < 0, len(trace.index))]
-    return Trace(trace.layout, trace.index[left], assign, trace.size[left])
+    new = moved[held.masked_fill(held < 0, n)]
+    size = torch.zeros(len(left) + 1).scatter_add(
+        0, new.masked_fill(new < 0, len(left)), trace.size.float()
+    )
+    new = torch.cat([new, new.new_full((1,), -1)])
+    assign = new[trace.assign.masked_fill(trace.assign < 0, n)]
+    return Trace(trace.layout, trace.index[left], assign, size[: len(left)])

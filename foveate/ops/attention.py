@@ -1,0 +1,101 @@
+"""Attention from queries and keys, some query rows at a time, so that no full map is ever made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Probabilities in flight: 64 MB in float32.
+ELEMENTS = 2**24
+
+
+@dataclass(frozen=True, eq=False)
+class Heads:
+    """What one decoder layer attends with, after its norms and rotation.
+
+    query (B, H, N, d), key (B, Hkv, N, d). scaling: factor of their products. valid (B, N) bool:
+    columns that are no padding. mask: what each column sees, (B or 1, 1, N, N), bool or added to
+    the logits; None is every column up to its own.
+    """
+
+    query: Tensor
+    key: Tensor
+    scaling: float
+    valid: Tensor
+    mask: Tensor | None = None
+
+    def rows(self, rows: Tensor, temperature: float = 1.0) -> Tensor:
+        """Attention (B, H, R, N) of columns `rows` (B, R), float32, logits over `temperature`."""
+        index = rows[:, None, :, None]
+        query = self.query.gather(2, index.expand(-1, self.query.shape[1], -1, self.query.shape[3]))
+        # Heads that share a key are one more row dimension, so that no key is copied.
+        b, shared, n, _ = self.key.shape
+        logits = query.unflatten(1, (shared, -1)).flatten(2, 3) @ self.key.mT
+        logits = logits.view(b, query.shape[1], -1, n).float() * self.scaling
+        logits = self._masked(logits, rows)
+        return (logits / temperature).softmax(-1)
+
+    def blocks(self, rows: Tensor, temperature: float = 1.0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Some of `rows` (B, r) with their attention (B, H, r, N), until all rows were."""
+        b, heads, n, _ = self.query.shape
+        yield from (
+            (some, self.rows(some, temperature))
+            for some in rows.split(max(1, ELEMENTS // (b * heads * n)), 1)
+        )
+
+    def _masked(self, logits: Tensor, rows: Tensor) -> Tensor:
+        steps = torch.arange(logits.shape[-1], device=rows.device)
+        if self.mask is None:
+            visible = (steps <= rows[..., None]) & self.valid[:, None]
+            return logits.masked_fill(~visible[:, None], float("-inf"))
+        index = rows[:, None, :, None].expand(-1, self.mask.shape[1], -1, self.mask.shape[3])
+        mask = self.mask.expand(len(rows), -1, -1, -1).gather(2, index)[..., : len(steps)]
+        if mask.dtype == torch.bool:
+            return logits.masked_fill(~mask, float("-inf"))
+        return logits + mask
+
+
+def received_within(heads: Heads, group: Tensor) -> Tensor:
+    """Mean over heads and over the rows of its own group of what each column receives, (B, N).
+
+    group (B, N) int: columns of one number are a group; -1 belongs to none and receives nothing.
+    """
+    asked = group >= 0
+    rows = asked.long().argsort(dim=1, descending=True, stable=True)[:, : int(asked.sum(1).max())]
+    total = torch.zeros(group.shape, device=group.device)
+    for some, seen in heads.blocks(rows):
+        own = group.gather(1, some)
+        alike = (own[..., None] == group[:, None]) & (own >= 0)[..., None]
+        total += seen.mean(1).masked_fill(~alike, 0).sum(1)
+    members = torch.zeros(len(group), int(group.max()) + 2, device=group.device)
+    members.scatter_add_(1, group + 1, torch.ones_like(total))
+    return total / members.gather(1, group + 1)
+
+
+def page_rank(heads: Heads, temperature: float, iters: int, damping: float = 0.0) -> Tensor:
+    """Importance (B, N): mass that flows `iters` times along attention from row to column.
+
+    It starts even over valid columns; root of the mean over heads of squares. 0 for padding.
+    """
+    valid = heads.valid.float()
+    even = (valid / valid.sum(1, keepdim=True))[:, None]
+    mass = even.expand(-1, heads.query.shape[1], -1)
+    rows = torch.arange(valid.shape[1], device=valid.device).expand(len(valid), -1)
+    # A map that fits into one block is made once, a larger one anew in every round.
+    whole = list(heads.blocks(rows, temperature)) if _fits(heads) else None
+    for _ in range(iters):
+        flown = torch.zeros_like(mass)
+        for some, seen in whole or heads.blocks(rows, temperature):
+            sent = mass.gather(2, some[:, None].expand(-1, mass.shape[1], -1))
+            # Rows of padding may see nothing and hold NaN; they have no mass to send.
+            flown += (sent[:, :, None] @ seen.nan_to_num())[:, :, 0]
+        mass = flown * (1 - damping) + even * damping
+    return mass.square().mean(1).sqrt() * valid
+
+
+def _fits(heads: Heads) -> bool:
+    b, h, n, _ = heads.query.shape
+    return b * h * n * n <= ELEMENTS
