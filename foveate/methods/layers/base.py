@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -21,3 +23,20 @@ def rows_budget(keep: Keep, state: BoundaryState) -> Tensor:
         asked = keep * items if isinstance(keep, int) else keep
         budgets.append(resolve(asked, entered) if entered else 0)
     return torch.tensor(budgets, device=state.hidden.device)
+
+
+def item_batches(state: BoundaryState) -> Iterator[tuple[Tensor, Tensor]]:
+    """Visual items that have equally many columns, together: rows (M,) and columns (M, n)."""
+    row, column = state.visual.nonzero(as_tuple=True)
+    number = state.item[row, column]
+    items = int(number.max()) + 1 if len(number) else 1
+    key = row * items + number
+    order = key.argsort(stable=True)
+    lengths = key.bincount().tolist()
+    alike: dict[int, list[Tensor]] = {}
+    for part in order.split([n for n in lengths if n]):
+        alike.setdefault(len(part), []).append(part)
+    for parts in alike.values():
+        if len(parts[0]):
+            own = torch.stack(parts)
+            yield row[own[:, 0]], column[own]

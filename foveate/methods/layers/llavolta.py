@@ -1,0 +1,111 @@
+"""LLaVolta: average runs of visual tokens inside the language model, where they repeat themselves.
+
+Chen et al., "Efficient Large Multi-modal Models via Visual Context Compression", NeurIPS 2024,
+arXiv 2406.20092.
+
+In front of decoder layer K every window of S consecutive visual tokens becomes its mean, at the
+truncated mean of its positions, x'_j = mean(x_jS, ..., x_jS+S-1): 1-D, in reading order, so that a
+window may run over the end of a row (`GridPool` pools in two dimensions). Text stays where it is.
+In training, S and K follow a schedule from heavy to none (`setting_at`).
+
+Needs nothing. Cost: one addition per token.
+Departs from the official code where `keep` is not one token in S: windows then differ in length by
+one, while `stride` drops what is left behind the last whole one. Every item is pooled by itself.
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.LLaVolta(keep=0.25, layer=1)):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foveate.budget import Keep, resolve
+from foveate.errors import InvalidParameter
+from foveate.method import Method, register
+from foveate.methods.layers.base import item_batches
+from foveate.parts import BoundaryState, LayersPart, Merge
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class LLaVolta(Method, LayersPart):
+    """keep: share or count per visual item that goes on from `layer`; 1 / S of the paper.
+
+    layer: K, the first decoder layer with fewer tokens; 16 is the light preset, and 0 with packed
+    positions pools what the projector gives. stride: S, in place of `keep`.
+    """
+
+    slug = "llavolta"
+    paper = "arXiv 2406.20092"
+
+    keep: Keep = 0.125
+    layer: int = 2
+    stride: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.layer >= 0:
+            raise InvalidParameter(f"layer={self.layer!r} is no decoder layer; use 0 or more.")
+        if self.stride is not None and not self.stride >= 1:
+            raise InvalidParameter(f"stride={self.stride!r} is no window; use 1 or more.")
+
+    def boundaries(self, layers: int) -> tuple[int, ...]:
+        if self.layer >= layers:
+            raise InvalidParameter(
+                f"layer={self.layer} lies behind the last of {layers} decoder layers; "
+                f"use at most layer={layers - 1}."
+            )
+        return (self.layer,)
+
+    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Merge | None:
+        into = torch.arange(state.item.shape[1], device=state.item.device).repeat(
+            len(state.item), 1
+        )
+        weight = torch.ones(into.shape, device=into.device)
+        changed = False
+        for rows, columns in item_batches(state):
+            n = columns.shape[1]
+            window, length = self._windows(n)
+            if len(length) == n:
+                continue
+            window, length = window.to(into.device), length.to(into.device)
+            # Positions of consecutive tokens count up: their truncated mean is the middle one's.
+            middle = length.cumsum(0) - length + (length - 1) // 2
+            taken = columns[:, middle[window.clamp(min=0)]].masked_fill(window < 0, -1)
+            into[rows[:, None], columns] = taken
+            weight[rows[:, None], columns] = 1 / length[window.clamp(min=0)].float()
+            changed = True
+        return Merge(into, weight) if changed else None
+
+    def _windows(self, n: int) -> tuple[Tensor, Tensor]:
+        """Window (n,) of every token, -1 for none, and the length of every window."""
+        if self.stride is None:
+            count = resolve(self.keep, n)
+            window = torch.arange(n) * count // n
+        else:
+            stride = min(self.stride, n)
+            count = n // stride
+            window = torch.arange(n) // stride
+            window[window >= count] = -1
+        return window, window[window >= 0].bincount(minlength=count)
+
+
+def setting_at(
+    step: int, strides: Sequence[int], layers: Sequence[int], pivots: Sequence[int]
+) -> tuple[int, int]:
+    """Stride and layer of a training step, counted from 0.
+
+    The next pair holds from the step behind each of the ascending `pivots` on; a stride of 1 stays.
+    """
+    stage = min(bisect_left(pivots, step), len(strides) - 1)
+    if 1 in strides:
+        stage = min(stage, list(strides).index(1))
+    return strides[stage], layers[stage]
