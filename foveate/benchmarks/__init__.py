@@ -9,7 +9,8 @@
 
 from foveate.benchmarks.acceptance import Verdict, check
 from foveate.benchmarks.errors import BenchError
-from foveate.benchmarks.results import Cell, Results, Summary
+from foveate.benchmarks.figures import Cell, Summary
+from foveate.benchmarks.results import Results
 from foveate.benchmarks.runner import run
 
 __all__ = ["BenchError", "Cell", "Results", "Summary", "Verdict", "check", "run"]

@@ -17,8 +17,8 @@ from foveate.benchmarks.tables import Table, tables
 def write_page(results: Results, path: str | Path, plot: bool = True) -> list[Path]:
     """Write the page and its pictures beside it; the files that were written."""
     path = Path(path)
-    written = draw(results, path.with_suffix("")) if plot else []
-    text = page(results, [f.name for f in written if f.suffix == ".svg"])
+    written = draw(results, path.with_suffix(""), ("svg",)) if plot else []
+    text = page(results, [picture.name for picture in written])
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_text(text, encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ _GREYS = {
 }
 
 
-def draw(results: Results, stem: str | Path) -> list[Path]:
+def draw(results: Results, stem: str | Path, kinds: Sequence[str] = ("svg", "png")) -> list[Path]:
     """Write STEM-pareto and STEM-tasks, each as SVG and PNG; the files that were written."""
     try:
         import matplotlib
@@ -35,7 +36,8 @@ def draw(results: Results, stem: str | Path) -> list[Path]:
     # Equal results give equal files: no dates, no random ids.
     with matplotlib.rc_context({"svg.hashsalt": "foveate", "font.size": 9, "svg.fonttype": "path"}):
         for name, figure in (("pareto", _pareto(results)), ("tasks", _tasks(results))):
-            for kind, extra in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 150})):
+            for kind in kinds:
+                extra = {"metadata": {"Date": None}} if kind == "svg" else {"dpi": 150}
                 path = Path(f"{stem}-{name}.{kind}")
                 try:
                     figure.savefig(path, bbox_inches="tight", facecolor="white", **extra)
@@ -112,15 +114,19 @@ def _tasks(results: Results) -> Any:
                     *zip(*points, strict=True), label=label(results, name), **_style(results, name)
                 )
         axes.set_xscale("log", base=2)
-        axes.set_xticks(results.keeps, [f"{100 * k:.3g}" for k in results.keeps])
+        axes.set_xticks(results.keeps, [f"{100 * k:.4g}" for k in results.keeps])
         axes.minorticks_off()
         axes.set_title(title_of(task), loc="left", fontsize=9)
         axes.grid(color="#e5e5e5", lw=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     for axes in list(grid.flat)[len(tasks) :]:
         axes.set_axis_off()
-    figure.supxlabel("visual tokens kept, %", fontsize=9)
-    figure.supylabel("accuracy, %", fontsize=9)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("accuracy, %")
+    # Where the last line of panels isn't full, the panels above its gap are lowest.
+    for number, axes in enumerate(grid.flat):
+        if len(tasks) - columns <= number < len(tasks):
+            axes.set_xlabel("visual tokens kept, %")
     handles, labels = {}, []
     for axes in grid.flat:
         for handle, known in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -146,7 +152,7 @@ def _style(results: Results, name: str) -> dict[str, Any]:
     i = methods.index(name)
     return {
         "color": _COLOURS[i % len(_COLOURS)],
-        "marker": _MARKERS[i // len(_COLOURS) % len(_MARKERS)],
+        "marker": _MARKERS[(i + i // len(_COLOURS)) % len(_MARKERS)],
         "lw": 1.7,
         "ms": 4.5,
         "zorder": 3,

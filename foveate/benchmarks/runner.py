@@ -87,7 +87,13 @@ def run(
             if not any(row["task"] == task for row in ledger.rows):
                 ledger.add(_constant(questions, ledger.configuration))
             # The first call of a process pays for what all later ones find ready.
-            ask(under_test, questions.batches[:1], Composed())
+            first = ask(under_test, questions.batches[:1], Composed())
+            if first.tokens_in != under_test.tokens:
+                raise BenchError(
+                    f"{under_test.name} makes {first.tokens_in:g} tokens of a picture of "
+                    f"{under_test.size} px, not one per patch ({under_test.tokens}); evidence can "
+                    "only be found on plain grids, use a model such as foveate.mini('nano')."
+                )
             for setting in open_:
                 ledger.add(_measured(under_test, questions, setting, spotlight, ledger, mode))
                 finished += 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from foveate.benchmarks.results import SPAN, VACUOUS, Results
+from foveate.benchmarks.figures import SPAN, VACUOUS
+from foveate.benchmarks.results import Results
 from foveate.benchmarks.tables import number, title_of
 
 AT = 0.125
@@ -154,7 +155,7 @@ def _out_of_reach(results: Results) -> list[str]:
         if keep is not None:
             by_name.setdefault(name, []).append(keep)
     return [
-        f"{name} can't run at {', '.join(f'{100 * k:.3g} %' for k in sorted(keeps, reverse=True))} "
+        f"{name} can't run at {', '.join(f'{100 * k:.4g} %' for k in sorted(keeps, reverse=True))} "
         "on this model."
         for name, keeps in by_name.items()
     ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from foveate.benchmarks.results import Interval, Results, Summary
+from foveate.benchmarks.figures import Cell, Interval, Summary
+from foveate.benchmarks.results import Results
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def scale(results: Results) -> Table:
         "Where 0 and 1 lie",
         "Accuracy in %. Blind, R = 0, is the better of the best constant answer and mean-colour "
         "pictures; full is R = 1. Anti-oracle drops the evidence and keeps the rest: what is left "
-        "of R has leaked through the encoder.",
+        "of R has leaked through the encoder, or the answer is an absence. For counting, evidence "
+        "is all objects, and the oracle keeps a share of background too.",
         [
             *("task", "items", "constant", "mean colour", "full"),
             *("oracle R at 12.5 %", "anti-oracle R", "tokens it keeps"),
@@ -165,7 +167,23 @@ def cost(results: Results) -> Table:
             f" Full: {full[0]['tokens_in']:.0f} tokens, {flops / 1e6:.1f} MFLOPs, {prefill:.2f} ms "
             f"behind {encode:.2f} ms of encoding."
         )
-    return Table("Cost", note, ["method", *map(_keep, results.keeps)], rows, strong)
+    return Table(
+        "Cost", note + effort(results), ["method", *map(_keep, results.keeps)], rows, strong
+    )
+
+
+def effort(results: Results) -> str:
+    """How long the run took, and how much of that the bench kept for itself."""
+    rows = [row for row in results.rows if "seconds" in row]
+    asked = sum(row["n"] for row in rows)
+    whole = sum(row["seconds"]["wall"] * row["n"] for row in rows)
+    own = sum(row["seconds"]["own"] * row["n"] for row in rows)
+    if not whole:
+        return ""
+    return (
+        f" The run asked {asked:,} questions in {whole:.0f} s, {1000 * whole / asked:.1f} s for "
+        f"1,000; {own / whole:.1%} of that is the bench's own."
+    )
 
 
 def late_blind(results: Results) -> Table:
@@ -217,7 +235,7 @@ def _with(text: str, found: Interval) -> str:
 
 
 def _keep(share: float) -> str:
-    return f"{100 * share:.3g} %"
+    return f"{100 * share:.4g} %"
 
 
 def _k90(s: Summary) -> str:
@@ -230,7 +248,7 @@ def _share(k90: float | None, below: bool) -> str:
     return f"{'≤ ' if below else ''}{100 * k90:.3g} %"
 
 
-def _accuracy(cell) -> str:
+def _accuracy(cell: Cell | None) -> str:
     if cell is None:
         return "–"
     low, high = cell.accuracy_interval

@@ -127,8 +127,9 @@ def _measure(
     with waiting(f"loading {name}"):
         model, processor = load_model(name, device.value, dtype.value)
     try:
+        known = Path(name).name if Path(name).is_dir() else name
         return run(
-            model, processor, out=folder, methods=methods, name=name, progress=progress, **asked
+            model, processor, out=folder, methods=methods, name=known, progress=progress, **asked
         )
     except KeyboardInterrupt:
         typer.echo(

@@ -1,0 +1,17 @@
+"""The shipped page says what the shipped rows say."""
+
+from pathlib import Path
+
+import pytest
+
+from foveate.benchmarks.page import page
+from foveate.benchmarks.results import Results
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+@pytest.mark.skipif(not (DOCS / "bench.md").exists(), reason="no page is shipped")
+def test_page_is_up_to_date():
+    results = Results.load(DOCS / "bench")
+    pictures = sorted(p.name for p in DOCS.glob("bench-*.svg"))
+    assert page(results, pictures) == (DOCS / "bench.md").read_text()
