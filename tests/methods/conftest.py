@@ -44,7 +44,13 @@ def signals_for(method, tokens, seed=0, class_token=True):
         ClassState: (b, views, WIDTH),
         TextEmbeddings: (b, 7, DIM),
     }
-    values = {need: torch.rand(shapes[type(need)], generator=g) for need in method.needs}
+    values = {}
+    for need in method.needs:
+        shape = shapes[type(need)]
+        # Two blocks of a slice; two directions.
+        if isinstance(getattr(need, "layer", None), tuple) or getattr(need, "rows", "") == "mutual":
+            shape = (b, 2, *shape[1:])
+        values[need] = torch.rand(shape, generator=g)
     if not class_token and ClassState() in values:
         values[ClassState()] = None
     return Signals(values, lambda x: x @ weight)

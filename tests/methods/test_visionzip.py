@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from foveate.errors import BudgetError, InvalidParameter
-from foveate.methods.tokens.visionzip import VisionZip, compress, is_stitched
+from foveate.methods.tokens.visionzip import VisionZip, compress
+from foveate.ops.tiles import is_stitched
 from foveate.signals import ClassState, ProjectorInput, VisionAttention, VisionKeys
 from foveate.tokens import Grid
 

@@ -35,6 +35,7 @@ from foveate.methods.tokens.base import TokensMethod
 from foveate.ops.allocate import share_evenly, view_batches
 from foveate.ops.nearest import nearest, spread
 from foveate.ops.select import top_k
+from foveate.ops.tiles import is_stitched
 from foveate.parts import Widths
 from foveate.signals import ClassState, Need, ProjectorInput, Signals, VisionAttention, VisionKeys
 from foveate.tokens import Grid, VisualTokens
@@ -166,11 +167,6 @@ def compress(
     else:
         vectors = vectors + total / number.clamp(min=1)
     return group, torch.cat([best, targets], 1), vectors.to(x.dtype)
-
-
-def is_stitched(grid: Grid) -> bool:
-    """Whether an item is an overview and crops stitched to a larger picture, not single frames."""
-    return len(grid.views) > 1 and grid.patches != grid.t * grid.h * grid.w
 
 
 def reading_order(slot: Tensor, view: Sequence[int], role: Sequence[int], stitched: bool) -> Tensor:
