@@ -1,0 +1,123 @@
+"""FoPru: keep the patches, or the whole rows of patches, that matter to other patches.
+
+Jiang et al., "FoPru: Focal Pruning for Efficient Large Vision-Language Models", 2024, arXiv
+2411.14164.
+
+A is the attention among patches in the last but one vision layer, mean over heads. Significance of
+patch j is the attention it gets, sum_i A_ij, or the attention it gives, sum_i A_ji, whichever
+varies more over the patches of a view. "rank" keeps the best patches of each crop or frame; "row"
+keeps the best rows by their mean, so that lines of text survive whole.
+
+Needs the attention map of one vision layer, read in chunks of rows. Cost: all queries against all
+keys once more. Without a class token all patches give alike, and what they get decides.
+No official code is known: shares are rounded half to even, ties go up and left. "rank" drops
+newlines; "row" keeps those behind kept rows, ranks rows of the stitched picture, and never goes
+below one row each of overview, picture or frame.
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.FoPru(keep=0.25, strategy="row")):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foveate.budget import Keep
+from foveate.errors import BudgetError, InvalidParameter
+from foveate.method import register
+from foveate.methods.tokens.base import TokensMethod, is_everything
+from foveate.ops.allocate import per_view_top_k
+from foveate.ops.grouped import chosen, means, sums, top_per_group
+from foveate.ops.rows import planes, row_of_tokens
+from foveate.parts import Widths
+from foveate.signals import Need, Signals, VisionAttention
+from foveate.tokens import Grid, VisualTokens
+
+STRATEGIES, SCORES = ("rank", "row"), ("variance", "received", "given", "cls")
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class FoPru(TokensMethod):
+    """strategy: "rank" or "row". layer: vision layer, negative from the end.
+
+    score: "variance" for what varies more, "received", "given", or "cls" for the class token's.
+    """
+
+    slug = "fopru"
+    paper = "arXiv 2411.14164"
+    drops_special = True
+    per_view = True
+
+    keep: Keep = 0.25
+    strategy: str = "rank"
+    score: str = "variance"
+    layer: int = -2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, known in (("strategy", STRATEGIES), ("score", SCORES)):
+            if getattr(self, name) not in known:
+                raise InvalidParameter(
+                    f"{name}={getattr(self, name)!r} is unknown; use one of {', '.join(known)}."
+                )
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (VisionAttention(rows="cls" if self.score == "cls" else "mutual", layer=self.layer),)
+
+    def count(self, grid: Grid) -> int:
+        if self.strategy == "rank" or is_everything(self.keep, grid.n):
+            return super().count(grid)
+        n = sum(k * plane.tokens for k, plane in zip(self.rows(grid), planes(grid), strict=True))
+        if isinstance(self.keep, int) and n != self.keep:
+            raise BudgetError(
+                f"keep={self.keep} is no whole number of rows of patches here; use keep={n}, a "
+                "share, or strategy='rank'."
+            )
+        return n
+
+    def rows(self, grid: Grid) -> list[int]:
+        """Rows kept of each plane: overview and picture, or frames."""
+        share = self.keep / grid.n if isinstance(self.keep, int) else self.keep
+        return [max(1, round(min(1.0, share) * plane.rows)) for plane in planes(grid)]
+
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        return 2 * n * widths.tower * (1 if self.score == "cls" else n)
+
+    def select(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
+        score = significance(signals[self.needs[0]], tokens.view, self.score)
+        if self.strategy == "rank":
+            return per_view_top_k(score, tokens.by_view(), keep)
+        extent = planes(tokens.extent())
+        row, plane_of_row = row_of_tokens(tokens, extent)
+        patch_row = row.masked_fill(tokens.special[0], -1)
+        value = means(score, patch_row, len(plane_of_row))
+        budget = torch.tensor(self.rows(tokens.extent()), device=score.device)
+        best = top_per_group(value, plane_of_row, budget)
+        return chosen(best[:, row] & (row >= 0), keep)
+
+
+def significance(attention: Tensor, view: Tensor, score: str) -> Tensor:
+    """Scores (B, N) from mutual attention (B, 2, H, N), or (B, H, N) for "cls"."""
+    if score == "cls":
+        return attention.mean(1)
+    gets, gives = attention.float().mean(2).unbind(1)
+    if score != "variance":
+        return gets if score == "received" else gives
+    views = int(view.max()) + 1
+    wins = _spread(gets, view, views) > _spread(gives, view, views)
+    return torch.where(wins.gather(1, view.clamp(min=0)), gets, gives)
+
+
+def _spread(x: Tensor, view: Tensor, views: int) -> Tensor:
+    """Variance (B, V) in each view; that of a constant is 0 whatever rounding makes of it."""
+    mean = means(x, view, views)
+    off = x - mean.gather(1, view.clamp(min=0))
+    variance = sums(off.square(), view, views) / sums(torch.ones_like(x), view, views).clamp(min=1)
+    return variance.masked_fill(variance < 1e-12 * mean.square(), -1)
