@@ -1,0 +1,117 @@
+"""HiRED: share one budget out among overview and crops by content, and keep each one's best.
+
+Arif et al., "HiRED: Attention-Guided Token Dropping for Efficient Inference of High-Resolution
+Vision-Language Models in Resource-Constrained Environments", 2024, arXiv 2408.10945.
+
+Of T tokens the overview gets int(T a). Its int(N (1 - a)) patches of largest class attention in the
+first vision layer are marked, and crop p gets the share c_p / sum c of the rest, c_p being the
+marks in its region. Overview and crops keep their best by class attention, summed over heads, in
+the layer that the projector reads. Order: overview, then the stitched picture; newlines go.
+
+Needs one row of attention in two vision layers. Cost: those two rows.
+Single views keep their best; frames and crops without an overview share evenly.
+Departs from the official code where that falls short of the budget: what rounding and full crops
+leave goes to the others, and padding is never chosen. Received attention replaces a class token.
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.HiRED(keep=0.2)):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foveate.budget import Keep
+from foveate.errors import InvalidParameter
+from foveate.method import register
+from foveate.methods.tokens.base import TokensMethod, is_everything
+from foveate.ops.allocate import per_view_top_k, share_evenly
+from foveate.ops.grouped import apportion, chosen, sums, top_per_group
+from foveate.ops.select import top_mask
+from foveate.ops.tiles import Tiles, is_stitched, tiles
+from foveate.parts import Widths
+from foveate.signals import Need, Signals, VisionAttention
+from foveate.tokens import Grid, VisualTokens
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class HiRED(TokensMethod):
+    """alpha: a, the overview's share. mark_ratio: share of its patches to mark, None for 1 - a.
+
+    regions: "flat" gives crops equal runs of the overview's patches in reading order, as the
+    official code does; "grid" gives each the part of the picture that it shows.
+    content: "count" counts marks, "mass" sums the attention of all patches of a region.
+    """
+
+    slug = "hired"
+    paper = "arXiv 2408.10945"
+    drops_special = True
+
+    keep: Keep = 0.2
+    alpha: float = 0.5
+    mark_ratio: float | None = None
+    regions: str = "flat"
+    content: str = "count"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("alpha", "mark_ratio"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise InvalidParameter(f"{name}={value!r} is no share; use 0 to 1.")
+        for name, known in (("regions", ("flat", "grid")), ("content", ("count", "mass"))):
+            if getattr(self, name) not in known:
+                raise InvalidParameter(
+                    f"{name}={getattr(self, name)!r} is unknown; use one of {', '.join(known)}."
+                )
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (VisionAttention(layer=0), VisionAttention())
+
+    def count(self, grid: Grid) -> int:
+        n = super().count(grid)
+        if not is_everything(self.keep, grid.n) and not is_stitched(grid):
+            share_evenly(n, grid.views or (grid.patches,))
+        return n
+
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        return 2 * 2 * n * widths.tower
+
+    def select(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
+        first, last = (signals[need].sum(1) for need in self.needs)
+        lie = tiles(tokens)
+        if lie is None:
+            return per_view_top_k(last, tokens.by_view(), keep)
+        size, *caps = lie.sizes.tolist()
+        full = max(self.overview_share(keep, size), keep - sum(caps))
+        crops = apportion(self.crop_shares(first, lie, keep - full), lie.sizes[1:], keep - full)
+        budgets = torch.cat([crops.new_full((len(crops), 1), full), crops], 1)
+        return chosen(top_per_group(last, lie.group, budgets), keep)
+
+    def overview_share(self, total: int, size: int) -> int:
+        """Of `total` tokens those of an overview of `size` patches."""
+        return min(int(total * self.alpha), size)
+
+    def crop_shares(self, first: Tensor, lie: Tiles, rest: int) -> Tensor:
+        """What each crop gets of `rest` tokens by the content of its region, (B, P), unrounded."""
+        content = lie.overview(first).flatten(1)
+        rows, columns = lie.crops
+        cell = torch.arange(lie.side**2, device=first.device)
+        if self.regions == "flat":
+            region = cell * (rows * columns) // lie.side**2
+        else:
+            row, column = cell // lie.side, cell % lie.side
+            region = row * rows // lie.side * columns + column * columns // lie.side
+        if self.content == "count":
+            ratio = 1 - self.alpha if self.mark_ratio is None else self.mark_ratio
+            marks = torch.full_like(content[:, 0], int(lie.side**2 * ratio))
+            content = top_mask(content, marks, torch.ones_like(content, dtype=torch.bool)).float()
+        content = sums(content, region, rows * columns)
+        return content / content.sum(1, keepdim=True).clamp(min=1e-30) * rest
