@@ -1,0 +1,156 @@
+"""GlobalCom2: let the overview of a tiled picture say how much, and what, each crop keeps.
+
+Liu et al., "Compression with Global Guidance: Towards Training-free High-Resolution MLLMs
+Acceleration", AAAI 2026, arXiv 2501.05179.
+
+s are class attention logits of the last vision layer, mean over heads. The overview keeps its best
+int(N r). Crop j keeps the share min(1, r (1 + e_j - 1/P)), e = softmax over crops of the sums of
+overview logits in its block, divided by tau: those of largest s_j / |s_j| + g_j / |g_j|, where g is
+the overview's map resized to the picture. All newlines stay. Order: overview by score, then crops.
+
+Needs one row of logits in the last vision layer. Cost: that row. A share of the patches is kept,
+newlines come on top; a count counts them too, and drops them where it can't hold them all.
+Single views keep their best; frames and crops without an overview share evenly, in reading order.
+Departs from the official code: rounding is made up for; kept tokens stand where they lie in padded
+pictures too (`placement="official"` puts them into each crop's first cells); towers without a class
+token rank by the mean of all rows of logits.
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.GlobalCom2(keep=0.25)):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from foveate.budget import Keep, resolve
+from foveate.errors import InvalidParameter
+from foveate.method import register
+from foveate.methods.tokens.base import TokensMethod, is_everything
+from foveate.ops.allocate import per_view_top_k, share_evenly
+from foveate.ops.grouped import apportion, chosen, sums, top_per_group
+from foveate.ops.tiles import Tiles, is_stitched, tiles
+from foveate.parts import Widths
+from foveate.signals import Need, Signals, VisionAttention
+from foveate.tokens import Grid, VisualTokens
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class GlobalCom2(TokensMethod):
+    """keep: r, share of patches kept; newlines come on top. temperature: tau of the allocation.
+
+    thumbnail_order: "score" reads the overview best first, "raster" in reading order.
+    placement: "true" or "official", see above.
+    """
+
+    slug = "globalcom2"
+    paper = "arXiv 2501.05179"
+
+    keep: Keep = 0.25
+    temperature: float = 10.0
+    thumbnail_order: str = "score"
+    placement: str = "true"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.temperature > 0:
+            raise InvalidParameter(f"temperature={self.temperature!r} must be above 0.")
+        known = {"thumbnail_order": ("score", "raster"), "placement": ("true", "official")}
+        for name, words in known.items():
+            if getattr(self, name) not in words:
+                raise InvalidParameter(
+                    f"{name}={getattr(self, name)!r} is unknown; use one of {', '.join(words)}."
+                )
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (VisionAttention(layer=-1, logits=True),)
+
+    def count(self, grid: Grid) -> int:
+        if is_everything(self.keep, grid.n):
+            return grid.n
+        counted = isinstance(self.keep, int)
+        n = resolve(self.keep, grid.n if counted else grid.patches)
+        n += 0 if counted else grid.special
+        if not is_stitched(grid):
+            share_evenly(_patches(n, grid.special), grid.views or (grid.patches,))
+        return n
+
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        return 2 * n * widths.tower
+
+    def select(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
+        score, lie = signals[self.needs[0]].mean(1), tiles(tokens)
+        special = tokens.extent().special
+        free = _patches(keep, special)
+        kept = tokens.special & (free < keep)
+        if lie is None:
+            best = per_view_top_k(score, tokens.by_view(), free)
+            return chosen(kept.scatter(1, best, True), keep)
+        sizes = lie.sizes
+        ratio = self.keep if isinstance(self.keep, float) else free / (tokens.n - special)
+        full = max(int(int(sizes[0]) * ratio), free - int(sizes[1:].sum()))
+        base = lie.overview(score)
+        weights = crop_scales(base, lie.crops, ratio, self.temperature) * sizes[1:].cpu()
+        crops = apportion(weights, sizes[1:], free - full)
+        budgets = torch.cat([crops.new_full((len(crops), 1), full), crops], 1)
+        mask = top_per_group(guided(score, base, lie), lie.group, budgets) | kept
+        return self.in_order(chosen(mask, keep), score, lie)
+
+    def in_order(self, index: Tensor, score: Tensor, lie: Tiles) -> Tensor:
+        """Indices (B, K) in the order in which the language model reads them."""
+        place = torch.arange(len(lie.group), device=index.device)
+        if self.placement == "official":
+            width, newline = lie.crops[1] * lie.side + 1, lie.group < 0
+            crop, local = lie.group - 1, lie.local
+            row = crop // lie.crops[1] * lie.side + local // lie.side
+            column = crop % lie.crops[1] * lie.side + local % lie.side
+            row = torch.where(newline, newline.cumsum(0) - 1, row)
+            column = torch.where(newline, width - 1, column)
+            cell = lie.side**2 + row * width + column
+            place = torch.where(lie.group == 0, place, cell)
+        place = place.expand(len(score), -1)
+        if self.thumbnail_order == "score":
+            best = score.masked_fill(lie.group != 0, float("-inf"))
+            order = best.argsort(dim=1, descending=True, stable=True)
+            steps = torch.arange(order.shape[1], device=order.device).expand_as(order)
+            rank = torch.empty_like(order).scatter_(1, order, steps)
+            place = torch.where(lie.group == 0, rank - len(lie.group), place)
+        return index.gather(1, place.gather(1, index).argsort(dim=1, stable=True))
+
+
+def _patches(keep: int, special: int) -> int:
+    """Patches among `keep` tokens: newlines stay, unless they would take up all."""
+    return keep - special if keep > special else keep
+
+
+def crop_scales(base: Tensor, crops: tuple[int, int], ratio: float, temperature: float) -> Tensor:
+    """Share (B, P) that each crop keeps of its tokens, from the overview's map (B, h, w)."""
+    (h, w), (rows, columns) = base.shape[1:], crops
+    row = (torch.arange(h) // max(1, h // rows)).clamp(max=rows - 1)
+    column = (torch.arange(w) // max(1, w // columns)).clamp(max=columns - 1)
+    block = (row[:, None] * columns + column).flatten().to(base.device)
+    total = sums(base.flatten(1), block, rows * columns).cpu().double()
+    e = ((total - total.amax(1, keepdim=True)) / temperature).exp()
+    e = e / (e.sum(1, keepdim=True) + 1e-8)
+    return (ratio * (1 + e - e.mean(1, keepdim=True))).clamp(max=1)
+
+
+def guided(score: Tensor, base: Tensor, lie: Tiles) -> Tensor:
+    """Scores (B, N): of the overview as they are, of crops with the overview's at that place."""
+    inside = lie.group > 0
+    resized = interpolate(base[:, None].float(), size=lie.extent, mode="bilinear")[:, 0]
+    row, column = lie.place.clamp(min=0).T
+    world = resized[:, row.clamp(max=lie.extent[0] - 1), column.clamp(max=lie.extent[1] - 1)]
+    parts = []
+    for x in (score.float(), world):
+        norm = sums(x.square(), lie.group, len(lie.sizes)).sqrt().clamp(min=1e-12)
+        parts.append(x / norm[:, lie.group])
+    return torch.where(inside, parts[0] + parts[1], score.float())
