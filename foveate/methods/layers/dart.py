@@ -1,0 +1,131 @@
+"""DART: drop the visual tokens that duplicate a few pivots, from an early decoder layer on.
+
+Wen et al., "Stop Looking for Important Tokens in Multimodal Language Models: Duplication Matters
+More", 2025, arXiv 2502.11494.
+
+Pivots are the visual tokens, and the text tokens behind the picture, of largest |k|_1 in layer
+l - 1. Each pivot p in turn keeps the same number of visual tokens of smallest cos(x_p, x_j) among
+those left, x being the final norm of what enters layer l. Visual pivots stay too. Positions stay.
+
+Needs the cached keys of layer l - 1 and no attention. Cost: one row of cosines per pivot.
+Departs from the official code where its order of pivots is that of a Python set of numbers: ours is
+visual ones first, each by falling norm. The rest of the budget is shared out exactly. All visual
+tokens of a sample are one pool; text behind the last of them steers.
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.DART(keep=0.25)):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from foveate.budget import Keep
+from foveate.errors import InvalidParameter
+from foveate.method import Method, register
+from foveate.methods.layers.base import rows_budget
+from foveate.ops.select import top_mask
+from foveate.parts import BoundaryState, LayersPart, Widths
+from foveate.signals import DecoderKeys, Need
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class DART(Method, LayersPart):
+    """keep: share or count per visual item that goes on; 1 - R of the paper.
+
+    pruning_loc: l, the first decoder layer with fewer tokens. pivot_image_token: visual pivots.
+    pivot_text_token: text pivots.
+    """
+
+    slug = "dart"
+    paper = "arXiv 2502.11494"
+    prompt_agnostic = False
+
+    keep: Keep = 0.2222
+    pruning_loc: int = 2
+    pivot_image_token: int = 4
+    pivot_text_token: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.pruning_loc >= 1:
+            raise InvalidParameter(
+                f"pruning_loc={self.pruning_loc!r} has no layer before it; use 1 or more."
+            )
+        for name, least in (("pivot_image_token", 1), ("pivot_text_token", 0)):
+            if not getattr(self, name) >= least:
+                raise InvalidParameter(f"{name}={getattr(self, name)!r}; use {least} or more.")
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (DecoderKeys(layer=self.pruning_loc - 1),)
+
+    def boundaries(self, layers: int) -> tuple[int, ...]:
+        if self.pruning_loc >= layers:
+            raise InvalidParameter(
+                f"pruning_loc={self.pruning_loc} lies behind the last of {layers} decoder layers; "
+                f"use at most pruning_loc={layers - 1}."
+            )
+        return (self.pruning_loc,)
+
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        return 2 * n * (self.pivot_image_token + self.pivot_text_token) * widths.model
+
+    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | None:
+        if isinstance(self.keep, float) and self.keep == 1:
+            return None
+        norms = state.signals[self.needs[0]].float().abs().sum((1, 3))
+        budget = rows_budget(self.keep, state)
+        pivots = self.pivots(norms, state, budget)
+        kept = unlike(state.norm(state.hidden).float(), *pivots, state.visual, budget)
+        return kept | ~state.visual
+
+    def pivots(
+        self, norms: Tensor, state: BoundaryState, budget: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Columns (B, P) of the pivots, which of them are there, and which are visual."""
+        visual = state.visual
+        seen = visual.flip(1).cumsum(1).flip(1) > 0
+        text = state.valid & ~visual & ~seen & visual.any(1, keepdim=True)
+        columns, there = [], []
+        limits = budget.clamp(max=self.pivot_image_token), self.pivot_text_token
+        for mask, most, limit in zip(
+            (visual, text), (self.pivot_image_token, self.pivot_text_token), limits, strict=True
+        ):
+            order = norms.masked_fill(~mask, float("-inf"))
+            order = order.argsort(dim=1, descending=True, stable=True)[:, :most]
+            rank = torch.arange(order.shape[1], device=order.device)
+            held = mask.sum(1).clamp(max=limit)
+            columns.append(order)
+            there.append(rank < held[:, None])
+        index, there = torch.cat(columns, 1), torch.cat(there, 1)
+        return index, there, there & visual.gather(1, index)
+
+
+def unlike(
+    x: Tensor, pivots: Tensor, there: Tensor, stays: Tensor, visual: Tensor, budget: Tensor
+) -> Tensor:
+    """(B, N) bool: `budget` (B,) columns of x (B, N, D), pivots that stay and what is unlike them.
+
+    pivots (B, P), in the order in which they choose. there, stays (B, P) bool: pivots that exist,
+    and those that are kept. visual (B, N) bool: columns to choose from.
+    """
+    x = normalize(x, dim=-1)
+    kept = torch.zeros_like(visual, dtype=torch.uint8)
+    kept = kept.scatter_add_(1, pivots, stays.to(kept.dtype)) > 0
+    alike = x.gather(1, pivots[..., None].expand(-1, -1, x.shape[2])) @ x.mT
+    left = budget - stays.sum(1)
+    place, number = there.long().cumsum(1) - 1, there.sum(1).clamp(min=1)
+    # An even share for each pivot, one more for the first ones.
+    shares = left[:, None] // number[:, None] + (place < (left % number)[:, None]).long()
+    for i in range(pivots.shape[1]):
+        share = shares[:, i] * there[:, i]
+        kept = kept | top_mask(-alike[:, i], share, visual & ~kept)
+    return kept
