@@ -27,6 +27,11 @@ REFUSED = {
     ),
     "fastervlm": ("no attention", {"fast_vlm"}),
     "visionzip": ("no attention", {"fast_vlm"}),
+    "vtc_cls": ("no attention", {"fast_vlm"}),
+    "fopru": ("no attention", {"fast_vlm"}),
+    "hired": ("no attention", {"fast_vlm"}),
+    "globalcom2": ("no attention", {"fast_vlm"}),
+    "vispruner": ("no attention", {"fast_vlm"}),
     "tome": (
         "VisionZip",
         {
