@@ -1,5 +1,6 @@
 """Tasks beyond the core: right answers, visible targets, balance, knobs, words that exist."""
 
+import inspect
 import json
 import re
 from collections import Counter
@@ -391,6 +392,7 @@ def test_knobs_change_the_item_and_its_name():
         world.item("I14", "test", 0, size=112, ratio=(2.0, 0.5))
     for task in world.CATALOGUE.values():
         assert all(json.dumps(value) for value in task.knobs().values())
+        assert not set(task.knobs()) & set(inspect.signature(world.item).parameters)
 
 
 def test_messages_hold_pictures_words_and_turns_in_order():
@@ -437,3 +439,36 @@ def test_text_can_be_read(task, size):
                 assert apart(unit(text.colour), item.scene.background.first) >= 0.3
             for panel in item.scene.panels:
                 assert 0 <= panel.x0 < panel.x1 <= size and 0 <= panel.y0 < panel.y1 <= size
+
+
+@pytest.mark.parametrize(
+    "task, size, knobs",
+    [
+        ("I3", 64, {"margin": 3, "count": (3, 3)}),
+        ("I3", 112, {"count": (10, 16)}),
+        ("I6", 112, {"decoys": (0, 0)}),
+        ("I6", 112, {"decoys": (8, 8), "target": (1.0, 1.5)}),
+        ("I7", 64, {"decoys": (12, 12), "contrast": (0.3, 0.5)}),
+        ("I8", 112, {"copies": (80, 80)}),
+        ("I10", 112, {"count": (12, 12), "digits": 2, "scale": 3}),
+        ("I11", 192, {"scale": 3, "lines": (40, 60), "rows": (12, 20), "columns": (8, 8)}),
+        ("I11", 384, {"scale": 1, "lines": (40, 60), "rows": (8, 10), "columns": (8, 8)}),
+        ("I12", 64, {"bars": (9, 9)}),
+        ("I13", 64, {"clutter": (12, 12)}),
+        ("I14", 64, {"distance": 0.8, "ratio": (2, 3), "others": (4, 4)}),
+        ("I15", 64, {"count": (9, 9), "objects": (1, 1)}),
+        ("I16", 64, {"shots": (16, 16)}),
+        ("I17", 64, {"turns": (12, 12), "objects": (6, 9)}),
+    ],
+)
+def test_knobs_may_be_turned_far(task, size, knobs):
+    for item in world.items(task, "test", 6, size=size, **knobs):
+        assert item.answer in item.candidates
+        assert all(image.size == (size, size) for image in item.images())
+
+
+def test_impossible_knobs_are_refused():
+    with pytest.raises(FoveateError, match="not enough"):
+        world.item("I17", "test", 0, size=64, turns=(12, 12), objects=(2, 2))
+    with pytest.raises(FoveateError, match="out of range"):
+        world.item("I3", "test", 0, margin=9)

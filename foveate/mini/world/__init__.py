@@ -50,8 +50,8 @@ def item(
     if knobs:
         place += "?" + "&".join(f"{name}={knobs[name]}" for name in sorted(knobs))
     drawn, asked = kind.draw(generator(split, place, index), canvas, split, index, **knobs)
-    scenes = drawn if isinstance(drawn, tuple) else (drawn,)
-    questions = asked if isinstance(asked, tuple) else (asked,)
+    scenes: tuple[Scene, ...] = drawn if isinstance(drawn, tuple) else (drawn,)
+    questions: tuple[Question, ...] = asked if isinstance(asked, tuple) else (asked,)
     first = questions[0]
     name = f"{WORLD_VERSION}/{split}/{place}/{index}"
     media = {"kind": "image", "key": name, "size": size, "patch": patch}

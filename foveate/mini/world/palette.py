@@ -30,6 +30,12 @@ def unit(colour: str) -> tuple[float, float, float]:
     return r / 255, g / 255, b / 255
 
 
+def brighter(rgb, by: float) -> tuple[float, float, float]:
+    """An sRGB triple in 0..1 with the same added to every channel, darker when negative."""
+    r, g, b = (min(1.0, max(0.0, v + by)) for v in rgb)
+    return r, g, b
+
+
 def apart(a, b) -> float:
     """Largest difference of one channel between two sRGB triples in 0..1."""
     return max(abs(x - y) for x, y in zip(a, b, strict=True))

@@ -9,6 +9,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -67,7 +68,7 @@ class Asked(ABC):
         index: int,
         level: float = 1.0,
         words: float = 0.3,
-    ):
+    ) -> tuple[Any, Any]:
         """A scene made for this task and its question.
 
         ``index`` goes round the answers, so that any run of consecutive items is balanced.

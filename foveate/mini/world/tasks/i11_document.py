@@ -74,6 +74,10 @@ class Page:
         """How many rows fit."""
         return (self.canvas.size - self.y - 2) // (9 * self.scale)
 
+    def columns(self) -> int:
+        """How many columns of a key and a number fit."""
+        return 1 if self.canvas.size < 92 * self.scale else 2
+
     def scene(self) -> Scene:
         return Scene(self.canvas, self.ground, (), tuple(self.texts), tuple(self.panels))
 
@@ -148,60 +152,68 @@ class Document(Task):
         lines=(8, 24),
         rows=(3, 8),
         columns=(2, 4),
-        scale=2,
+        scale=None,
     ):
         fewest, most = span("lines", lines, 2, 60)
         rows, columns = span("rows", rows, 2, 20), span("columns", columns, 2, 8)
-        between("scale", scale, 1, 3)
+        scale = max(2, canvas.size // 128) if scale is None else scale
+        between("scale", scale, 1, canvas.size // 64)
         kind, turn = ("value", "cell", "title")[index % 3], index // 3
         page = Page(rng, canvas, scale)
         options = lexicon(split)
         headline = options[turn % len(options)] if kind == "title" else choice(rng, options)
         title = page.title(headline)
         right = NUMBERS[(turn * 37) % len(NUMBERS)]
-        tabular = kind == "cell" or (kind == "title" and rng.random() < 0.5)
-        meta = {"kind": kind}
-        if tabular:
-            high = int(rng.integers(rows[0], min(rows[1], page.rows()) + 1))
-            room = (canvas.size - 6) // (font.width("00", scale) + 3 * scale)
-            wide = int(rng.integers(columns[0], min(columns[1], room) + 1))
-            high = max(2, round(high * (0.4 + 0.6 * level))) if level < 1 else high
-            values = _numbers(rng, right, high * wide)
-            row, column = int(rng.integers(high)), int(rng.integers(wide))
-            at = row * wide + column
-            values[0], values[at] = values[at], values[0]
-            grid = [values[r * wide : (r + 1) * wide] for r in range(high)]
-            boxes = _table(page, grid)
+        if kind == "cell" or (kind == "title" and rng.random() < 0.5):
+            values, names, evidence = self._table(rng, page, right, rows, columns, level)
+            seen, unseen = CELL_SEEN, CELL_UNSEEN
         else:
-            both = 1 if canvas.size < 92 * scale else 2
-            room = page.rows()
-            count = int(rng.integers(min(fewest, room), min(most, both * room) + 1))
-            count = max(2, round(count * (0.4 + 0.6 * level))) if level < 1 else count
+            count = self._count(rng, page, (fewest, most), level)
             known = [w for w in options if w != headline]
             asked = choice(rng, [*known, *([TOTAL] * (len(known) // 4))])
             keys = [k for k in _keys(rng, split, asked, count + 1) if k != headline][:count]
-            values = _numbers(rng, right, len(keys))
-            order = rng.permutation(len(keys)).tolist()
-            if asked == TOTAL:
-                # A sum stands at the end.
-                order.remove(0)
-                order.append(0)
-            spread = 1 if len(keys) <= min(room, 9) else 2
-            boxes = _pairs(page, [keys[i] for i in order], [values[i] for i in order], spread)
+            values, names, evidence = self._pairs(rng, page, right, keys)
+            seen, unseen = VALUE_SEEN, VALUE_UNSEEN
         scene = page.scene()
+        meta = {"kind": kind}
         if kind == "title":
             text = wording(rng, split, TITLE_SEEN, TITLE_UNSEEN)
             candidates = options if split != "test-ood" else LEXICON
             written = {t.string.lower() for t in scene.texts} - {headline}
             rivals = tuple(sorted(written & set(candidates)))
-            question = Question("I11", text, headline, candidates, (title.box,), meta, rivals)
-        elif kind == "cell":
-            text = wording(rng, split, CELL_SEEN, CELL_UNSEEN).format(row + 1, column + 1)
-            rivals = tuple(sorted(set(values) - {right}))
-            box = (boxes[row][column],)
-            question = Question("I11", text, right, NUMBERS, box, meta, rivals)
-        else:
-            text = wording(rng, split, VALUE_SEEN, VALUE_UNSEEN).format(asked)
-            rivals = tuple(sorted(set(values) - {right}))
-            question = Question("I11", text, right, NUMBERS, boxes[asked], meta, rivals)
-        return scene, question
+            return scene, Question("I11", text, headline, candidates, (title.box,), meta, rivals)
+        text = wording(rng, split, seen, unseen).format(*names)
+        rivals = tuple(sorted(set(values) - {right}))
+        return scene, Question("I11", text, right, NUMBERS, evidence, meta, rivals)
+
+    def _table(self, rng, page, right, rows, columns, level):
+        """A table with the number somewhere: all numbers, its row and column, its box."""
+        most = page.rows()
+        high = int(rng.integers(min(rows[0], most), min(rows[1], most) + 1))
+        room = (page.canvas.size - 6) // (font.width("00", page.scale) + 3 * page.scale)
+        wide = int(rng.integers(min(columns[0], room), min(columns[1], room) + 1))
+        high = max(2, round(high * (0.4 + 0.6 * level))) if level < 1 else high
+        values = _numbers(rng, right, high * wide)
+        row, column = int(rng.integers(high)), int(rng.integers(wide))
+        at = row * wide + column
+        values[0], values[at] = values[at], values[0]
+        boxes = _table(page, [values[r * wide : (r + 1) * wide] for r in range(high)])
+        return values, (row + 1, column + 1), (boxes[row][column],)
+
+    def _count(self, rng, page, limits, level) -> int:
+        """How many lines, in one column or two."""
+        most = page.columns() * page.rows()
+        count = int(rng.integers(min(limits[0], page.rows()), min(limits[1], most) + 1))
+        return max(2, round(count * (0.4 + 0.6 * level))) if level < 1 else count
+
+    def _pairs(self, rng, page, right, keys):
+        """Keys and numbers, the first key with the number: all numbers, that key, two boxes."""
+        values = _numbers(rng, right, len(keys))
+        order = rng.permutation(len(keys)).tolist()
+        if keys[0] == TOTAL:
+            # A sum stands at the end.
+            order.remove(0)
+            order.append(0)
+        columns = 1 if len(keys) <= min(page.rows(), 9) else page.columns()
+        boxes = _pairs(page, [keys[i] for i in order], [values[i] for i in order], columns)
+        return values, (keys[0],), boxes[keys[0]]

@@ -1,7 +1,7 @@
 """I13: the place, the weather or the pattern behind everything. One token is nearly enough."""
 
 from ..grammar import BACKGROUNDS, Sketch, choice, extent, pair, place
-from ..palette import unit
+from ..palette import brighter, unit
 from ..places import PLACES, WEATHERS
 from ..scene import Background, Scene
 from ..vocabulary import COLOURS
@@ -57,9 +57,9 @@ def _view(rng, split, kind, value) -> tuple[str, str]:
 def _pattern(rng, name: str) -> Background:
     """Two tones of one colour that are far enough apart to be told."""
     base = unit(choice(rng, COLOURS))
-    first = tuple(0.15 + 0.5 * v + float(rng.uniform(-0.04, 0.04)) for v in base)
-    second = tuple(v + 0.25 if sum(first) < 1.3 else v - 0.15 for v in first)
-    return Background(name, first, second, int(rng.integers(2**62)))
+    r, g, b = (0.15 + 0.5 * v + float(rng.uniform(-0.04, 0.04)) for v in base)
+    second = brighter((r, g, b), 0.25 if r + g + b < 1.3 else -0.15)
+    return Background(name, (r, g, b), second, int(rng.integers(2**62)))
 
 
 class SceneType(Task):

@@ -90,9 +90,10 @@ class InContext(Series):
                 shape, colour = choice(rng, options)
                 return {"shape": shape, "colour": colour, "texture": choice(rng, pools["texture"])}
 
-            looks = [look(seen) for _ in range(number)]
+            drawn = [look(seen) for _ in range(number)]
+            looks = [one for one in drawn if one is not None]
             query = look(new if split == "test-ood" else seen)
-            if query is None or None in looks:
+            if query is None or len(looks) < number:
                 continue
             shown = [(one, meaning[one[rule]]) for one in looks]
             counts = [sum(w == name for _, w in shown) for name in names]

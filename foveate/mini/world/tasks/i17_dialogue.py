@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..grammar import background, choice, clear_sketch, compose, find, pair, target_pair, write
-from ..keys import lexicon
-from ..scene import clear_of_borders, region
+from ..keys import WorldError, lexicon
+from ..scene import Object, clear_of_borders, region
 from ..vocabulary import COLOURS, LEXICON, REGIONS, SHAPES
 from .base import Dialogue, Question, span, wording
 from .i3_relation import PHRASES, neighbours
@@ -30,7 +30,7 @@ class Talk:
 
     def __init__(self, rng, split, scene):
         self.rng, self.split, self.scene = rng, split, scene
-        self.it = None
+        self.it: Object | None = None
         self.told: set = set()
         self.questions: list[Question] = []
 
@@ -47,10 +47,9 @@ class Talk:
         options = [o for o in self.scene.objects if ("colour", o.shape) not in self.told]
         if target is None and not options:
             return False
-        self.it = target or choice(self.rng, options)
-        text = self._say(NAME_SEEN, NAME_UNSEEN, self.it.shape)
-        key = ("colour", self.it.shape)
-        return self._add("name", key, text, self.it.colour, COLOURS, (self.it.box,))
+        o = self.it = target or choice(self.rng, options)
+        text = self._say(NAME_SEEN, NAME_UNSEEN, o.shape)
+        return self._add("name", ("colour", o.shape), text, o.colour, COLOURS, (o.box,))
 
     def where(self) -> bool:
         o, canvas = self.it, self.scene.canvas
@@ -77,7 +76,7 @@ class Talk:
             for side, i, j in neighbours(objects, self.scene.canvas.patch, 1.5)
             if objects[j] is self.it and ("colour", objects[i].shape) not in self.told
         ]
-        if not options:
+        if self.it is None or not options:
             return False
         side, other = choice(self.rng, options)
         text = self._say(BESIDE_SEEN, BESIDE_UNSEEN, PHRASES[side])
@@ -134,7 +133,7 @@ class Conversation(Dialogue):
                     ),
                 )
             )
-        while True:
+        for _ in range(300):
             ground = background(rng, level)
             scale = 1 if canvas.size < 100 else 2
             word = write(rng, canvas, ground, choice(rng, lexicon(split)).upper(), scale)
@@ -147,6 +146,8 @@ class Conversation(Dialogue):
             said = talk.questions
             if len(said) == number and said[-1].evidence != said[0].evidence:
                 break
+        else:
+            raise WorldError(f"{len(names)} objects are not enough for {number} turns.")
         questions = tuple(
             replace(question, meta={**question.meta, "turn": k, "turns": number})
             for k, question in enumerate(talk.questions)

@@ -13,6 +13,7 @@ from ..grammar import (
     stray_word,
     target_pair,
 )
+from ..keys import WorldError
 from ..shapes import THIN
 from ..vocabulary import SHAPES
 from .base import Question, Task, between, span, wording
@@ -110,7 +111,7 @@ class Relation(Task):
             if options:
                 break
         else:
-            raise AssertionError("no scene has a clear relation")
+            raise WorldError(f"margin={margin} is too large for pictures of {canvas.size} px.")
         side, first, second = choice(rng, options)
         objects = list(scene.objects)
         anchor = target_pair(rng, split)

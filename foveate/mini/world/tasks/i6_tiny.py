@@ -43,9 +43,9 @@ class Tiny(Task):
     grids = (14, 64)
 
     def draw(
-        self, rng, canvas, split, index, level=1.0, words=0.3, *, size=(0.6, 0.9), decoys=(2, 4)
+        self, rng, canvas, split, index, level=1.0, words=0.3, *, target=(0.6, 0.9), decoys=(2, 4)
     ):
-        least, most = span("size", size, 0.4, 1.5)
+        least, most = span("target", target, 0.4, 1.5)
         fewest, many = span("decoys", decoys, 0, 8)
         colours = _HELD_OUT_COLOURS if split == "test-ood" else COLOURS
         colour = colours[index % len(colours)]
@@ -67,8 +67,8 @@ class Tiny(Task):
         ground = visible_ground(rng, [colour], level)
         texts = stray_word(rng, canvas, ground, split, words / 2)
         scene = compose(rng, canvas, sketches, ground, texts, overlapping=0.0)
-        target = min(find(scene, shape, colour), key=lambda o: o.extent)
-        return scene, _question(rng, split, scene, target)
+        asked = min(find(scene, shape, colour), key=lambda o: o.extent)
+        return scene, _question(rng, split, scene, asked)
 
     def ask(self, rng, scene, split):
         patch = scene.canvas.patch

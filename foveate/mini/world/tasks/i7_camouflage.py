@@ -12,7 +12,7 @@ from ..grammar import (
     stray_word,
     target_pair,
 )
-from ..palette import apart, unit
+from ..palette import apart, brighter, unit
 from ..scene import Background
 from ..vocabulary import COLOURS, SHAPES
 from .base import Question, Task, span, wording
@@ -28,9 +28,9 @@ def _ground(rng, colour: str, contrast: float) -> Background:
     step = contrast if up - down > rng.uniform(-0.5, 0.5) else -contrast
     if step > 0 and up < contrast / 2:
         step = -contrast
-    first = tuple(min(1.0, max(0.0, v + step)) for v in base)
+    first = brighter(base, step)
     # The second tone leads away from the colour, never through it.
-    second = tuple(min(1.0, max(0.0, v + step * 0.15)) for v in first)
+    second = brighter(first, step * 0.15)
     return Background(choice(rng, GROUNDS), first, second, int(rng.integers(2**62)))
 
 
