@@ -57,6 +57,8 @@ class Ledger:
         folder = Path(folder)
         try:
             configuration = json.loads((folder / RUN).read_text(encoding="utf-8"))
+            if not isinstance(configuration, dict) or "weights" not in configuration:
+                raise ValueError
             path = folder / ROWS
             data = path.read_bytes() if path.exists() else b""
         except (OSError, ValueError):

@@ -231,7 +231,7 @@ def _signed(value: float | None) -> str:
 
 
 def _with(text: str, found: Interval) -> str:
-    return f"{text} [{found[0]:.2f}, {found[1]:.2f}]" if found else text
+    return f"{text} [{number(found[0])}, {number(found[1])}]" if found else text
 
 
 def _keep(share: float) -> str:

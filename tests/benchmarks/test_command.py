@@ -69,6 +69,8 @@ def test_bad_input(folder, done, tmp_path):
     sentence(small(folder, out, "--keep", "zero"), "no budget")
     sentence(small(folder, done[0], "--n", 4), "n 3 in place of 4", "--out")
     sentence(call("--no-measure", "--out", tmp_path), "no results of the bench")
+    (tmp_path / "run.json").write_text("[]")
+    sentence(call("--no-measure", "--out", tmp_path), "no results of the bench")
     sentence(small(folder, out, "--page", tmp_path / "no" / "page.md"), "no folder")
     assert not out.exists()
 
