@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from foveate.benchmarks.acceptance import positions
 from foveate.benchmarks.figures import SPAN, VACUOUS
 from foveate.benchmarks.results import Results
 from foveate.benchmarks.tables import number, title_of
@@ -16,7 +17,9 @@ def seen(results: Results) -> list[str]:
         *_best(results),
         *_chance(results),
         *_oracle(results),
+        *_distracted(results),
         *_tasks(results),
+        *_positions(results),
         *_leak(results),
         *_inside(results),
         *_out_of_reach(results),
@@ -102,6 +105,36 @@ def _oracle(results: Results) -> list[str]:
     )
     words += f"method before the language model, {best}, {number(others[best])}: "
     return [words + (f"{number(gap)} is left to gain." if gap > 0 else "nothing is left to gain.")]
+
+
+def _distracted(results: Results) -> list[str]:
+    better = [
+        title_of(task)
+        for task in results.kept_tasks()
+        if (cell := results.cells.get((task, "oracle", AT)))
+        and cell.skill_interval
+        and cell.skill_interval[0] > 1
+    ]
+    if not better:
+        return []
+    return [
+        f"With the evidence and little else the model answers better than with all tokens on "
+        f"{', '.join(better)}: the rest of the picture distracts it there, and R above 1 is real."
+    ]
+
+
+def _positions(results: Results) -> list[str]:
+    made = []
+    for task, found in positions(results).numbers.items():
+        low, high = found["interval"]
+        if low > 0 or high < 0:
+            verb = "costs" if found["cost"] > 0 else "gains"
+            made.append(
+                f"Renumbering the tokens that are left, instead of keeping their positions, {verb} "
+                f"{100 * abs(found['cost']):.1f} points on {title_of(task)} (random tokens, mean over "
+                "50, 25 and 12.5 %)."
+            )
+    return made
 
 
 def _tasks(results: Results) -> list[str]:

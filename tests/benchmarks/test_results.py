@@ -130,6 +130,7 @@ def test_sentences_follow_from_numbers(made):
     assert "good retains most: R = 0.93" in said
     assert "Better than random tokens (95 %, paired): good." in said
     assert "Worse than random tokens: poor." in said
+    assert "costs 9.3 points on I2 locate" in said
     assert "R = 0.95, the best method before the language model, good, 0.85: 0.1" in said
 
 
