@@ -131,8 +131,8 @@ def _positions(results: Results) -> list[str]:
             verb = "costs" if found["cost"] > 0 else "gains"
             made.append(
                 f"Renumbering the tokens that are left, instead of keeping their positions, {verb} "
-                f"{100 * abs(found['cost']):.1f} points on {title_of(task)} (random tokens, mean over "
-                "50, 25 and 12.5 %)."
+                f"{100 * abs(found['cost']):.1f} points on {title_of(task)} (random tokens, mean "
+                "over 50, 25 and 12.5 %)."
             )
     return made
 
