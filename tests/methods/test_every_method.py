@@ -175,7 +175,8 @@ def test_any_grid_and_any_count(slug, t, h, w, keep, make_tokens, make_signals):
     except BudgetError:
         assert keep > layout.n or keep < t
         return
-    assert count == keep
+    # What goes on reducing inside the language model lets more in.
+    assert count == keep or len(method.stages) > 1 and count > keep
     if count < layout.n:
         tokens = make_tokens(layout, batch=1)
         assert method.reduce(tokens, make_signals(method, tokens), count).n == count

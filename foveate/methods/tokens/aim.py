@@ -1,0 +1,211 @@
+"""AIM: merge what looks alike in front of the language model, prune what matters little inside it.
+
+Zhong et al., "AIM: Adaptive Inference of Multi-Modal LLMs via Token Merging and Pruning", ICCV
+2025, arXiv 2412.03248.
+
+Merging: tokens of a frame at even places meet those at odd ones; the pairs of largest cosine become
+plain means, half of what is left at most per round. Pruning: behind every layer l from l1 on
+rho(l) = max(0, 1 - step (l - l1 + 1)) of the tokens that entered stay, ranked by
+sqrt(mean_heads pi^2), pi_5 of pi <- pi softmax(Z / 0.1) from an even pi_0: mass flows from each
+query to its keys. `keep` says how much is merged, and step follows: 0.125 from layer 14 of 28.
+
+Needs the features; inside the language model queries and keys of the layers that prune, block by
+block. Cost: those products, and half of X X^T.
+Departs from the official code in dropping for real what that masks, so pi_0 is even over tokens
+that are left; several items of a row are ranked together, and each row counts for itself.
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.AIM(keep=0.165)):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from foveate.budget import Keep
+from foveate.errors import BudgetError, InvalidParameter
+from foveate.method import register
+from foveate.methods.layers.base import items_per_row
+from foveate.methods.tokens.progressive import ProgressiveMethod
+from foveate.ops.allocate import share_evenly, view_batches
+from foveate.ops.attention import page_rank
+from foveate.ops.matching import bipartite_soft_matching, merge
+from foveate.ops.select import top_mask
+from foveate.parts import BoundaryState, LayersPart, Part, Widths
+from foveate.signals import DecoderHeads, Need, ProjectorInput, Signals, VisionKeys
+from foveate.tokens import VisualTokens
+
+# Of 28 layers, 15 run with all tokens, then 7 with an eighth less each, then 6 with none.
+HELD = 18.5 / 28
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class AIM(ProgressiveMethod):
+    """keep: mean over all decoder layers; the default merges to a quarter.
+
+    l1: first layer behind which tokens go; None is half of the depth (13 for Vicuna in the paper).
+    step: share that goes per layer; None follows from `keep`. tau_imp, iters, d: temperature,
+    rounds and damping of the ranking. metric: "features", or "keys" of the last vision block with
+    merging before the projector, as for LLaVA-1.5.
+    """
+
+    slug = "aim"
+    paper = "arXiv 2412.03248"
+    prompt_agnostic = False
+    drops_special = True
+    per_view = True
+    held = HELD
+
+    keep: Keep = HELD / 4
+    l1: int | None = None
+    step: float | None = None
+    tau_imp: float = 0.1
+    iters: int = 5
+    d: float = 0.0
+    metric: str = "features"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.metric not in ("features", "keys"):
+            raise InvalidParameter(f"metric={self.metric!r} is unknown; use 'features' or 'keys'.")
+        if self.l1 is not None and self.l1 < 0 or self.step is not None and not self.step > 0:
+            raise InvalidParameter(
+                f"l1={self.l1}, step={self.step} is no schedule; use a layer from 0 on and a share "
+                "above 0."
+            )
+        if not self.tau_imp > 0 or not self.iters >= 0 or not 0 <= self.d <= 1:
+            raise InvalidParameter(
+                f"tau_imp={self.tau_imp}, iters={self.iters}, d={self.d} rank nothing; use a "
+                "temperature above 0, 0 rounds or more and a damping in [0, 1]."
+            )
+
+    def parts(self) -> tuple[Part, ...]:
+        return (self, Pruning(self))
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (ProjectorInput(), VisionKeys(layer=-1)) if self.metric == "keys" else ()
+
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        return n * n * (widths.model if self.metric == "features" else widths.tower) // 2
+
+    def reduce(self, tokens: VisualTokens, signals: Signals, keep: int) -> VisualTokens:
+        if keep == tokens.n:
+            return tokens
+        x = keys = tokens.features
+        if self.metric == "keys":
+            x, keys = signals[ProjectorInput()], signals[VisionKeys(layer=-1)]
+            keys = keys.transpose(1, 2).flatten(2)
+        assign, made, vectors = torch.full(x.shape[:2], -1, device=x.device), {}, {}
+        members = tokens.by_view()
+        shares = share_evenly(keep, [len(m) for m in members])
+        for numbers, own, share in view_batches(members, shares):
+            into, merged = halve(x[:, own].flatten(0, 1), keys[:, own].flatten(0, 1), share)
+            into, merged = into.view(len(x), *own.shape), merged.view(len(x), len(own), share, -1)
+            for i, number in enumerate(numbers):
+                made[number], vectors[number] = into[:, i], merged[:, i]
+        done = 0
+        for number in sorted(made):
+            assign[:, members[number]] = made[number] + done
+            done += shares[number]
+        features = torch.cat([vectors[number] for number in sorted(made)], 1)
+        if self.metric == "keys":
+            features = signals.project(features)
+        return tokens.merge(assign, keep, features.to(tokens.features.dtype))
+
+
+@dataclass(frozen=True)
+class Pruning(LayersPart):
+    """The side of AIM inside the language model."""
+
+    method: AIM
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (DecoderHeads(),)
+
+    def boundaries(self, layers: int) -> tuple[int, ...]:
+        keep = self.method.keep
+        if isinstance(keep, float) and keep == 1:
+            return ()
+        first, _ = self._slope(layers, self.method.held)
+        return tuple(range(first + 1, layers))
+
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        return 2 * n * n * widths.model if keep else 0
+
+    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | None:
+        targets = []
+        present = state.visual.sum(1)
+        text = (state.valid.sum(1) - present).tolist()
+        for entered, items, p in zip(
+            state.entered.tolist(), items_per_row(state), text, strict=True
+        ):
+            first, step = self._slope(layers, self.method.share(entered, items))
+            rho = 1.0 if k <= first else max(0.0, 1 - step * (k - first))
+            targets.append(int(entered * rho + p) - p)
+        target = torch.tensor(targets, device=present.device)
+        if bool((target >= present).all()):
+            return None
+        if not any(targets):
+            return ~state.visual
+        m = self.method
+        rank = page_rank(state.signals[DecoderHeads()], m.tau_imp, m.iters, m.d)
+        return top_mask(rank, target, state.visual) | ~state.visual
+
+    def _slope(self, layers: int, share: float) -> tuple[int, float]:
+        m = self.method
+        if m.l1 is not None and m.l1 >= layers:
+            raise InvalidParameter(
+                f"l1={m.l1} lies behind the last of {layers} decoder layers; "
+                f"use at most l1={layers - 1}."
+            )
+        if m.step is not None and m.l1 is not None:
+            return m.l1, m.step
+        first, step = slope_of_share(share, layers, m.l1)
+        return first, step if m.step is None else m.step
+
+
+def halve(x: Tensor, metric: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Merge x (B, N, D) to `count` tokens, at most half per round: assign, vectors."""
+    assign = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
+    alike = metric is x
+    while x.shape[1] > count:
+        into, n = bipartite_soft_matching(metric, x.shape[1] - count)
+        x = merge(x, into, n)
+        metric = x if alike else merge(metric, into, n)
+        assign = into.gather(1, assign)
+    return assign, x
+
+
+@lru_cache(maxsize=256)
+def slope_of_share(share: float, layers: int, first: int | None = None) -> tuple[int, float]:
+    """Layer and step of the straight fall for which the mean share over all layers is `share`.
+
+    It starts behind half of the depth, or earlier where that is needed, unless `first` is given.
+    """
+    wanted = share * layers
+    if first is None:
+        first = max(0, min(layers // 2, int(wanted + 1e-9) - 1))
+
+    def held(step: float) -> float:
+        return first + 1 + sum(max(0.0, 1 - step * i) for i in range(1, layers - first))
+
+    if layers > 1 and wanted < first + 1 - 1e-9:
+        raise BudgetError(
+            f"A mean share of {share:.4g} over the layers is out of reach: those up to l1={first} "
+            f"alone hold {(first + 1) / layers:.4g}; lower l1 or give step."
+        )
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if held(middle) < wanted else (middle, high)
+    # Rounded, so that 0.125 is 0.125 and floors don't slip.
+    return first, round(low, 9)
