@@ -55,8 +55,9 @@ def item(
     first = questions[0]
     name = f"{WORLD_VERSION}/{split}/{place}/{index}"
     media = {"kind": "image", "key": name, "size": size, "patch": patch}
-    if len(scenes) > 1:
-        media |= {"kind": "images", "frames": len(scenes)}
+    count = len(scenes)
+    if count > 1:
+        media |= {"kind": "images", "frames": count}
     made = Item(
         id=name,
         split=split,
@@ -73,7 +74,7 @@ def item(
         rivals=first.rivals,
         more=scenes[1:],
         frames=first.frames,
-        content=first.content or (PICTURE,) * len(scenes),
+        content=first.content or (PICTURE,) * count,
         turns=tuple(_turn(q) for q in questions) if kind.medium == "dialogue" else (),
     )
     if form == "letter":
