@@ -4,6 +4,7 @@
 >>> model, processor = foveate.mini("image")
 """
 
+import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -35,6 +36,13 @@ def load(name: str = "image", dtype=None):
     from .weights_loading import load_folder
 
     return load_folder(WEIGHTS / folder, dtype)
+
+
+def __getattr__(name: str):
+    """`foveate.mini.world` without an import of its own, loaded on first use."""
+    if name == "world":
+        return importlib.import_module("foveate.mini.world")
+    raise AttributeError(f"module 'foveate.mini' has no attribute {name!r}")
 
 
 class _Mini(ModuleType):
