@@ -27,6 +27,7 @@ REFUSED = {
     ),
     "fastervlm": ("no attention", {"fast_vlm"}),
     "visionzip": ("no attention", {"fast_vlm"}),
+    "visiondrop": ("no attention", {"fast_vlm"}),
     "vtc_cls": ("no attention", {"fast_vlm"}),
     "fopru": ("no attention", {"fast_vlm"}),
     "hired": ("no attention", {"fast_vlm"}),

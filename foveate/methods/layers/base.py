@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from foveate.budget import Keep, resolve
+from foveate.errors import BudgetError
 from foveate.parts import BoundaryState
 
 
@@ -40,3 +42,33 @@ def item_batches(state: BoundaryState) -> Iterator[tuple[Tensor, Tensor]]:
         if len(parts[0]):
             own = torch.stack(parts)
             yield row[own[:, 0]], column[own]
+
+
+def quarters(layers: int) -> tuple[int, ...]:
+    """Boundaries at a quarter, a half and three quarters; a shallow decoder has fewer."""
+    return tuple(k for k in dict.fromkeys(layers * i // 4 for i in (1, 2, 3)) if k)
+
+
+@lru_cache(maxsize=64)
+def ratios_of_share(share: float, stages: Sequence[int], layers: int) -> tuple[float, ...]:
+    """Powers of the lambda for which the mean share over all layers is `share`."""
+    bounds = (*stages, layers)
+
+    def mean(factor: float) -> float:
+        held = (factor**s * (bounds[s] - bounds[s - 1]) for s in range(1, len(bounds)))
+        return (bounds[0] + sum(held)) / layers
+
+    if share == 1 or not stages:
+        return (1.0,) * len(stages)
+    if share <= mean(0):
+        raise BudgetError(
+            f"A mean share of {share:.4g} over the layers is out of reach: the layers before "
+            f"boundary {stages[0]} alone hold {mean(0):.4g}; raise keep or lower layer_list."
+        )
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if mean(middle) < share else (low, middle)
+    # Rounded, so that a lambda of 0.5 is 0.5 and floors don't slip.
+    factor = round(high, 9)
+    return tuple(factor**s for s in range(1, len(bounds)))

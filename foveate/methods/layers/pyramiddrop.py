@@ -23,15 +23,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from foveate.budget import Keep, resolve
-from foveate.errors import BudgetError, InvalidParameter
+from foveate.errors import InvalidParameter
 from foveate.method import Method, register
-from foveate.methods.layers.base import items_per_row
+from foveate.methods.layers.base import items_per_row, quarters, ratios_of_share
 from foveate.ops.select import top_mask
 from foveate.parts import BoundaryState, LayersPart, Widths
 
@@ -81,9 +80,7 @@ class PyramidDrop(Method, LayersPart):
 
     def boundaries(self, layers: int) -> tuple[int, ...]:
         if self.layer_list is None:
-            # A shallow decoder has fewer stages.
-            quarters = dict.fromkeys(layers * i // 4 for i in (1, 2, 3))
-            stages = tuple(k for k in quarters if k)
+            stages = quarters(layers)
         else:
             stages = self.layer_list
         if stages and stages[-1] >= layers:
@@ -150,31 +147,6 @@ def answer_rows(labels: Tensor) -> tuple[Tensor, Tensor]:
     most = max(1, int(starts.sum(1).max()))
     rows = starts.long().argsort(dim=1, descending=True, stable=True)[:, :most]
     return rows, starts.gather(1, rows)
-
-
-@lru_cache(maxsize=64)
-def ratios_of_share(share: float, stages: Sequence[int], layers: int) -> tuple[float, ...]:
-    """Powers of the lambda for which the mean share over all layers is `share`."""
-    bounds = (*stages, layers)
-
-    def mean(factor: float) -> float:
-        held = (factor**s * (bounds[s] - bounds[s - 1]) for s in range(1, len(bounds)))
-        return (bounds[0] + sum(held)) / layers
-
-    if share == 1 or not stages:
-        return (1.0,) * len(stages)
-    if share <= mean(0):
-        raise BudgetError(
-            f"A mean share of {share:.4g} over the layers is out of reach: the layers before "
-            f"boundary {stages[0]} alone hold {mean(0):.4g}; raise keep or lower layer_list."
-        )
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if mean(middle) < share else (low, middle)
-    # Rounded, so that a lambda of 0.5 is 0.5 and floors don't slip.
-    factor = round(high, 9)
-    return tuple(factor**s for s in range(1, len(bounds)))
 
 
 def _ascending(values: Sequence[int]) -> bool:

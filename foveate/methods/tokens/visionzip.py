@@ -33,8 +33,7 @@ from foveate.errors import BudgetError, InvalidParameter
 from foveate.method import register
 from foveate.methods.tokens.base import TokensMethod
 from foveate.ops.allocate import share_evenly, view_batches
-from foveate.ops.nearest import nearest, spread
-from foveate.ops.select import top_k
+from foveate.ops.contextual import dominant_contextual, joining_weights
 from foveate.ops.tiles import is_stitched
 from foveate.parts import Widths
 from foveate.signals import ClassState, Need, ProjectorInput, Signals, VisionAttention, VisionKeys
@@ -110,7 +109,7 @@ class VisionZip(TokensMethod):
             group = group.view(b, *own.shape)
             assign[:, own] = torch.where(group < 0, group, group + made)
             slots.append(own.expand(b, -1, -1).gather(2, at.view(b, len(own), -1)).flatten(1))
-            merged.append(vectors.view(b, -1, vectors.shape[-1]))
+            merged.append(vectors.reshape(b, -1, vectors.shape[-1]))
             view += [number for number in numbers for _ in range(at.shape[1])]
             role += ([DOMINANT] * dominant + [CONTEXTUAL] * contextual) * len(own)
         at = torch.cat(slots, 1)
@@ -142,31 +141,12 @@ def compress(
     Returns for every patch the new token that holds it (B, N), -1 for none: dominant ones first;
     for every new token the patch it stands at (B, K); the contextual vectors (B, K - dominant, C).
     """
-    b, n, c = x.shape
-    best = top_k(score, dominant)
-    group = torch.full((b, n), -1, device=x.device)
-    group.scatter_(1, best, torch.arange(dominant, device=x.device).expand(b, -1))
-    rest = (group >= 0).long().argsort(dim=1, stable=True)[:, : n - dominant]
-    chosen = spread(n - dominant, contextual).to(x.device)
-    k, targets = len(chosen), rest[:, chosen]
-    if not k:
-        return group, best, x[:, :0]
-    keys = _rows(keys, rest)
-    nearby = nearest(keys, keys[:, chosen])
-    nearby[:, chosen] = torch.arange(k, device=x.device)
-    group.scatter_(1, rest, nearby + dominant)
-    joins = nearby.new_ones(n - dominant, dtype=torch.float32)
-    joins[chosen] = 0
-    slot = nearby[..., None].expand(-1, -1, c)
-    weighted = _rows(x, rest).float() * joins[:, None]
-    total = weighted.new_zeros(b, k, c).scatter_add_(1, slot, weighted)
-    number = total.new_zeros(b, k).scatter_add_(1, nearby, joins.expand(b, -1))[..., None]
-    vectors = _rows(x, targets).float()
-    if mean_preserving:
-        vectors = (vectors + total) / (number + 1)
-    else:
-        vectors = vectors + total / number.clamp(min=1)
-    return group, torch.cat([best, targets], 1), vectors.to(x.dtype)
+    group, at = dominant_contextual(score, keys, dominant, contextual)
+    b, k = at.shape
+    slot = group.masked_fill(group < 0, k)[..., None].expand_as(x)
+    weighted = x.float() * joining_weights(group, at, mean_preserving)[..., None]
+    total = weighted.new_zeros(b, k + 1, x.shape[2]).scatter_add_(1, slot, weighted)
+    return group, at, total[:, dominant:k].to(x.dtype)
 
 
 def reading_order(slot: Tensor, view: Sequence[int], role: Sequence[int], stitched: bool) -> Tensor:

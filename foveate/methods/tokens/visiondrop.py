@@ -1,0 +1,178 @@
+"""VisionDrop: keep what visual tokens see in each other, since text looks at the wrong ones.
+
+Xu et al., "Rethinking Visual Token Reduction in LVLMs under Cross-modal Misalignment", AAAI 2026,
+arXiv 2506.22283.
+
+In front of the language model as VisionZip: dominant tokens by the class token's attention, the
+rest merged into contextual ones. Then again at a quarter, a half and three quarters of the depth:
+score_j = mean over heads and over the queries i of j's own picture of softmax(q_i k^T)_j, with
+queries and keys of the layer to come; contextual = x_target + mean(x_joined) by cosine of keys.
+Behind each boundary lambda times as many stay, dominant first, renumbered.
+
+Needs what VisionZip needs, and queries and keys of the next layer at boundaries. Cost: queries of
+visual tokens against all keys, three times. Early tokens are seen by more queries, by causality.
+Departs from the official code for several pictures in a row: each keeps its own tokens.
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.VisionDrop(keep=0.25)):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foveate.budget import Keep
+from foveate.errors import BudgetError, InvalidParameter
+from foveate.method import register
+from foveate.methods.layers.base import item_batches, items_per_row, quarters, ratios_of_share
+from foveate.methods.tokens.progressive import ProgressiveMethod
+from foveate.methods.tokens.visionzip import VisionZip
+from foveate.ops.attention import received_within
+from foveate.ops.contextual import dominant_contextual, joining_weights
+from foveate.parts import BoundaryState, LayersPart, Merge, Part, Widths
+from foveate.signals import Signals
+from foveate.tokens import Grid, VisualTokens
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class VisionDrop(ProgressiveMethod, VisionZip):
+    """keep: mean over all decoder layers; the default lets 48 of 576 enter, and 32 on average.
+
+    dominant, contextual: tokens that enter of each crop or frame, the class token counted, in place
+    of `keep`; without `dominant`, an eighth is contextual. layer_list: boundaries inside the
+    language model. image_token_list: dominant and contextual tokens per picture behind each.
+    """
+
+    slug = "visiondrop"
+    paper = "arXiv 2506.22283"
+    held = 2 / 3
+
+    keep: Keep = 32 / 576
+    dominant: int | None = None
+    layer_list: tuple[int, ...] | None = None
+    image_token_list: tuple[tuple[int, int], ...] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        stages, targets = self.layer_list, self.image_token_list
+        if targets is not None:
+            object.__setattr__(self, "image_token_list", tuple(map(tuple, targets)))
+            if any(d < 1 or c < 0 for d, c in targets):
+                raise InvalidParameter(
+                    f"image_token_list={targets} keeps no dominant token somewhere; use pairs from "
+                    "(1, 0) on."
+                )
+        if stages is not None and (min(stages, default=0) < 1 or sorted(set(stages)) != [*stages]):
+            raise InvalidParameter(
+                f"layer_list={stages} is no staircase; use ascending boundaries from 1 on."
+            )
+        if self.dominant is not None and not self.dominant >= 1:
+            raise InvalidParameter(f"dominant={self.dominant!r} keeps nothing; use 1 or more.")
+
+    def parts(self) -> tuple[Part, ...]:
+        return (self, Stages(self, self.positions))
+
+    def count(self, grid: Grid) -> int:
+        if self.dominant is None or self.keep == 1.0:
+            return super().count(grid)
+        views = [n for n in grid.views or (grid.patches,) if n]
+        own = self.dominant + self._contextual(self.dominant * 8 // 7)
+        if own > min(views):
+            raise BudgetError(
+                f"dominant={self.dominant} and its contextual tokens are more than the {min(views)}"
+                " patches of a crop or frame; use fewer, or keep=."
+            )
+        return own * len(views)
+
+    def reduce(self, tokens: VisualTokens, signals: Signals, keep: int) -> VisualTokens:
+        return tokens if keep == tokens.n else super().reduce(tokens, signals, keep)
+
+    def _contextual(self, share: int) -> int:
+        return min(-(-share // 8) if self.contextual is None else self.contextual, share - 1)
+
+
+@dataclass(frozen=True)
+class Stages(LayersPart):
+    """The side of VisionDrop inside the language model."""
+
+    method: VisionDrop
+    positions: str
+
+    def boundaries(self, layers: int) -> tuple[int, ...]:
+        m = self.method
+        if m.keep == 1.0:
+            return ()
+        stages = quarters(layers) if m.layer_list is None else m.layer_list
+        if stages and stages[-1] >= layers:
+            raise InvalidParameter(
+                f"layer_list={stages} reaches behind the last of {layers} decoder layers; "
+                f"use boundaries up to {layers - 1}."
+            )
+        if m.image_token_list is not None and len(m.image_token_list) != len(stages):
+            raise InvalidParameter(
+                f"image_token_list has {len(m.image_token_list)} pairs for {len(stages)} "
+                f"boundaries of {layers} decoder layers; give one for each."
+            )
+        return stages
+
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        return 2 * n * (widths.model + widths.keys) * widths.model + 2 * n * n * widths.model
+
+    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Merge | None:
+        totals = self._totals(k, layers, state)
+        into = torch.arange(state.item.shape[1], device=state.item.device).repeat(len(totals), 1)
+        weight, place, score, keys = (
+            torch.ones(into.shape, device=into.device),
+            2 * into,
+            None,
+            None,
+        )
+        for rows, columns in item_batches(state):
+            n, at = columns.shape[1], state.item[rows, columns[:, 0]]
+            wanted = totals[rows, at]
+            for total in wanted.unique().tolist():
+                dominant, contextual = self._split(k, layers, total)
+                if dominant + contextual >= n:
+                    continue
+                if score is None or keys is None:
+                    heads = state.heads()
+                    score, keys = received_within(heads, state.item), heads.key.mean(1)
+                some = wanted == total
+                row, own = rows[some, None], columns[some]
+                group, stands = dominant_contextual(
+                    score[row, own], keys[row, own], dominant, contextual
+                )
+                taker = own.gather(1, stands.gather(1, group.clamp(min=0)))
+                into[row, own] = taker.masked_fill(group < 0, -1)
+                weight[row, own] = joining_weights(group, stands)
+                # Contextual tokens come behind the last column of their picture.
+                place[row, own.gather(1, stands[:, dominant:])] = 2 * own[:, -1:] + 1
+        return None if score is None else Merge(into, weight, place)
+
+    def _totals(self, k: int, layers: int, state: BoundaryState) -> Tensor:
+        """Tokens (B, items) that stay of each picture."""
+        if "entered" not in state.notes:
+            items = int(state.item.max()) + 1
+            counts = torch.zeros(len(state.item), items + 1, device=state.item.device)
+            ones = torch.ones(state.item.shape, device=counts.device)
+            state.notes["entered"] = counts.scatter_add_(1, state.item + 1, ones)[:, 1:]
+        entered, stages = state.notes["entered"], self.boundaries(layers)
+        ratios = [
+            ratios_of_share(self.method.share(n, items), stages, layers)[stages.index(k)]
+            for n, items in zip(state.entered.tolist(), items_per_row(state), strict=True)
+        ]
+        share = torch.tensor(ratios, device=entered.device)[:, None]
+        return (entered * share).round().clamp(min=1).long()
+
+    def _split(self, k: int, layers: int, total: int) -> tuple[int, int]:
+        """Dominant and contextual tokens of a picture."""
+        if self.method.image_token_list is not None:
+            return self.method.image_token_list[self.boundaries(layers).index(k)]
+        contextual = min(-(-total // 8), total - 1)
+        return total - contextual, contextual
