@@ -44,6 +44,20 @@ def item_batches(state: BoundaryState) -> Iterator[tuple[Tensor, Tensor]]:
             yield row[own[:, 0]], column[own]
 
 
+def item_totals(state: BoundaryState, ratios: Sequence[float]) -> Tensor:
+    """Tokens (B, items) that stay where each row keeps a share of what entered of every item.
+
+    What entered is noted at the first boundary that asks.
+    """
+    if "entered" not in state.notes:
+        items = int(state.item.max()) + 1
+        counts = torch.zeros(len(state.item), items + 1, device=state.item.device)
+        ones = torch.ones(state.item.shape, device=counts.device)
+        state.notes["entered"] = counts.scatter_add_(1, state.item + 1, ones)[:, 1:]
+    share = torch.tensor(ratios, device=state.item.device)[:, None]
+    return (state.notes["entered"] * share).round().clamp(min=1).long()
+
+
 def quarters(layers: int) -> tuple[int, ...]:
     """Boundaries at a quarter, a half and three quarters; a shallow decoder has fewer."""
     return tuple(k for k in dict.fromkeys(layers * i // 4 for i in (1, 2, 3)) if k)
@@ -63,7 +77,8 @@ def ratios_of_share(share: float, stages: Sequence[int], layers: int) -> tuple[f
     if share <= mean(0):
         raise BudgetError(
             f"A mean share of {share:.4g} over the layers is out of reach: the layers before "
-            f"boundary {stages[0]} alone hold {mean(0):.4g}; raise keep or lower layer_list."
+            f"boundary {stages[0]} alone hold {mean(0):.4g}; raise keep, or let tokens go "
+            "in earlier layers."
         )
     low, high = 0.0, 1.0
     for _ in range(60):

@@ -29,7 +29,13 @@ from torch import Tensor
 from foveate.budget import Keep
 from foveate.errors import BudgetError, InvalidParameter
 from foveate.method import register
-from foveate.methods.layers.base import item_batches, items_per_row, quarters, ratios_of_share
+from foveate.methods.layers.base import (
+    item_batches,
+    item_totals,
+    items_per_row,
+    quarters,
+    ratios_of_share,
+)
 from foveate.methods.tokens.progressive import ProgressiveMethod
 from foveate.methods.tokens.visionzip import VisionZip
 from foveate.ops.attention import received_within
@@ -157,18 +163,12 @@ class Stages(LayersPart):
 
     def _totals(self, k: int, layers: int, state: BoundaryState) -> Tensor:
         """Tokens (B, items) that stay of each picture."""
-        if "entered" not in state.notes:
-            items = int(state.item.max()) + 1
-            counts = torch.zeros(len(state.item), items + 1, device=state.item.device)
-            ones = torch.ones(state.item.shape, device=counts.device)
-            state.notes["entered"] = counts.scatter_add_(1, state.item + 1, ones)[:, 1:]
-        entered, stages = state.notes["entered"], self.boundaries(layers)
+        stages = self.boundaries(layers)
         ratios = [
             ratios_of_share(self.method.share(n, items), stages, layers)[stages.index(k)]
             for n, items in zip(state.entered.tolist(), items_per_row(state), strict=True)
         ]
-        share = torch.tensor(ratios, device=entered.device)[:, None]
-        return (entered * share).round().clamp(min=1).long()
+        return item_totals(state, ratios)
 
     def _split(self, k: int, layers: int, total: int) -> tuple[int, int]:
         """Dominant and contextual tokens of a picture."""

@@ -1,0 +1,220 @@
+"""SparseVLM: keep what the telling words of the question look at, and recycle some of the rest.
+
+Zhang et al., "SparseVLM: Visual Token Sparsification for Efficient Vision-Language Model
+Inference", ICML 2025, arXiv 2410.04417.
+
+Raters, once: the text tokens t behind a picture v whose mean over the picture of softmax_t(v t^T)
+is above average. Behind layers 2, 6 and 15 of 32: score of a visual token = mean over heads and
+raters of the attention paid to it in that layer; the best stay. Of the dropped, the best 30 % are
+gathered around density peaks, one for ten, and each cluster goes on as its mean behind the picture.
+
+Needs queries and keys of the layers that prune. Cost: rows of the raters, and distances among the
+recycled (counted with 16 raters, a short question's).
+Departs from the official code, of which this is the first version: `keep` is the mean over all
+layers, merged tokens counted, and the shares fall by one factor; `retained` gives its lists. No
+noise breaks ties; several pictures are pruned each by its own raters.
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.SparseVLM(keep=0.5)):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foveate.budget import Keep
+from foveate.errors import InvalidParameter
+from foveate.method import Method, register
+from foveate.methods.layers.base import item_batches, item_totals, items_per_row, ratios_of_share
+from foveate.ops.attention import Heads
+from foveate.ops.density import density_peaks
+from foveate.ops.select import top_k
+from foveate.parts import BoundaryState, LayersPart, Merge, Widths
+from foveate.signals import DecoderHeads, Need
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SparseVLM(Method, LayersPart):
+    """keep: mean share or count over all decoder layers; the default is 192 of 576.
+
+    pruning_layers: layers behind which tokens go; None is 2, 6, 15 of 32 and in proportion.
+    retained: tokens per picture that stay behind each, merged ones on top, in place of `keep`:
+    (300, 200, 110), (303, 110, 36) or (66, 30, 17) in the paper. recycle: merge some of the rest.
+    """
+
+    slug = "sparsevlm"
+    paper = "arXiv 2410.04417"
+    prompt_agnostic = False
+
+    keep: Keep = 192 / 576
+    positions: str = "packed"
+    pruning_layers: tuple[int, ...] | None = None
+    retained: tuple[int, ...] | None = None
+    recycle: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        chosen = self.pruning_layers
+        if chosen is not None and (min(chosen, default=-1) < 0 or sorted(set(chosen)) != [*chosen]):
+            raise InvalidParameter(
+                f"pruning_layers={chosen} is no staircase; use ascending layers from 0 on."
+            )
+        if self.retained is not None and min(self.retained, default=0) < 1:
+            raise InvalidParameter(f"retained={self.retained} keeps nothing; use counts from 1 on.")
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (DecoderHeads(),)
+
+    def boundaries(self, layers: int) -> tuple[int, ...]:
+        """Raters are found at boundary 0, where the states are still embeddings."""
+        stages = self._stages(layers)
+        return () if self.keep == 1.0 or not stages else (0, *stages)
+
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        recycled = 3 * (n - keep) // 10
+        return 2 * widths.model * (16 * n + self.recycle * recycled * recycled)
+
+    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Merge | None:
+        if k == 0:
+            state.notes["raters"] = self._raters(state)
+            return None
+        totals, score = self._totals(k, layers, state), None
+        width = state.item.shape[1]
+        into = torch.arange(width, device=totals.device).repeat(len(totals), 1)
+        weight, place = torch.ones(into.shape, device=into.device), into * (width + 1)
+        for rows, columns in item_batches(state):
+            wanted = totals[rows, state.item[rows, columns[:, 0]]]
+            for total in wanted.unique().tolist():
+                kept, recycled, clusters = self._split(columns.shape[1], total)
+                if kept + clusters >= columns.shape[1]:
+                    continue
+                if score is None:
+                    score = self._score(state)
+                row, own = rows[wanted == total, None], columns[wanted == total]
+                best = top_k(score[row, own], kept)
+                rest = score[row, own].scatter(1, best, float("-inf"))
+                into[row, own] = -1
+                into[row, own.gather(1, best)] = own.gather(1, best)
+                if clusters:
+                    again = own.gather(1, top_k(rest, recycled))
+                    cluster, centre = density_peaks(state.hidden[row, again], clusters)
+                    stands = again.gather(1, centre)
+                    into[row, again] = stands.gather(1, cluster)
+                    weight[row, again] = 1 / (sizes(cluster, clusters) + 1e-6).gather(1, cluster)
+                    # Merged tokens come behind the last column of their picture, peak by peak.
+                    order = torch.arange(1, clusters + 1, device=into.device)
+                    place[row, stands] = own[:, -1:] * (width + 1) + order
+        return None if score is None else Merge(into, weight, place)
+
+    def _stages(self, layers: int) -> tuple[int, ...]:
+        if self.pruning_layers is None:
+            places = (max(1, round(layers * k / 32)) for k in (3, 7, 16))
+            stages = tuple(k for k in dict.fromkeys(places) if k < layers)
+        else:
+            stages = tuple(k + 1 for k in self.pruning_layers)
+        if stages and stages[-1] >= layers:
+            raise InvalidParameter(
+                f"pruning_layers={self.pruning_layers} leaves no layer behind the last of them in "
+                f"a decoder of {layers}; use layers up to {layers - 2}."
+            )
+        if self.retained is not None and len(self.retained) != len(stages):
+            raise InvalidParameter(
+                f"retained has {len(self.retained)} counts for {len(stages)} pruning layers of "
+                f"{layers}; give one for each."
+            )
+        return stages
+
+    def _totals(self, k: int, layers: int, state: BoundaryState) -> Tensor:
+        """Tokens (B, items) behind boundary k."""
+        stages = self._stages(layers)
+        if self.retained is not None:
+            totals = item_totals(state, [1.0] * len(state.item))
+            return torch.full_like(totals, self.retained[stages.index(k)])
+        ratios = []
+        for entered, items in zip(state.entered.tolist(), items_per_row(state), strict=True):
+            share = self.keep
+            if isinstance(share, int):
+                share = min(1.0, share * items / entered) if entered else 1.0
+            ratios.append(ratios_of_share(share, stages, layers)[stages.index(k)])
+        return item_totals(state, ratios)
+
+    def _split(self, n: int, total: int) -> tuple[int, int, int]:
+        """Tokens kept, recycled ones and clusters of a picture of n where `total` is wanted."""
+        if not self.recycle:
+            return min(total, n - 1), 0, 0
+        if self.retained is not None:
+            return min(total, n - 1), *clusters_of(n - min(total, n - 1))
+        for kept in range(min(total, n) - 1, 0, -1):
+            recycled, clusters = clusters_of(n - kept)
+            if kept + clusters <= total:
+                return kept, recycled, clusters
+        return total, 0, 0
+
+    def _raters(self, state: BoundaryState) -> Tensor:
+        """Which text tokens (B, items, T) rate each picture, counted among the text of a row."""
+        text = state.valid & ~state.visual
+        count = text.sum(1)
+        columns = text.long().argsort(dim=1, descending=True, stable=True)[:, : int(count.max())]
+        alive = text.gather(1, columns)
+        items = max(1, int(state.item.max()) + 1)
+        raters = alive.new_zeros(len(text), items, columns.shape[1])
+        for rows, own in item_batches(state):
+            behind = alive[rows] & (columns[rows] > own[:, -1:])
+            picture, words = (state.hidden[rows[:, None], x] for x in (own, columns[rows]))
+            raters[rows, state.item[rows, own[:, 0]]] = find_raters(picture, words, behind)
+        # Where no word stands out, the last one rates.
+        silent = ~raters.any(2)
+        last = (count - 1)[:, None, None].expand(-1, items, 1)
+        return raters.scatter(2, last, raters.gather(2, last) | silent[..., None])
+
+    def _score(self, state: BoundaryState) -> Tensor:
+        """What the raters of its picture pay each visual column (B, N)."""
+        text = state.valid & ~state.visual
+        rank = (text.long().cumsum(1) - 1).clamp(min=0)
+        raters = state.notes["raters"]
+        marks = raters.gather(2, rank[:, None].expand(-1, raters.shape[1], -1)) & text[:, None]
+        return rated(state.signals[DecoderHeads()], marks, state.item)
+
+
+def find_raters(picture: Tensor, words: Tensor, alive: Tensor) -> Tensor:
+    """Which words (M, T, D) rate a picture (M, n, D): those it resembles above average, (M, T).
+
+    alive (M, T) bool: the words that may.
+    """
+    alike = (picture.float() @ words.float().mT).masked_fill(~alive[:, None], float("-inf"))
+    share = alike.softmax(2).mean(1).masked_fill(~alive, 0)
+    return (share > share.sum(1, keepdim=True) / alive.sum(1, keepdim=True)) & alive
+
+
+def rated(heads: Heads, marks: Tensor, item: Tensor) -> Tensor:
+    """Mean over heads and rater rows of the attention paid to every visual column, (B, N).
+
+    marks (B, items, N) bool: columns that rate each item. item (B, N): -1 for text.
+    """
+    asked = marks.any(1)
+    rows = asked.long().argsort(dim=1, descending=True, stable=True)[:, : int(asked.sum(1).max())]
+    score = torch.zeros(item.shape, device=item.device)
+    for some, seen in heads.blocks(rows):
+        mine = marks.gather(2, some[:, None].expand(-1, marks.shape[1], -1))
+        mine = mine.gather(1, item.clamp(min=0)[..., None].expand(-1, -1, some.shape[1]))
+        score += seen.mean(1).masked_fill(~mine.mT, 0).sum(1)
+    return score / marks.sum(2).gather(1, item.clamp(min=0)).clamp(min=1)
+
+
+def clusters_of(dropped: int) -> tuple[int, int]:
+    """How many of the dropped tokens are recycled, and into how many clusters."""
+    recycled = int(dropped * 0.3) + 1
+    return recycled, recycled // 10 + 1
+
+
+def sizes(cluster: Tensor, count: int) -> Tensor:
+    """Members (B, count) of every cluster in cluster (B, N)."""
+    zeros = torch.zeros(len(cluster), count, device=cluster.device)
+    return zeros.scatter_add_(1, cluster, torch.ones(cluster.shape, device=cluster.device))

@@ -1,0 +1,31 @@
+"""Clusters around density peaks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def density_peaks(x: Tensor, count: int, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Cluster (B, N) of every point of x (B, N, D), and the point at each centre (B, count).
+
+    Density is exp(-mean of squared distances to the `count` nearest, itself included), a peak's
+    height the distance to the next denser point: centres have the largest product, in that order.
+    Every point joins the nearest centre. Distances are over sqrt(D). noise (B, N): added to the
+    density, so that copies differ; without it ties go to the lower index.
+    """
+    x = x.float()
+    distance = torch.cdist(x, x) / x.shape[2] ** 0.5
+    near = distance.topk(count, dim=2, largest=False).values
+    density = (-near.square().mean(2)).exp()
+    if noise is not None:
+        density = density + noise
+    denser = density[:, None] > density[:, :, None]
+    top = distance.flatten(1).amax(1)[:, None, None]
+    height = distance.masked_fill(~denser, float("inf")).minimum(top).amin(2)
+    order = (height * density).sort(dim=1, descending=True, stable=True).indices
+    centre = order[:, :count]
+    to_centre = distance.gather(2, centre[:, None].expand(-1, x.shape[1], -1))
+    cluster = to_centre.argmin(2)
+    own = torch.arange(count, device=x.device).expand_as(centre)
+    return cluster.scatter(1, centre, own), centre
