@@ -16,8 +16,8 @@ from PIL import Image
 
 from foveate.errors import FoveateError
 
-TASKS = ("I1", "I4", "I9")
-"""Tasks of the world whose first test picture is shown: attribute, count, read."""
+TASKS = ("I1", "I2", "I9")
+"""Tasks of the world whose first test picture is shown: attribute, place, word."""
 
 SHARES = (0.25, 0.1)
 METHODS = ("divprune", "visionzip")
@@ -139,7 +139,8 @@ def sheet(case: Case, found: list[Row], processor: Any) -> Image.Image:
             images.append(picture)
             captions.append(about)
         images.append(overlay(picture, row.report.traces[0]))
-        said = "" if case.expected is None else f": {row.text}"
+        verdict = "right" if _right(case, row) else "wrong"
+        said = "" if case.expected is None else f": {row.text} ({verdict})"
         captions.append(f"{_label(row)}\n{sum(row.report.tokens_out)} tokens{said}")
     return side_by_side(images, captions, height=360, columns=len(SHARES) + 1)
 

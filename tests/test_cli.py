@@ -177,7 +177,7 @@ def test_the_demo_writes_a_sheet_per_picture(tiny, tmp_path, monkeypatch, capsys
     demo.demo(tmp_path / "out", ["fastervlm"])
     printed = capsys.readouterr().out
     sheets = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert sheets == ["attribute.png", "count.png", "photograph.png", "read.png"]
+    assert sheets == ["attribute.png", "locate.png", "photograph.png", "read.png"]
     assert all(name in printed for name in sheets)
     assert printed.count("FasterVLM 25%") == 4 and "FLOPs" in printed
     photograph = Image.open(tmp_path / "out" / "photograph.png")
