@@ -33,7 +33,7 @@ def run(path: Path, names: dict) -> None:
 
 def test_readme_runs(capsys):
     run(ROOT / "README.md", {})
-    assert capsys.readouterr().out.strip() == "64 -> 16"
+    assert capsys.readouterr().out.strip() == "[64] -> [16]"
 
 
 def test_add_a_method_runs():

@@ -94,7 +94,7 @@ def test_merged_tokens_are_traced_to_their_sources():
 
 
 def test_what_the_tower_and_choosing_cost_by_hand():
-    """CLIP: 3 blocks of width 32, 4 heads, feed-forward 64, 16 patches of 14 x 14 and a class row."""
+    """CLIP: 3 blocks of width 32, 4 heads, feed-forward 64, 16 patches of 14 x 14, a class row."""
     report, _, _ = run("llava", foveate.FasterVLM(keep=4) + foveate.PyramidDrop(keep=0.5))
     n = 17
     block = 4 * 2 * n * 32 * 32 + 4 * n * n * 32 + 2 * 2 * n * 32 * 64
