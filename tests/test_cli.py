@@ -217,9 +217,8 @@ def test_methods_as_json():
 
 def test_one_method():
     found = json.loads(run("methods", "fastervlm", "--json").stdout)
-    assert found["class"] == "FasterVLM" and found["needs"] == [
-        "VisionAttention(rows='auto', layer=None)"
-    ]
+    assert found["class"] == "FasterVLM"
+    assert [need.split("(")[0] for need in found["needs"]] == ["VisionAttention"]
     parameters = {p["name"]: p for p in found["parameters"]}
     assert parameters["keep"]["default"] == 0.25 and "share" in parameters["keep"]["doc"]
     assert "cls" in parameters["score"]["doc"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,9 @@ from PIL import Image
 
 from foveate.errors import UnsupportedModel
 from foveate.method import Method
+
+_SMALL = 20_000_000
+"""Parameters below which one thread is enough."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,25 @@ def answer(
     for name, value in inputs.items():
         if torch.is_floating_point(value):
             inputs[name] = value.to(model.dtype)
-    with torch.no_grad(), foveate.attach(model, method) as attached:
+    with torch.no_grad(), _threads(model), foveate.attach(model, method) as attached:
         out = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
         report = attached.report
     new = out[0, inputs["input_ids"].shape[1] :]
     return Answer(processor.decode(new, skip_special_tokens=True).strip(), report)
+
+
+@contextmanager
+def _threads(model: Any) -> Iterator[None]:
+    """One thread for a small model: several would wait for each other longer than they compute."""
+    import torch
+
+    before = torch.get_num_threads()
+    small = sum(p.numel() for p in model.parameters()) < _SMALL
+    torch.set_num_threads(1 if small else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def prompt(processor: Any, images: Sequence[Image.Image], question: str) -> Any:
