@@ -86,7 +86,7 @@ def table(case: Case, found: list[Row]) -> Any:
     from foveate.cli.figures import scaled, share
 
     title = f"{case.name}: {case.question}"
-    title += f"  (right: {case.expected or 'nobody knows, nano has seen no photographs'})"
+    title += f"  (right: {case.expected})" if case.expected else "  (nano can't know)"
     made = Table(title=escape(title), title_justify="left", title_style="bold", box=None)
     for name, justify in (
         ("method", "left"),
