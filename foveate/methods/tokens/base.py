@@ -19,7 +19,7 @@ from foveate.tokens import Grid, VisualTokens
 class TokensMethod(Method, TokensPart):
     """A method with one part at the tokens stage. Subclasses give `reduce`, or just `select`.
 
-    positions: most official codes hand the language model a shorter, renumbered prompt.
+    Positions are packed by default: most official codes hand on a shorter, renumbered prompt.
     drops_special: newlines go as soon as anything goes, so `keep` is a share of the patches.
     per_view: every crop or frame gets its own, even share of the budget.
     """
