@@ -65,7 +65,12 @@ class ClassState:
 
 @dataclass(frozen=True)
 class TextEmbeddings:
-    """Embeddings of the text tokens of the sample an item belongs to, as (B, T, D)."""
+    """Embeddings of the text tokens of the sample an item belongs to, as (B, T, D).
+
+    paired: only those between the item and the next one behind which text stands; all where none.
+    """
+
+    paired: bool = False
 
 
 @dataclass(frozen=True)

@@ -84,11 +84,12 @@ class Record:
         self.changed = any(i.clusters is not None or i.encoded is not i.layout for i in items)
 
     def reduce(
-        self, parts: list[TokensPart], text: Callable[[int], Tensor], agnostic: bool
+        self, parts: list[TokensPart], text: Callable[[int, bool], Tensor], agnostic: bool
     ) -> list[VisualTokens]:
         """Run the tokens stage; one `VisualTokens` with B = 1 per item.
 
-        text(i): embeddings (T, D) of the text around item i, asked for only when a part needs it.
+        text(i, paired): embeddings (T, D) of the text of item i's sample, or of what is paired with
+        it; asked for only when a part needs it.
         Results of prompt-agnostic parts are kept, so that a call without cache reduces once.
         """
         if self._reduced is not None:
@@ -144,7 +145,7 @@ class Record:
         values: dict[Need, Tensor | None] = {}
         for need in needs:
             if isinstance(need, TextEmbeddings):
-                values[need] = text(members[0])[None]
+                values[need] = text(members[0], need.paired)[None]
             elif isinstance(need, ClassState):
                 values[need] = self._classes(members)
             elif isinstance(need, ProjectorInput) and need not in self._rows:

@@ -133,18 +133,24 @@ class Splice:
                 self.kw[name] = None
         self.kw["mm_encoder_outputs"] = outputs
 
-    def text_of(self, modality: str) -> Callable[[int], Tensor]:
-        """Embeddings (T, D) of the text in the first row that holds item i of a modality."""
+    def text_of(self, modality: str) -> Callable[[int, bool], Tensor]:
+        """Embeddings (T, D) of the text in the first row that holds item i of a modality.
 
-        def embed(i: int) -> Tensor:
-            b = next(
-                b
+        paired: only the text behind the item, up to the next item behind it.
+        """
+
+        def embed(i: int, paired: bool) -> Tensor:
+            b, own = next(
+                (b, placed)
                 for b, row in enumerate(self.rows)
-                if any(p.modality == modality and p.number == i for p in row)
+                for placed in row
+                if placed.modality == modality and placed.number == i
             )
             text = ~self.visual[b]
             if self.mask is not None:
                 text &= self.mask[b].bool().cpu()
+            if paired:
+                text = _behind(text, self.visual[b], int(own.columns.max()))
             return self.anatomy.inner.get_input_embeddings()(self.ids[b][text.to(self.ids.device)])
 
         return embed
@@ -309,6 +315,15 @@ class Splice:
             kw[name] = types.gather(1, stage.index).masked_fill(
                 ~valid, self.anatomy.family.type_pad
             )
+
+
+def _behind(text: Tensor, visual: Tensor, end: int) -> Tensor:
+    """The first run of `text` (L,) behind column `end` that no visual column cuts; all if none."""
+    later = text & (torch.arange(len(text)) > end)
+    if not later.any():
+        return text
+    start = int(later.nonzero()[0])
+    return later & (visual.cumsum(0) == visual[: start + 1].sum())
 
 
 def compute_3d(inner, kw: dict[str, Any], b: int, length: int) -> Tensor:

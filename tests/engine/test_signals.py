@@ -239,6 +239,23 @@ def test_text_embeddings_are_those_of_the_items_own_row(name):
         assert torch.allclose(values[TextEmbeddings()][0], expected)
 
 
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "internvl"])
+def test_paired_text_ends_where_the_next_item_begins(name):
+    model, seen = zoo.model(name), []
+    both = zoo.joined(name, zoo.sample(name, "image", 0), zoo.sample(name, "image", 1))
+    need = TextEmbeddings(paired=True)
+    with foveate.attach(model, Spy(asks=(need,), shown=(seen,))), torch.no_grad():
+        model(**zoo.batch(name, [both]))
+    ids = torch.tensor(both.ids)
+    text = (ids != zoo.IMAGE).long()
+    starts = ((text.diff(prepend=text[:1]) == 1).nonzero()[:, 0]).tolist()
+    ends = [s + int(text[s:].cumprod(0).sum()) for s in starts]
+    for run, (_, values, _) in ((0, seen[0]), (-1, seen[-1])):
+        with torch.no_grad():
+            expected = model.get_input_embeddings()(ids[starts[run] : ends[run]])
+        assert torch.allclose(values[need][0], expected)
+
+
 @dataclass(frozen=True, kw_only=True)
 class LayerSpy(Method, LayersPart):
     """Keeps everything; notes attention by the next layer's own projections and by the tap."""
