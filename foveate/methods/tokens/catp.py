@@ -1,0 +1,197 @@
+"""CATP: keep what covers each picture and fits its own words, then what the question calls for.
+
+Li et al., "CATP: Contextually Adaptive Token Pruning for Efficient and Enhanced Multimodal
+In-Context Learning", AAAI 2026, arXiv 2508.07871.
+
+For prompts of demonstrations and a query, each a picture with text. In front of the language model,
+per picture, greedily: argmax_Y sum_x max_{y in Y} s(y, x) + lambda1 sum_{y in Y} s(y, v), with
+s = (cos + 1) / 2 and v the mean embedding of the text behind the picture. Behind layer K,
+demonstrations together: max(0, A_K - A_{K-1}) + lambda2 cos(h, mean of the query's states), A the
+attention of the last token. Behind layer K + 1, the query's picture: cos(h, mean of the context).
+
+Needs text embeddings; one row of attention in two layers. Cost: X X^T, and it again per token kept.
+No official code exists. The last picture is the query's; without demonstrations the text is the
+context. Positions stay behind the first stage. `keep` says the mean over layers in place of R.
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.CATP(keep=0.5)):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from foveate.budget import Keep
+from foveate.errors import BudgetError, InvalidParameter, UnsupportedCall
+from foveate.method import register
+from foveate.methods.layers.base import items_per_row
+from foveate.methods.tokens.base import is_everything
+from foveate.methods.tokens.progressive import ProgressiveMethod
+from foveate.ops.allocate import share_evenly, view_batches
+from foveate.ops.facility import facility_location
+from foveate.ops.select import top_mask
+from foveate.parts import BoundaryState, LayersPart, Part, Widths
+from foveate.signals import DecoderHeads, Need, Signals, TextEmbeddings
+from foveate.tokens import Grid, VisualTokens
+
+# R = 0.778 at K = 6 of 32 layers with four demonstrations: what a token that enters costs.
+HELD = (6 + (0.2 + 0.8 * 0.222 / 0.611) + 25 * 0.222 / 0.611) / 32
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class CATP(ProgressiveMethod):
+    """keep: mean over all decoder layers; the default is R = 0.778 at 32 layers.
+
+    R: share of the tokens that goes, half of it in front of the language model, in place of `keep`.
+    K: number of the layer, counted from 1, behind which demonstrations lose tokens; None is 6 of 32
+    and in proportion. lambda1, lambda2: weights of fitting the text, and of fitting the query.
+    """
+
+    slug = "catp"
+    paper = "arXiv 2508.07871"
+    prompt_agnostic = False
+    drops_special = True
+    per_view = True
+    held = HELD
+
+    keep: Keep = 0.611 * HELD
+    R: float | None = None
+    K: int | None = None
+    lambda1: float = 0.7
+    lambda2: float = 0.6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.R is not None and not 0 <= self.R < 1:
+            raise InvalidParameter(f"R={self.R!r} is no share; use one in [0, 1).")
+        if self.K is not None and not self.K >= 1:
+            raise InvalidParameter(f"K={self.K!r} is no layer counted from 1; use 1 or more.")
+
+    def parts(self) -> tuple[Part, ...]:
+        return (self, Contextual(self))
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (TextEmbeddings(paired=True),)
+
+    def count(self, grid: Grid) -> int:
+        if self.R is None or is_everything(self.keep, grid.n):
+            return super().count(grid)
+        n = int(grid.patches * (1 - self.R / 2) + 1e-9) if self.R else grid.n
+        if n < grid.n:
+            share_evenly(n, grid.views or (grid.patches,))
+        return n
+
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        return 2 * n * n * widths.model + keep * n * n
+
+    def select(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
+        b = len(tokens.features)
+        if keep == tokens.n:
+            return torch.arange(keep, device=tokens.features.device).expand(b, -1)
+        x = normalize(tokens.features.float(), dim=2)
+        text = normalize(signals[self.needs[0]].float().mean(1, keepdim=True), dim=2)
+        # Without any text all fit alike.
+        fit = ((x @ text.nan_to_num().mT)[..., 0] + 1) / 2
+        members, kept = tokens.by_view(), []
+        shares = share_evenly(keep, [len(m) for m in members])
+        for _, own, share in view_batches(members, shares):
+            views = x[:, own].flatten(0, 1)
+            bonus = self.lambda1 * fit[:, own].flatten(0, 1)
+            picks = facility_location((views @ views.mT + 1) / 2, bonus, share)
+            kept.append(own.repeat(b, 1).gather(1, picks).view(b, -1))
+        return torch.cat(kept, 1).sort(1).values
+
+
+@dataclass(frozen=True)
+class Contextual(LayersPart):
+    """The side of CATP inside the language model."""
+
+    method: CATP
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (DecoderHeads(),)
+
+    def boundaries(self, layers: int) -> tuple[int, ...]:
+        if self.method.keep == 1.0 or self.method.R == 0:
+            return ()
+        k = self._layer(layers)
+        return tuple(range(max(1, k - 1), k + 2))
+
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        return 2 * n * widths.model
+
+    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | None:
+        turn = k - self._layer(layers)
+        if turn <= 0:
+            row = state.signals[DecoderHeads()].rows(state.last[:, None]).mean(1)[:, 0]
+            if turn < 0:
+                state.notes["row"] = row
+                return None
+        query = state.item.amax(1, keepdim=True)
+        asked = state.visual & (state.item == query)
+        context = state.visual & ~asked
+        steps = torch.arange(state.item.shape[1], device=query.device)
+        # The query's sample begins where its picture does.
+        begin = torch.where(asked, steps, len(steps)).amin(1, keepdim=True)
+        if turn > 0:
+            first = torch.where(context, steps, len(steps)).amin(1, keepdim=True)
+            alone = ~context.any(1, keepdim=True)
+            shots = (steps >= first) & (steps < begin) & state.valid
+            around = torch.where(alone, state.valid & ~state.visual, shots)
+            score = likeness(state.hidden, around)
+            return top_mask(score, state.notes["query"], asked) | ~asked
+        before = state.notes.get("row")
+        if before is not None and before.shape != row.shape:
+            raise UnsupportedCall(
+                f"Another method drops tokens at boundary {k - 1} or {k}, between the layers that "
+                "CATP compares; give CATP another K."
+            )
+        growth = row if before is None else (row - before).clamp(min=0)
+        score = growth + self.method.lambda2 * likeness(
+            state.hidden, (steps >= begin) & state.valid
+        )
+        final = self._final(layers, state, context.sum(1), asked.sum(1))
+        state.notes["query"] = (asked.sum(1) * final + 1e-6).long()
+        return top_mask(score, (context.sum(1) * final + 1e-6).long(), context) | ~context
+
+    def _layer(self, layers: int) -> int:
+        k = max(1, round(layers * 6 / 32)) if self.method.K is None else self.method.K
+        if k + 1 >= layers:
+            raise InvalidParameter(
+                f"K={k} leaves no layer behind K + 1 in a decoder of {layers}; "
+                f"use at most K={layers - 2}."
+            )
+        return k
+
+    def _final(self, layers: int, state: BoundaryState, context: Tensor, asked: Tensor) -> Tensor:
+        """Share (B,) of what entered that is left in the end."""
+        k, shares = self._layer(layers), []
+        for c, q, items in zip(context.tolist(), asked.tolist(), items_per_row(state), strict=True):
+            if self.method.R is not None:
+                shares.append((1 - self.method.R) / (1 - self.method.R / 2))
+                continue
+            wanted = self.method.share(c + q, items) * (c + q) * layers
+            spent, rest = (c + q) * k + q, c + (c + q) * (layers - k - 1)
+            if wanted < spent - 1e-6:
+                raise BudgetError(
+                    f"keep={self.method.keep} is out of reach: the layers up to K={k} alone hold "
+                    f"{spent / layers / (c + q):.4g} of what enters; raise keep or lower K."
+                )
+            shares.append(min(1.0, (wanted - spent) / rest) if rest else 1.0)
+        return torch.tensor(shares, device=context.device)
+
+
+def likeness(hidden: Tensor, group: Tensor) -> Tensor:
+    """Cosine (B, N) of every state (B, N, D) with the mean of those in group (B, N)."""
+    weight = group.to(hidden.dtype) / group.sum(1, keepdim=True).clamp(min=1)
+    mean = (weight[:, None] @ hidden).float()
+    return (normalize(hidden.float(), dim=2) @ normalize(mean, dim=2).mT)[..., 0]
