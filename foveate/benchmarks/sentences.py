@@ -21,6 +21,7 @@ def seen(results: Results) -> list[str]:
         *_tasks(results),
         *_positions(results),
         *_leak(results),
+        *_dearer(results),
         *_inside(results),
         *_out_of_reach(results),
     ]
@@ -167,6 +168,22 @@ def _leak(results: Results) -> list[str]:
         "Without the evidence tokens a quarter of R or more is left, because the encoder spreads "
         f"evidence to other tokens or the answer is an absence, on {', '.join(made)}."
     ]
+
+
+def _dearer(results: Results) -> list[str]:
+    made = []
+    for s in results.summaries:
+        found = [c for t in results.tasks if (c := results.cells.get((t, s.name, AT)))]
+        if s.role != "method" or not found:
+            continue
+        tokens = sum(c.tokens_mean for c in found) / len(found)
+        asked = AT * results.configuration["tokens"]
+        if tokens >= 1.25 * asked:
+            made.append(
+                f"At {100 * AT:g} % {s.name} runs on {tokens:.1f} tokens on average over the "
+                f"layers, where others run on {asked:g}: compare it at equal FLOPs."
+            )
+    return made
 
 
 def _inside(results: Results) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median
 
 from foveate.benchmarks.figures import Cell, Interval, Summary
 from foveate.benchmarks.results import Results
@@ -174,15 +175,15 @@ def cost(results: Results) -> Table:
 
 def effort(results: Results) -> str:
     """How long the run took, and how much of that the bench kept for itself."""
-    rows = [row for row in results.rows if "seconds" in row]
-    asked = sum(row["n"] for row in rows)
-    whole = sum(row["seconds"]["wall"] * row["n"] for row in rows)
-    own = sum(row["seconds"]["own"] * row["n"] for row in rows)
-    if not whole:
+    rows = [row["seconds"] | {"n": row["n"]} for row in results.rows if "seconds" in row]
+    if not rows or not all(row["wall"] for row in rows):
         return ""
+    asked = sum(row["n"] for row in rows)
+    typical = 1000 * median(row["wall"] for row in rows)
+    own = median(row["own"] / row["wall"] for row in rows)
     return (
-        f" The run asked {asked:,} questions in {whole:.0f} s, {1000 * whole / asked:.1f} s for "
-        f"1,000; {own / whole:.1%} of that is the bench's own."
+        f" The run asked {asked:,} questions; 1,000 of them take {typical:.1f} s, of which "
+        f"{own:.1%} are the bench's own (medians over settings)."
     )
 
 

@@ -134,6 +134,13 @@ def test_sentences_follow_from_numbers(made):
     assert "R = 0.95, the best method before the language model, good, 0.85: 0.1" in said
 
 
+def test_a_method_that_costs_more_at_the_same_keep_is_named(made):
+    assert not any("at equal FLOPs" in s for s in seen(made))
+    rows = [{**r, "tokens_mean": 30.0} if r["name"] == "good" else r for r in made.rows]
+    said = " ".join(seen(Results(made.configuration, rows)))
+    assert "good runs on 30.0 tokens on average over the layers, where others run on 8" in said
+
+
 def test_page_has_tables_command_checks_and_pictures(made, tmp_path):
     written = write_page(made, tmp_path / "bench.md")
     assert {p.name for p in written} == {
