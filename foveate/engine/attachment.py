@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from foveate.engine.anatomy import Anatomy, anatomy
-from foveate.engine.boundary import Boundaries, Pass
+from foveate.engine.boundary import Boundaries
+from foveate.engine.call import Pass
 from foveate.engine.clock import Clock
 from foveate.engine.encoding import Encoder
 from foveate.engine.labels import Targets

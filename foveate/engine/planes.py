@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from foveate.engine.anatomy import Anatomy
-from foveate.engine.boundary import Boundaries, Pass, merged
+from foveate.engine.boundary import Boundaries
+from foveate.engine.call import Pass
+from foveate.engine.columns import merged
 from foveate.engine.prompt import Stage
 from foveate.parts import Merge
 

@@ -3,7 +3,7 @@
 import torch
 from transformers import DynamicCache, Qwen2Config, Qwen2Model
 
-from foveate.engine.boundary import next_heads
+from foveate.engine.ahead import next_heads
 from foveate.families.base import raster
 from foveate.methods.tokens.aim import AIM
 from foveate.ops.attention import Heads, page_rank

@@ -2,7 +2,7 @@
 
 import torch
 
-from foveate.engine.boundary import merged
+from foveate.engine.columns import merged
 from foveate.methods.layers.llavolta import LLaVolta, setting_at
 from foveate.parts import BoundaryState
 from foveate.signals import Signals

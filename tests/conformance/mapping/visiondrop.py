@@ -3,7 +3,8 @@
 import torch
 from transformers import LlamaConfig, LlamaModel
 
-from foveate.engine.boundary import merged, next_heads
+from foveate.engine.ahead import next_heads
+from foveate.engine.columns import merged
 from foveate.families.base import raster
 from foveate.methods.tokens.visiondrop import VisionDrop
 from foveate.parts import BoundaryState

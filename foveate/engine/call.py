@@ -1,0 +1,39 @@
+"""One forward call of the decoder: what its layer hooks share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from foveate.engine.prompt import Prompt, Stage
+from foveate.ops.attention import Heads
+from foveate.parts import Merge
+from foveate.signals import DecoderAttention, DecoderKeys
+
+
+@dataclass
+class Pass:
+    """One forward call of the decoder: what all its layer hooks share.
+
+    prefill: stages are being made; otherwise they are read. labels (B, L): training targets.
+    positions: ids of the new columns as the caller counts them, in a decode step. behind (B, new):
+    which columns behind the prompt are no padding, None for all. seen: signals of finished layers,
+    (B, H, N, ...). heads: of finished layers, until the boundary behind them. merges: boundary,
+    stage that reached it, what merged there. notes: of each part, by its id. tables, masks: what
+    layers behind a boundary share, made once.
+    """
+
+    prompt: Prompt
+    prefill: bool
+    labels: Tensor | None = None
+    positions: Tensor | None = None
+    behind: Tensor | None = None
+    candidates: int = 0
+    seen: dict[DecoderAttention | DecoderKeys, Tensor] = field(default_factory=dict)
+    heads: dict[int, Heads] = field(default_factory=dict)
+    merges: list[tuple[int, Stage, Merge]] = field(default_factory=list)
+    notes: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+    tables: dict[tuple, Any] = field(default_factory=dict)
+    masks: dict[tuple, Any] = field(default_factory=dict)

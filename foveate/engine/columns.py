@@ -1,0 +1,78 @@
+"""The books of dropped and merged columns between two stages of a prompt."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from foveate.engine.prompt import Stage
+from foveate.ops.attention import Heads
+from foveate.parts import Merge
+
+
+def take_columns(x: Tensor, index: Tensor) -> Tensor:
+    """Columns `index` (B, K) of x (B or 1, N, D), (B, K, D)."""
+    x = x.expand(index.shape[0], -1, -1)
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def merged(x: Tensor, merge: Merge) -> Tensor:
+    """Weighted sums (B, N, D) of columns, at the columns that take them in."""
+    b, n, d = x.shape
+    slot = merge.into.masked_fill(merge.into < 0, n)[..., None].expand(-1, -1, d)
+    # Sums of many states lose too much in half precision.
+    total = torch.zeros(b, n + 1, d, device=x.device)
+    total = total.scatter_add(1, slot, x.float() * merge.weight[..., None].float())
+    return total[:, :n].to(x.dtype)
+
+
+def settled(verdict: Tensor | Merge, stage: Stage) -> Merge:
+    """What a part said of a stage's columns, with text and padding as they are."""
+    fixed = (stage.item < 0) | ~stage.valid
+    own = torch.arange(stage.n, device=fixed.device).expand_as(stage.item)
+    if isinstance(verdict, Tensor):
+        return Merge(own.masked_fill(~(verdict | fixed), -1), fixed.new_ones(1, 1).expand_as(fixed))
+    into = torch.where(fixed, own, verdict.into)
+    return Merge(into, verdict.weight.masked_fill(fixed, 1), verdict.place)
+
+
+def holder_of(first: Stage, before: Stage, merge: Merge) -> Tensor:
+    """Column of the first stage that now stands for each of its columns, (B, N), -1 for none."""
+    held = torch.arange(first.n, device=merge.into.device).expand_as(first.index)
+    held = held if before.holder is None else before.holder
+    taken = before.local.gather(1, merge.into.clamp(min=0)).masked_fill(merge.into < 0, -1)
+    goes = held.new_full((len(held), first.n + 1), -1)
+    goes.scatter_(1, before.local.masked_fill(~before.valid, first.n), taken)
+    goes[:, -1] = -1
+    return goes.gather(1, held.masked_fill(held < 0, first.n))
+
+
+def realigned(seen: Tensor, source: Stage, stage: Stage) -> Tensor:
+    """Values (B, H, N_source, ...) at the columns of a later stage."""
+    where = torch.zeros_like(source.local[:, :1]).expand(-1, int(source.local.max()) + 1).clone()
+    steps = torch.arange(source.n, device=where.device).expand_as(source.local)
+    where.scatter_(1, source.local, steps)
+    index = where.gather(1, stage.local)
+    index = index.view(len(index), 1, -1, *[1] * (seen.dim() - 3))
+    return seen.gather(2, index.expand(-1, seen.shape[1], -1, *seen.shape[3:]))
+
+
+def moved_heads(heads: Heads, source: Stage, stage: Stage) -> Heads:
+    """Queries and keys of the columns of a later stage."""
+    steps = torch.arange(source.n, device=source.local.device).expand(len(source.local), 1, -1)
+    index = realigned(steps, source, stage)[:, 0]
+    return Heads(
+        realigned(heads.query, source, stage),
+        realigned(heads.key, source, stage),
+        heads.scaling,
+        stage.valid,
+        None if heads.mask is None else both_ways(heads.mask, index),
+    )
+
+
+def both_ways(mask: Tensor, index: Tensor) -> Tensor:
+    """Rows and columns `index` (B, N) of a mask (B or 1, H, L, W)."""
+    mask = mask.expand(len(index), -1, -1, -1)
+    rows = index[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3])
+    columns = index[:, None, None, :].expand(-1, mask.shape[1], index.shape[1], -1)
+    return mask.gather(2, rows).gather(3, columns)
