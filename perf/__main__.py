@@ -12,6 +12,7 @@ import torch
 import transformers
 
 import foveate
+from perf.decoding import decode
 from perf.prefill import measure
 from perf.selection import divprune_against_naive
 from perf.shapes import LLAVA_7B, QWEN2_05B
@@ -41,6 +42,7 @@ def main() -> None:
             "transformers": transformers.__version__,
             "foveate": foveate.__version__,
         },
+        "decode": decode(options.rounds),
         "selection": divprune_against_naive(options.rounds, device),
         "prefill": [
             measure(shape, dtype, device, options.rounds)
@@ -87,7 +89,14 @@ def table(result: dict[str, Any]) -> str:
                 f"| {row['peak_memory_over_bare']:.2f} | {row['kv_bytes_over_bare']:.2f} "
                 f"| {row['decode_over_bare']:.2f} |"
             )
-        lines += ["", "Milliseconds per stage:", "", _stages(shape), ""]
+        lines += [
+            "",
+            f"Milliseconds per stage, behind {result['decode']['seconds'] * 1000:.1f} ms to decode "
+            f"a JPEG of {result['decode']['size']}:",
+            "",
+            _stages(shape),
+            "",
+        ]
     lines += [
         "## DivPrune alone",
         "",

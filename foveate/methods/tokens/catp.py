@@ -1,6 +1,6 @@
 """CATP: keep what covers each picture and fits its own words, then what the question calls for.
 
-Li et al., "CATP: Contextually Adaptive Token Pruning for Efficient and Enhanced Multimodal
+"CATP: Contextually Adaptive Token Pruning for Efficient and Enhanced Multimodal
 In-Context Learning", AAAI 2026, arXiv 2508.07871.
 
 For prompts of demonstrations and a query, each a picture with text. In front of the language model,

@@ -1,6 +1,6 @@
 """FourierVLM: keep the low spatial frequencies, because there most of a picture's energy lies.
 
-Wang et al., "Fourier-VLM: Compressing Vision Tokens in the Frequency Domain for Large
+"Fourier-VLM: Compressing Vision Tokens in the Frequency Domain for Large
 Vision-Language Models", 2025, arXiv 2508.06038.
 
 Every crop or frame x of h x w patches becomes IDCT(DCT(x)[:r_h, :r_w]), r_h x r_w tokens: a 2-D

@@ -1,6 +1,6 @@
 """VisionDrop: keep what visual tokens see in each other, since text looks at the wrong ones.
 
-Xu et al., "Rethinking Visual Token Reduction in LVLMs under Cross-modal Misalignment", AAAI 2026,
+"Rethinking Visual Token Reduction in LVLMs under Cross-modal Misalignment", AAAI 2026,
 arXiv 2506.22283.
 
 In front of the language model as VisionZip: dominant tokens by the class token's attention, the
