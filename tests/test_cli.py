@@ -17,11 +17,9 @@ from foveate.cli import app
 from foveate.cli.checkup import EXTRAS
 from foveate.cli.settings import build_method, parse_keep
 from foveate.method import registered
-from foveate.mini import available
 from tests.tiny_model import save_tiny
 
 ROOT = Path(__file__).parents[1]
-needs_nano = pytest.mark.skipif("nano" not in available(), reason="nano has no weights here")
 
 
 def run(*arguments: object, code: int = 0, stdin: bytes | None = None):
@@ -184,7 +182,6 @@ def test_the_demo_writes_a_sheet_per_picture(tiny, tmp_path, monkeypatch, capsys
     assert photograph.width > 3 * 500
 
 
-@needs_nano
 def test_the_demo_is_mostly_right_with_all_tokens(tmp_path, capsys):
     from foveate.demo import cases, demo
 
@@ -196,7 +193,6 @@ def test_the_demo_is_mostly_right_with_all_tokens(tmp_path, capsys):
     assert sum(right) >= 2
 
 
-@needs_nano
 def test_ask_uses_nano_by_default():
     found = json.loads(run("ask", PHOTOGRAPH, "-q", "what is written?", "--json").stdout)
     assert found["model"] == "nano" and found["report"]["tokens_in"] == [64]

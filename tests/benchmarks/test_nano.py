@@ -4,12 +4,8 @@ import pytest
 
 import foveate
 from foveate import benchmarks
-from foveate.mini import available
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif("nano" not in available(), reason="nano's weights are not installed"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

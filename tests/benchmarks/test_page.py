@@ -2,15 +2,12 @@
 
 from pathlib import Path
 
-import pytest
-
 from foveate.benchmarks.page import page
 from foveate.benchmarks.results import Results
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-@pytest.mark.skipif(not (DOCS / "bench.md").exists(), reason="no page is shipped")
 def test_page_is_up_to_date():
     results = Results.load(DOCS / "bench")
     pictures = sorted(p.name for p in DOCS.glob("bench-*.svg"))
