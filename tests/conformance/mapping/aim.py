@@ -9,6 +9,7 @@ from foveate.methods.tokens.aim import AIM
 from foveate.ops.attention import Heads, page_rank
 from foveate.parts import BoundaryState
 from foveate.signals import DecoderHeads, Signals
+from tests.conformance.boundary import run_layer
 
 
 def score(inputs, weights, params):
@@ -87,26 +88,16 @@ def forward(inputs, weights, params):
         masks[0, i] = torch.zeros(n).scatter_(0, columns, 1.0)
         tables = model.rotary_emb(hidden, columns[None])
         heads = next_heads(layer, hidden, tables, torch.ones(1, len(columns)).bool(), None)
-        hidden = _run(model, layer, hidden, columns[None], cache)
+        hidden = run_layer(model, layer, hidden, columns[None], cache)
     masks[:, layers] = masks[:, layers - 1]
     text = (columns < start) | (columns >= end)
     out = {"prefill_hidden_text": model.norm(hidden)[:, text], "layer_masks": masks}
     steps = []
     for step, hidden in enumerate(inputs["decode_embeds"]):
         for layer in model.layers:
-            hidden = _run(model, layer, hidden, torch.tensor([[n + step]]), cache)
+            hidden = run_layer(model, layer, hidden, torch.tensor([[n + step]]), cache)
         steps.append(model.norm(hidden))
     return out | {"decode_hidden": torch.stack(steps)}
-
-
-def _run(model, layer, hidden, positions, cache):
-    return layer(
-        hidden,
-        attention_mask=None,
-        position_ids=positions,
-        past_key_values=cache,
-        position_embeddings=model.rotary_emb(hidden, positions),
-    )
 
 
 OPS = {"score": score, "merge": merge, "forward": forward}

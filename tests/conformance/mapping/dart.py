@@ -3,8 +3,7 @@
 import torch
 
 from foveate.methods.layers.dart import DART, unlike
-from foveate.parts import BoundaryState
-from foveate.signals import Signals
+from tests.conformance.boundary import one_sample
 
 
 def select(inputs, weights, params):
@@ -19,17 +18,7 @@ def select(inputs, weights, params):
         pivot_image_token=params["pivot_image"],
         pivot_text_token=params["pivot_text"],
     )
-    state = BoundaryState(
-        hidden=states,
-        valid=torch.ones_like(visual),
-        visual=visual,
-        item=visual.long() - 1,
-        entered=visual.sum(1),
-        last=torch.tensor([n - 1]),
-        labels=None,
-        attention=None,
-        signals=Signals({method.needs[0]: keys}),
-    )
+    state = one_sample(states, start, length, {method.needs[0]: keys})
     budget = torch.tensor([method.keep])
     index, there, stays = method.pivots(keys.abs().sum((1, 3)), state, budget)
     assert there.all()

@@ -3,8 +3,8 @@
 import torch
 
 from foveate.methods.layers.fastv import FastV
-from foveate.parts import BoundaryState
-from foveate.signals import DecoderAttention, Signals
+from foveate.signals import DecoderAttention
+from tests.conformance.boundary import one_sample
 
 
 def select(inputs, weights, params):
@@ -13,17 +13,8 @@ def select(inputs, weights, params):
     visual = torch.zeros(1, n, dtype=torch.bool)
     visual[:, start : start + params["image_len"]] = True
     method = FastV(keep=params["keep"])
-    state = BoundaryState(
-        hidden=hidden,
-        valid=torch.ones_like(visual),
-        visual=visual,
-        item=visual.long() - 1,
-        entered=visual.sum(1),
-        last=torch.tensor([n - 1]),
-        labels=None,
-        attention=None,
-        signals=Signals({DecoderAttention(layer=method.k - 1): attention[:, :, -1]}),
-    )
+    seen = {DecoderAttention(layer=method.k - 1): attention[:, :, -1]}
+    state = one_sample(hidden, start, params["image_len"], seen)
     kept = method.at_boundary(method.k, 32, state)[0].nonzero()[:, 0]
     assert method.positions == "original"
     return {"hidden": hidden[0, kept], "position_ids": kept}

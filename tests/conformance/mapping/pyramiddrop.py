@@ -7,6 +7,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from foveate.methods.layers.pyramiddrop import PyramidDrop
 from foveate.parts import BoundaryState
 from foveate.signals import Signals
+from tests.conformance.boundary import run_layer
 
 
 def _llama(params, layers):
@@ -109,7 +110,7 @@ def forward(inputs, weights, params):
             kept = _kept(method, model, layer, i, layers, hidden, positions, params, now)
             now -= hidden.shape[1] - len(kept)
             hidden, positions = hidden[:, kept], positions[:, : len(kept)]
-        hidden = _run(model, layer, hidden, positions, cache)
+        hidden = run_layer(model, layer, hidden, positions, cache)
     lengths = [cache.get_seq_length(i) for i in range(layers)]
     out = {
         "prefill_hidden": model.norm(hidden),
@@ -122,19 +123,9 @@ def forward(inputs, weights, params):
         for i, layer in enumerate(model.layers):
             # Packed positions go on behind what this layer holds.
             positions = torch.tensor([[cache.get_seq_length(i)]])
-            hidden = _run(model, layer, hidden, positions, cache)
+            hidden = run_layer(model, layer, hidden, positions, cache)
         steps.append(model.norm(hidden)[0])
     return out | {"decode_hidden": torch.stack(steps)}
-
-
-def _run(model, layer, hidden, positions, cache):
-    return layer(
-        hidden,
-        attention_mask=None,
-        position_ids=positions,
-        past_key_values=cache,
-        position_embeddings=model.rotary_emb(hidden, positions),
-    )
 
 
 OPS = {"rank_drop": rank_drop, "forward": forward}

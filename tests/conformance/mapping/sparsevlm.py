@@ -5,8 +5,8 @@ import torch
 from foveate.methods.layers.sparsevlm import SparseVLM, sizes
 from foveate.ops.attention import Heads
 from foveate.ops.density import density_peaks
-from foveate.parts import BoundaryState
-from foveate.signals import DecoderHeads, Signals
+from foveate.signals import DecoderHeads
+from tests.conformance.boundary import one_sample
 
 
 def score_select(inputs, weights, params):
@@ -17,23 +17,9 @@ def score_select(inputs, weights, params):
     visual[:, start:end] = True
     # Logarithms as queries against unit keys: their softmax is the attention itself.
     unit = torch.eye(n).expand(attention.shape)
-    state = BoundaryState(
-        hidden=embeds,
-        valid=torch.ones_like(visual),
-        visual=visual,
-        item=visual.long() - 1,
-        entered=visual.sum(1),
-        last=torch.tensor([n - 1]),
-        labels=None,
-        attention=None,
-        signals=Signals(
-            {
-                DecoderHeads(): Heads(
-                    attention.clamp(min=1e-30).log(), unit, 1.0, torch.ones_like(visual)
-                )
-            }
-        ),
-    )
+    whole = torch.ones(1, n, dtype=torch.bool)
+    heads = Heads(attention.clamp(min=1e-30).log(), unit, 1.0, whole)
+    state = one_sample(embeds, start, params["image_len"], {DecoderHeads(): heads})
     method = SparseVLM(pruning_layers=(0,), retained=(params["budget"],), recycle=False)
     assert method.at_boundary(0, 2, state) is None
     score = method._score(state)[0, start:end]

@@ -7,8 +7,8 @@ from foveate.engine.ahead import next_heads
 from foveate.engine.columns import merged
 from foveate.families.base import raster
 from foveate.methods.tokens.visiondrop import VisionDrop
-from foveate.parts import BoundaryState
 from foveate.signals import ClassState, ProjectorInput, Signals, VisionAttention, VisionKeys
+from tests.conformance.boundary import one_sample
 
 
 def compress_encoder(inputs, weights, params):
@@ -51,16 +51,11 @@ def llm_stage(inputs, weights, params):
     columns = torch.arange(n)[None]
     visual = (columns >= start) & (columns < start + params["image_len"])
     tables = model.rotary_emb(hidden, columns)
-    state = BoundaryState(
-        hidden=hidden,
-        valid=torch.ones_like(visual),
-        visual=visual,
-        item=visual.long() - 1,
-        entered=visual.sum(1),
-        last=torch.tensor([n - 1]),
-        labels=None,
-        attention=None,
-        signals=Signals({}),
+    state = one_sample(
+        hidden,
+        start,
+        params["image_len"],
+        {},
         heads=lambda: next_heads(layer, hidden, tables, torch.ones_like(visual), None),
     )
     targets = ((params["dominant"], params["contextual"]),)
