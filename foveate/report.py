@@ -24,6 +24,10 @@ class Trace:
     assign: Tensor
     size: Tensor
 
+    def cpu(self) -> Trace:
+        """The trace on the CPU."""
+        return Trace(self.layout, self.index.cpu(), self.assign.cpu(), self.size.cpu())
+
 
 @dataclass
 class Report:

@@ -101,10 +101,10 @@ class Encoder:
         else:
             recorder.rows.pop(ProjectorInput(), None)
             recorder.class_rows = None
-        tower = self._tower_runs(modality, inputs, layouts, merger)
+        tower = self._tower_runs(modality, inputs, recorder.views, merger)
         return Record(modality, items, recorder.rows, recorder.class_rows, project, tower)
 
-    def _tower_runs(self, modality, inputs, layouts, merger) -> list[tuple[int, list[int]]]:
+    def _tower_runs(self, modality, inputs, views, merger) -> list[tuple[int, list[int]]]:
         """Per crop or frame its patches, and the tokens in each block; empty without blocks."""
         a = self.anatomy
         if a.family.attention is None:
@@ -114,14 +114,13 @@ class Encoder:
         if grids is not None:
             segments = [(t, h * w) for t, h, w in grids.tolist()]
         else:
-            crops = [(len(layout.grid.views), int(layout.rows.max()) + 1) for layout, _ in layouts]
-            segments = [(views, rows // views) for views, rows in crops]
+            segments = [] if views is None else [views]
         runs = []
-        for views, patches in segments:
+        for count, patches in segments:
             tokens = [patches + classed] * blocks
             if merger is not None:
                 tokens = merger.lengths(patches + classed)
-            runs += [(patches, tokens)] * views
+            runs += [(patches, tokens)] * count
         return runs
 
 

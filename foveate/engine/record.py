@@ -18,6 +18,7 @@ from foveate.signals import (
     Signals,
     TextEmbeddings,
     VisionAttention,
+    VisionKeys,
 )
 from foveate.tokens import Grid, Layout, VisualTokens
 
@@ -157,28 +158,24 @@ class Record:
                         for item in (self.items[i] for i in members)
                     ]
                 )
-                aligned = tokens.carry(full)
-                values[need] = (
-                    aligned.movedim(1, -1)
-                    if isinstance(need, VisionAttention)
-                    else (aligned.transpose(1, 2) if aligned.dim() == 4 else aligned)
-                )
+                values[need] = _delivered(need, tokens.carry(full))
         project = self._project
         return Signals(values, project) if project else Signals(values)
 
     def _classes(self, members: list[int]) -> Tensor | None:
         if self._class_rows is None:
             return None
-        per_view = self._patches // self._class_rows.shape[0]
+        per_view, _ = self.tower[0]
         first = [self.items[i].row // per_view for i in members]
         views = len(self.items[members[0]].encoded.grid.views)
         return torch.stack([self._class_rows[f : f + views] for f in first])
 
-    @property
-    def _patches(self) -> int:
-        """Tower rows of the whole call."""
-        last = max(self.items, key=lambda item: item.row)
-        return last.row + int(last.encoded.rows.max()) + 1
+
+def _delivered(need: Need, x: Tensor) -> Tensor:
+    """Values per token (B, N, ...) with the tokens where the signal's docstring has them."""
+    if isinstance(need, VisionAttention):
+        return x.movedim(1, -1)
+    return x.transpose(1, 2) if isinstance(need, VisionKeys) else x
 
 
 def _onto(tokens: VisualTokens, layout: Layout) -> VisualTokens:

@@ -51,6 +51,7 @@ def _static(anatomy: Anatomy, method: Method, prompt: Prompt) -> Report:
             if id(trace) in done:
                 continue
             done.add(id(trace))
+            trace = trace.cpu()
             last = stages[-1]
             left = slots[id(last)][b][items[id(last)][b] == number]
             held = _held(prompt, last, b, number, len(trace.index))

@@ -263,15 +263,15 @@ class Splice:
         )
 
     def traces(self, reduced: dict[str, list[VisualTokens]]) -> list[list[Trace]]:
-        """Per row the traces of its items as they enter the language model."""
+        """Per row the traces of its items as they enter the language model, where the model is."""
         made: dict[tuple[str, int], Trace] = {}
         for m, record in self.records.items():
             for i, (item, tokens) in enumerate(zip(record.items, reduced[m], strict=True)):
                 made[m, i] = Trace(
                     item.layout,
-                    tokens.index[0].cpu(),
-                    tokens.assign[0].cpu(),
-                    tokens.size[0].cpu(),
+                    tokens.index[0],
+                    tokens.assign[0],
+                    tokens.size[0],
                 )
         return [[made[p.modality, p.number] for p in row] for row in self.rows]
 

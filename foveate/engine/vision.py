@@ -41,6 +41,8 @@ class VisionRecorder:
         self._calls: dict[Need, dict[int, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
         self.rows: dict[Need, Tensor] = {}
         self.class_rows: Tensor | None = None
+        # Views that ran through the tower and patches of each; None for packed rows.
+        self.views: tuple[int, int] | None = None
         self.merger = None
 
     @contextmanager
@@ -60,6 +62,10 @@ class VisionRecorder:
                 block = self.anatomy.blocks(self.modality)[i]
                 attention = resolve_path(block, self.anatomy.family.attention)
                 stack.enter_context(tapped(attention, self._reader(i, needs)))
+            if self.anatomy.family.attention is not None:
+                first = self.anatomy.blocks(self.modality)[0]
+                hook = first.register_forward_pre_hook(self._count_views, with_kwargs=True)
+                stack.callback(hook.remove)
             yield
         order = self.anatomy.family.tower_order(self.anatomy.config, self.modality, inputs)
         for need, blocks in self._calls.items():
@@ -110,6 +116,11 @@ class VisionRecorder:
             self._calls[need][0].append(out.reshape(-1, out.shape[-1]))
 
         return block.register_forward_hook(after_block)
+
+    def _count_views(self, _: nn.Module, args: tuple, kwargs: dict) -> None:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        if hidden.dim() == 3:
+            self.views = (hidden.shape[0], hidden.shape[1] - self.anatomy.family.class_token)
 
     def _block(self, need: Need) -> tuple[int, nn.Module]:
         return self.anatomy.vision_block(self.modality, _layer(need))

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from tests.families import zoo
+from tests.families import running, zoo
 
 
 def generate(model, inputs, steps: int = 8, **options):
     """Last `steps` tokens (B, steps) and their logits (B, steps, V)."""
-    out = model.generate(
-        **inputs,
-        max_new_tokens=steps,
-        do_sample=False,
-        return_dict_in_generate=True,
-        output_logits=True,
-        **options,
-    )
-    return out.sequences[:, -steps:], torch.stack(out.logits, 1)
+    run = running.generate(model, inputs, steps, **options)
+    return run.tokens, run.logits
 
 
 def pair(name: str, modality: str = "image"):

@@ -113,3 +113,11 @@ def test_merging_makes_the_tower_cheaper():
     assert merged.vision_flops < bare.vision_flops
     assert merged.method_flops > 0
     assert run("fast_vlm", Half())[0].vision_flops is None
+
+
+def test_the_tower_counts_the_patches_that_unpadding_cuts_away():
+    """LLaVA-NeXT: 100 x 60 pixels are an overview and 2 x 2 crops, all of 16 patches."""
+    one, _, _ = run("llava", Half())
+    tiled, _, _ = run("llava_next", Half())
+    assert len(tiled.traces[0].layout.grid.views) == 5
+    assert tiled.vision_flops == 5 * one.vision_flops
