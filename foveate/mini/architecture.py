@@ -16,7 +16,16 @@ from .world.vocabulary import VOCABULARY_SIZE, ids
 
 
 def nano_config() -> LlavaConfig:
-    """64 px in patches of 8 (64 visual tokens), a CLIP tower of four layers, a Llama of six."""
+    """64 px in patches of 8 (64 visual tokens), a CLIP tower of four blocks, a Llama of six."""
+    return _config(size=64, blocks=4, layers=6)
+
+
+def image_config() -> LlavaConfig:
+    """112 px in patches of 8 (196 visual tokens), a CLIP tower of five blocks, a Llama of eight."""
+    return _config(size=112, blocks=5, layers=8)
+
+
+def _config(size: int, blocks: int, layers: int) -> LlavaConfig:
     special = {
         "pad_token_id": ids()["<pad>"],
         "bos_token_id": ids()["<bos>"],
@@ -25,9 +34,9 @@ def nano_config() -> LlavaConfig:
     vision = CLIPVisionConfig(
         hidden_size=128,
         intermediate_size=512,
-        num_hidden_layers=4,
+        num_hidden_layers=blocks,
         num_attention_heads=4,
-        image_size=64,
+        image_size=size,
         patch_size=8,
         projection_dim=128,
     )
@@ -35,7 +44,7 @@ def nano_config() -> LlavaConfig:
         vocab_size=VOCABULARY_SIZE,
         hidden_size=160,
         intermediate_size=288,
-        num_hidden_layers=6,
+        num_hidden_layers=layers,
         num_attention_heads=5,
         num_key_value_heads=5,
         max_position_embeddings=2048,
@@ -49,7 +58,7 @@ def nano_config() -> LlavaConfig:
         vision_config=vision,
         text_config=text,
         image_token_index=ids()["<image>"],
-        image_seq_length=64,
+        image_seq_length=(size // 8) ** 2,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
         tie_word_embeddings=True,
@@ -64,6 +73,11 @@ def new_model(config: LlavaConfig, seed: int) -> LlavaForConditionalGeneration:
         model = LlavaForConditionalGeneration(config)
     look_at_neighbours(model.model.vision_tower)
     look_for_likeness(model.model.language_model)
+    return _greedy(model)
+
+
+def _greedy(model: LlavaForConditionalGeneration) -> LlavaForConditionalGeneration:
+    config = model.config
     special = {k: getattr(config, k) for k in ("pad_token_id", "bos_token_id", "eos_token_id")}
     model.generation_config = GenerationConfig(max_new_tokens=16, do_sample=False, **special)
     return model
@@ -86,6 +100,21 @@ def look_for_likeness(language_model) -> None:
         layer.mlp.down_proj.weight.mul_(0.1)
 
 
+def _turns(count: int) -> torch.Tensor:
+    """Frequencies that make codes of different places orthogonal on grids of up to 2 * count."""
+    return torch.pi * (torch.arange(count) + 0.5) / count
+
+
+def place_codes(tower) -> torch.Tensor:
+    """Cosines and sines of the row and the column of every patch, (P, width of a head)."""
+    embeddings = tower.embeddings
+    grid = embeddings.image_size // embeddings.patch_size
+    size = tower.config.hidden_size // tower.config.num_attention_heads
+    angles = torch.arange(grid).float()[:, None] * _turns(size // 4)
+    axis = torch.cat([angles.cos(), angles.sin()], 1)
+    return 0.5 * torch.cat([axis.repeat(grid, 1), axis.repeat_interleave(grid, 0)], 1)
+
+
 _SIDES = ((0, -1), (0, 1), (-1, 0), (1, 0))
 _CORNERS = ((-1, -1), (1, -1), (-1, 1), (1, 1))
 
@@ -101,19 +130,10 @@ def look_at_neighbours(tower, blocks=(_SIDES, _SIDES, _CORNERS)) -> None:
     shapes and letters took the tower longer than all the rest of its training.
     """
     embeddings = tower.embeddings
-    grid = embeddings.image_size // embeddings.patch_size
     size = tower.config.hidden_size // tower.config.num_attention_heads
     count = size // 4
-    # These frequencies make codes of different places orthogonal on grids of up to 2 * count.
-    turns = torch.pi * (torch.arange(count) + 0.5) / count
-
-    def code(places):
-        angles = places[:, None] * turns
-        return torch.cat([angles.cos(), angles.sin()], 1)
-
-    axis = code(torch.arange(grid).float())
-    table = torch.cat([axis.repeat(grid, 1), axis.repeat_interleave(grid, 0)], 1)
-    embeddings.position_embedding.weight[1:, :size] = 0.5 * table
+    turns = _turns(count)
+    embeddings.position_embedding.weight[1:, :size] = place_codes(tower)
     embeddings.patch_embedding.weight[:size] = 0
     for layer, offsets in zip(tower.encoder.layers, blocks, strict=False):
         attention = layer.self_attn

@@ -1,5 +1,6 @@
 """Batches of training pictures with their questions, drawn from the world by step number."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from .world.keys import generator
 from .world.labels import ink, patch_words, picture_labels
 from .world.render import render
 from .world.scene import Canvas, Scene
-from .world.tasks import TASKS, Question
+from .world.tasks import TASKS, Question, Task
 
 
 @dataclass
@@ -36,11 +37,12 @@ def draw(
     weights: dict[str, float],
     level: float,
     questions: int,
+    tasks: Mapping[str, Task] = TASKS,
 ) -> Lesson:
     """Pictures ``first`` to ``first + batch - 1`` of the endless training stream of a seed.
 
-    ``weights`` says how often each task draws the scene and asks; ``level`` is the difficulty in
-    0..1. With ``questions`` = 0 no question is asked (vision warm-up).
+    ``weights`` says how often each of ``tasks`` draws the scene and asks; ``level`` is the
+    difficulty in 0..1. With ``questions`` = 0 no question is asked (vision warm-up).
     """
     names = list(weights)
     share = np.array([weights[name] for name in names])
@@ -53,13 +55,13 @@ def draw(
             return names[min(int(np.searchsorted(share, rng.random())), len(names) - 1)]
 
         turn = int(rng.integers(2**31))
-        scene, question = TASKS[pick()].draw(rng, canvas, "train", turn, level, words=0.45)
+        scene, question = tasks[pick()].draw(rng, canvas, "train", turn, level, words=0.45)
         scenes.append(scene)
         row = [question]
         for _ in range(3 * questions):
             if len(row) >= questions:
                 break
-            other = TASKS[pick()].ask(rng, scene, "train")
+            other = tasks[pick()].ask(rng, scene, "train")
             # A picture with one word has little else to ask: the same question twice is waste.
             if other is not None and all(other.text != q.text for q in row):
                 row.append(other)

@@ -1,4 +1,4 @@
-"""The recipe of ``nano``: a LLaVA of 2.4 million parameters, trained on a CPU in half an hour.
+"""The training of the mini models (`subjects`), on a CPU in half an hour to a few hours.
 
 1. Vision warm-up (`alignment`): visual tokens learn the words that hold for their patch, the CLS
    token the contents of the picture, early layers the silhouettes. Trained on questions alone, a
@@ -17,7 +17,7 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -26,78 +26,28 @@ from torch.nn import functional as F
 
 from . import lessons
 from .alignment import Alignment, Seen
-from .architecture import nano_config, new_model, new_processor
+from .architecture import new_processor
 from .card import write_card
 from .errors import TrainingError
 from .packing import PREFIX, pack
 from .progress import bar
+from .subjects import NANO, Recipe, Subject
 from .weights_loading import silent_bars
 from .world.keys import WORLD_VERSION
 from .world.scene import Canvas
-from .world.tasks import TASKS
 from .world.vocabulary import ids
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All numbers of the training run."""
-
-    warm_up_steps: int = 4200
-    joint_steps: int = 2600
-    warm_up_batch: int = 24
-    joint_batch: int = 16
-    questions: int = 8
-    warm_up_rate: float = 1.5e-3
-    learning_rate: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.98)
-    weight_decay: float = 0.05
-    clip: float = 1.0
-    ramp_steps: int = 150  # first steps of a stage, in which the learning rate rises
-    floor: float = 0.05  # learning rate at the end, as a share of the top
-    alignment: tuple[float, float] = (1.0, 0.2)  # weight in joint training, start and end
-    easy_steps: int = 3200  # steps after which scenes are at full difficulty
-    checkpoint_every: int = 200
-    shards: int = 2  # parts of a batch, each computed by one thread
-
-    @property
-    def steps(self) -> int:
-        return self.warm_up_steps + self.joint_steps
-
-    def shortened(self, steps: int) -> "Recipe":
-        """The same recipe in ``steps`` steps, stages in proportion."""
-        share = steps / self.steps
-        warm_up = max(1, round(share * self.warm_up_steps))
-        return replace(
-            self,
-            warm_up_steps=warm_up,
-            joint_steps=max(1, steps - warm_up),
-            ramp_steps=max(1, round(share * self.ramp_steps)),
-            easy_steps=max(1, round(share * self.easy_steps)),
-        )
-
-
-SMOKE = Recipe(
-    warm_up_steps=2,
-    joint_steps=4,
-    warm_up_batch=4,
-    joint_batch=2,
-    questions=3,
-    ramp_steps=1,
-    easy_steps=2,
-    checkpoint_every=1,
-)
 
 
 class Trainer:
     """The state of a run: model, optimiser, step, running accuracies, history."""
 
-    def __init__(self, recipe: Recipe, seed: int, threads: int = 1):
-        self.recipe, self.seed = recipe, seed
-        self.config = nano_config()
+    def __init__(self, recipe: Recipe, seed: int, threads: int = 1, subject: Subject = NANO):
+        self.recipe, self.seed, self.subject = recipe, seed, subject
+        self.config = subject.config()
         self.canvas = Canvas(
             self.config.vision_config.image_size, self.config.vision_config.patch_size
         )
-        self.model = new_model(self.config, seed).train()
+        self.model = subject.start(self.config, seed).train()
         self.processor = new_processor(self.config)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
@@ -115,7 +65,7 @@ class Trainer:
         )
         self.step = 0
         self.seconds = 0.0
-        self.accuracy = {name: 0.0 for name in TASKS}
+        self.accuracy = {name: 0.0 for name in subject.tasks}
         self.history: list[dict] = []
         self._sums: dict[str, list[float]] = {}
         self.workers = ThreadPoolExecutor(min(threads, recipe.shards))
@@ -148,6 +98,7 @@ class Trainer:
             batch=batch,
             canvas=self.canvas,
             seed=self.seed,
+            tasks=self.subject.tasks,
             weights=weights,
             level=min(1.0, self.step / r.easy_steps),
             questions=0 if warm else r.questions,
@@ -280,8 +231,9 @@ def train(
     progress: bool = True,
     recipe: Recipe | None = None,
     evaluate: int = 1000,
+    subject: Subject = NANO,
 ) -> Path:
-    """Train nano into the folder ``out``, in transformers' own format, with its model card.
+    """Train a mini model into the folder ``out``, in transformers' own format, with its card.
 
     ``steps`` shortens (or lengthens) the recipe with its stages in proportion; ``threads`` is the
     number of CPU threads (as many as the recipe has shards, which is also the most that help), the
@@ -289,7 +241,7 @@ def train(
     for none. An interrupted run continues from ``out/checkpoint.pt`` when ``resume`` is true, and
     ends at the same weights as an uninterrupted one.
     """
-    recipe = recipe or Recipe()
+    recipe = recipe or subject.recipe
     if steps is not None:
         if steps < 2:
             raise TrainingError(f"steps must be at least 2, got {steps}: each stage needs one.")
@@ -300,11 +252,11 @@ def train(
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        trainer = Trainer(recipe, seed, threads)
+        trainer = Trainer(recipe, seed, threads, subject)
         checkpoint = out / "checkpoint.pt"
         if resume and checkpoint.exists():
             trainer.restore(checkpoint)
-        with bar("training nano", recipe.steps, trainer.step, progress) as tick:
+        with bar(f"training {subject.name}", recipe.steps, trainer.step, progress) as tick:
             for losses in trainer.run():
                 tick(trainer.step, " ".join(f"{k} {v:.3f}" for k, v in losses.items()))
                 if trainer.step % recipe.checkpoint_every == 0 or trainer.step == recipe.steps:
@@ -312,7 +264,7 @@ def train(
                     (out / "history.json").write_text(json.dumps(trainer.history))
         export(trainer, out)
         facts = {
-            "name": "nano",
+            "name": subject.name,
             "world": WORLD_VERSION,
             "seed": seed,
             "recipe": asdict(recipe),

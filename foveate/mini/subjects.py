@@ -1,0 +1,116 @@
+"""The embedded models that have a recipe: what each of them is, sees and learns.
+
+* nano: 64 px, 64 visual tokens, trained from nothing in half an hour.
+* mini-image: 112 px, 196 visual tokens, two more layers; begins where nano ended (`growth`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+from .architecture import image_config, nano_config, new_model
+from .growth import grow
+from .world.tasks import TASKS, Task, tasks
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All numbers of a training run; the defaults are those of nano."""
+
+    warm_up_steps: int = 4200
+    joint_steps: int = 2600
+    warm_up_batch: int = 24
+    joint_batch: int = 16
+    questions: int = 8
+    warm_up_rate: float = 1.5e-3
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    ramp_steps: int = 150  # first steps of a stage, in which the learning rate rises
+    floor: float = 0.05  # learning rate at the end, as a share of the top
+    alignment: tuple[float, float] = (1.0, 0.2)  # weight in joint training, start and end
+    easy_steps: int = 3200  # steps after which scenes are at full difficulty
+    checkpoint_every: int = 200
+    shards: int = 2  # parts of a batch, each computed by one thread
+
+    @property
+    def steps(self) -> int:
+        return self.warm_up_steps + self.joint_steps
+
+    def shortened(self, steps: int) -> "Recipe":
+        """The same recipe in ``steps`` steps, stages in proportion."""
+        share = steps / self.steps
+        warm_up = max(1, round(share * self.warm_up_steps))
+        return replace(
+            self,
+            warm_up_steps=warm_up,
+            joint_steps=max(1, steps - warm_up),
+            ramp_steps=max(1, round(share * self.ramp_steps)),
+            easy_steps=max(1, round(share * self.easy_steps)),
+        )
+
+
+SMOKE = Recipe(
+    warm_up_steps=2,
+    joint_steps=4,
+    warm_up_batch=4,
+    joint_batch=2,
+    questions=3,
+    ramp_steps=1,
+    easy_steps=2,
+    checkpoint_every=1,
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to train: its name, configuration, first weights by seed, tasks and recipe.
+
+    ``origin`` is the embedded model that its first weights come from, None where they are random.
+    """
+
+    name: str
+    config: Callable[[], LlavaConfig]
+    start: Callable[[LlavaConfig, int], LlavaForConditionalGeneration]
+    tasks: dict[str, Task]
+    recipe: Recipe
+    origin: str | None = None
+
+
+def _grown(config: LlavaConfig, seed: int) -> LlavaForConditionalGeneration:
+    from . import load
+
+    return grow(load("nano")[0], config, seed)
+
+
+# Documents, charts and series of pictures need more training than a CPU gives in a few hours.
+_IMAGE_TASKS = {
+    name: task
+    for name, task in tasks(112, medium="image").items()
+    if name not in ("I11", "I12")
+}
+
+NANO = Subject("nano", nano_config, new_model, TASKS, Recipe())
+IMAGE = Subject(
+    "mini-image",
+    image_config,
+    _grown,
+    _IMAGE_TASKS,
+    Recipe(
+        warm_up_steps=500,
+        joint_steps=3000,
+        warm_up_batch=24,
+        joint_batch=16,
+        questions=10,
+        warm_up_rate=1e-3,
+        learning_rate=8e-4,
+        ramp_steps=100,
+        alignment=(0.5, 0.15),
+        easy_steps=1500,
+        checkpoint_every=100,
+    ),
+    origin="nano",
+)
+SUBJECTS = {subject.name: subject for subject in (NANO, IMAGE)}
