@@ -13,6 +13,7 @@ class Recipe(StrEnum):
     """Models that have a recipe."""
 
     nano = "nano"
+    image = "mini-image"
 
 
 def train(
@@ -31,15 +32,17 @@ def train(
     resume: Annotated[bool, typer.Option(help="Go on from an interrupted run.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, no progress bar.")] = False,
 ) -> None:
-    """Train an embedded model from nothing, with the procedural world as its only teacher."""
+    """Train an embedded model, with the procedural world as its only teacher."""
     from foveate.cli.console import print_json
     from foveate.errors import FoveateError
-    from foveate.mini import nano
+    from foveate.mini import trainer
+    from foveate.mini.subjects import SUBJECTS
 
     folder = out or Path("runs") / name.value
     try:
-        written = nano.train(
+        written = trainer.train(
             folder,
+            subject=SUBJECTS[name.value],
             steps=steps,
             seed=seed,
             threads=threads,

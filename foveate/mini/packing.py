@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
 
 from .world.tasks import Question
 from .world.vocabulary import ids
@@ -68,3 +70,20 @@ def pack(questions: list[list[Question]], tokenizer, patches: int) -> Packed:
     mask[:, 0, head:, head:] = own
     front = torch.arange(head).expand(len(rows), head)
     return Packed(text, mask, torch.cat([front, place + head], 1), target, answer)
+
+
+def attend(module, query, key, value, attention_mask=None, scaling=None, head: int = 0, **_):
+    """Attention over a packed sequence: the first ``head`` columns are causal and see no question.
+
+    The same result as one call with the whole mask, for 0.6 of the products.
+    """
+    picture = (x[:, :, :head] for x in (query, key, value))
+    first = scaled_dot_product_attention(*picture, is_causal=True, scale=scaling)
+    later, visible = query[:, :, head:], attention_mask[:, :, head:]
+    rest = scaled_dot_product_attention(later, key, value, attn_mask=visible, scale=scaling)
+    return torch.cat([first, rest], 2).transpose(1, 2).contiguous(), None
+
+
+# The name by which a decoder of the trainer asks for `attend`; no other model knows it.
+ATTENTION = "foveate_packed"
+AttentionInterface.register(ATTENTION, attend)

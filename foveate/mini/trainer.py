@@ -29,7 +29,7 @@ from .alignment import Alignment, Seen
 from .architecture import new_processor
 from .card import write_card
 from .errors import TrainingError
-from .packing import PREFIX, pack
+from .packing import ATTENTION, PREFIX, pack
 from .progress import bar
 from .subjects import NANO, Recipe, Subject
 from .weights_loading import silent_bars
@@ -48,6 +48,7 @@ class Trainer:
             self.config.vision_config.image_size, self.config.vision_config.patch_size
         )
         self.model = subject.start(self.config, seed).train()
+        self.model.model.language_model.set_attn_implementation(ATTENTION)
         self.processor = new_processor(self.config)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
@@ -122,6 +123,7 @@ class Trainer:
             attention_mask=packed.mask,
             position_ids=packed.positions,
             use_cache=False,
+            head=front.shape[0] + tokens.shape[1],
         ).last_hidden_state[:, -packed.text.shape[1] :]
         asked = packed.targets >= 0
         logits, targets = self.model.lm_head(hidden[asked]), packed.targets[asked]
