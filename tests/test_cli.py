@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -228,9 +229,10 @@ def test_every_method_can_be_shown():
 
 
 def test_train_writes_a_model_that_can_be_asked(tmp_path, monkeypatch):
-    from foveate.mini import nano
+    from foveate.mini import subjects
 
-    monkeypatch.setattr(nano, "Recipe", lambda: nano.SMOKE)
+    smoke = replace(subjects.NANO, recipe=subjects.SMOKE)
+    monkeypatch.setitem(subjects.SUBJECTS, "nano", smoke)
     arguments = ["train", "nano", "--out", tmp_path / "nano", "--steps", "2"]
     found = json.loads(run(*arguments, "--evaluate", "0", "--json").stdout)
     assert Path(found["folder"]) == tmp_path / "nano"

@@ -87,9 +87,7 @@ def _grown(config: LlavaConfig, seed: int) -> LlavaForConditionalGeneration:
 
 # Documents, charts and series of pictures need more training than a CPU gives in a few hours.
 _IMAGE_TASKS = {
-    name: task
-    for name, task in tasks(112, medium="image").items()
-    if name not in ("I11", "I12")
+    name: task for name, task in tasks(112, medium="image").items() if name not in ("I11", "I12")
 }
 
 NANO = Subject("nano", nano_config, new_model, TASKS, Recipe())

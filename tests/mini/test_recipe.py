@@ -6,9 +6,12 @@ import pytest
 import torch
 
 from foveate.errors import FoveateError
-from foveate.mini import lessons, nano
+from foveate.mini import lessons, load, trainer
 from foveate.mini.evaluate import prompt
+from foveate.mini.growth import grow
 from foveate.mini.packing import PREFIX, pack
+from foveate.mini.subjects import IMAGE, NANO, SMOKE
+from foveate.mini.trainer import Trainer
 from foveate.mini.weights_loading import load_folder
 from foveate.mini.world import TASKS
 from foveate.mini.world.vocabulary import ids
@@ -18,7 +21,7 @@ def _draw(seed=0, questions=4, level=1.0):
     return lessons.draw(
         first=0,
         batch=3,
-        canvas=nano.Trainer(nano.SMOKE, 0).canvas,
+        canvas=Trainer(SMOKE, 0).canvas,
         seed=seed,
         weights=dict.fromkeys(TASKS, 1.0),
         level=level,
@@ -34,11 +37,11 @@ def test_lessons_repeat_and_follow_the_seed():
 
 
 def test_packed_questions_get_the_logits_of_lone_questions():
-    trainer = nano.Trainer(nano.SMOKE, 0)
-    model, processor = trainer.model.eval(), trainer.processor
+    run = Trainer(SMOKE, 0)
+    model, processor = run.model.eval(), run.processor
     lesson = _draw()
     with torch.no_grad():
-        tokens = trainer.encode(lesson.normalised()).tokens
+        tokens = run.encode(lesson.normalised()).tokens
         packed = pack(lesson.questions, processor.tokenizer, tokens.shape[1])
         embed = model.get_input_embeddings()
         front = embed(torch.tensor([ids()[word] for word in PREFIX])).expand(3, -1, -1)
@@ -66,45 +69,45 @@ def test_packed_questions_get_the_logits_of_lone_questions():
 
 
 def test_smoke_run_repeats_and_resumes_to_the_same_weights(tmp_path):
-    whole = nano.Trainer(nano.SMOKE, 3, threads=2)
+    whole = Trainer(SMOKE, 3, threads=2)
     for _ in whole.run():
         pass
-    half = nano.Trainer(nano.SMOKE, 3)
-    for _ in range(nano.SMOKE.warm_up_steps + 1):
+    half = Trainer(SMOKE, 3)
+    for _ in range(SMOKE.warm_up_steps + 1):
         half.advance()
     half.save(tmp_path / "checkpoint.pt")
-    later = nano.Trainer(nano.SMOKE, 3)
+    later = Trainer(SMOKE, 3)
     later.restore(tmp_path / "checkpoint.pt")
     for _ in later.run():
         pass
-    assert later.step == whole.step == nano.SMOKE.steps
+    assert later.step == whole.step == SMOKE.steps
     assert later.accuracy == whole.accuracy
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, later.model.state_dict()[name]), name
 
 
 def test_checkpoints_of_other_runs_are_not_continued(tmp_path):
-    trainer = nano.Trainer(nano.SMOKE, 0)
-    trainer.save(tmp_path / "checkpoint.pt")
+    run = Trainer(SMOKE, 0)
+    run.save(tmp_path / "checkpoint.pt")
     with pytest.raises(FoveateError):
-        nano.Trainer(nano.SMOKE, 1).restore(tmp_path / "checkpoint.pt")
+        Trainer(SMOKE, 1).restore(tmp_path / "checkpoint.pt")
     with pytest.raises(FoveateError):
-        nano.Trainer(nano.Recipe(), 0).restore(tmp_path / "checkpoint.pt")
+        Trainer(NANO.recipe, 0).restore(tmp_path / "checkpoint.pt")
 
 
 def test_training_moves_every_part_and_leaves_global_state_alone():
     state, threads = torch.get_rng_state(), torch.get_num_threads()
-    trainer = nano.Trainer(nano.SMOKE, 0)
-    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
-    for _ in trainer.run():
+    run = Trainer(SMOKE, 0)
+    before = {k: v.clone() for k, v in run.model.state_dict().items()}
+    for _ in run.run():
         pass
     assert torch.equal(state, torch.get_rng_state()) and threads == torch.get_num_threads()
-    still = [k for k, v in trainer.model.state_dict().items() if torch.equal(v, before[k])]
+    still = [k for k, v in run.model.state_dict().items() if torch.equal(v, before[k])]
     assert not still
 
 
 def test_train_writes_a_loadable_folder(tmp_path):
-    out = nano.train(tmp_path, recipe=nano.SMOKE, threads=1, evaluate=2, progress=False)
+    out = trainer.train(tmp_path, recipe=SMOKE, threads=1, evaluate=2, progress=False)
     model, processor = load_folder(out)
     assert model.dtype == torch.float32 and not model.training
     card = json.loads((out / "card.json").read_text())
@@ -112,13 +115,39 @@ def test_train_writes_a_loadable_folder(tmp_path):
     assert "| I1 attribute |" in (out / "README.md").read_text()
     assert (out / "model.safetensors").stat().st_size < 5e6
     history = card["history"]
-    again = nano.train(tmp_path, recipe=nano.SMOKE, threads=1, evaluate=0, progress=False)
+    again = trainer.train(tmp_path, recipe=SMOKE, threads=1, evaluate=0, progress=False)
     assert json.loads((again / "card.json").read_text())["history"] == history
 
 
 def test_shortened_recipe_keeps_its_proportions():
-    recipe = nano.Recipe().shortened(60)
+    recipe = NANO.recipe.shortened(60)
     assert recipe.steps == 60
-    assert recipe.warm_up_steps == round(60 * nano.Recipe().warm_up_steps / nano.Recipe().steps)
+    assert recipe.warm_up_steps == round(60 * NANO.recipe.warm_up_steps / NANO.recipe.steps)
     with pytest.raises(FoveateError):
-        nano.train("unused", steps=1)
+        trainer.train("unused", steps=1)
+
+
+def test_a_larger_model_begins_as_the_smaller_one():
+    """On the grid of the smaller one, where no position is stretched, nothing is changed."""
+    small, processor = load("nano")
+    deeper = IMAGE.config()
+    deeper.vision_config.image_size = small.config.vision_config.image_size
+    grown = grow(small, deeper, seed=5).eval()
+    pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    text = prompt(processor, "what is written?")
+    inputs = processor(images=pixels[0].numpy().clip(0, 1), text=text, return_tensors="pt")
+    inputs = {**inputs, "pixel_values": pixels[:1]}
+    with torch.no_grad():
+        torch.testing.assert_close(grown(**inputs).logits, small(**inputs).logits)
+        own = (m.model.vision_tower(pixels).pooler_output for m in (grown, small))
+        torch.testing.assert_close(*own)
+
+
+def test_the_image_recipe_learns_every_part_on_its_own_grid():
+    run = Trainer(SMOKE, 0, subject=IMAGE)
+    assert run.canvas.grid == 14 and set(run.accuracy) == set(IMAGE.tasks) > set(NANO.tasks)
+    before = {k: v.clone() for k, v in run.model.state_dict().items()}
+    for _ in run.run():
+        pass
+    still = [k for k, v in run.model.state_dict().items() if torch.equal(v, before[k])]
+    assert not still
