@@ -98,7 +98,7 @@ IMAGE = Subject(
     _IMAGE_TASKS,
     Recipe(
         warm_up_steps=400,
-        joint_steps=3000,
+        joint_steps=2000,
         warm_up_batch=24,
         joint_batch=16,
         questions=10,
@@ -106,7 +106,7 @@ IMAGE = Subject(
         learning_rate=8e-4,
         ramp_steps=100,
         alignment=(0.5, 0.15),
-        easy_steps=1300,
+        easy_steps=1000,
         checkpoint_every=100,
     ),
     origin="nano",
