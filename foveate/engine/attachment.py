@@ -22,6 +22,7 @@ from foveate.engine.labels import Targets
 from foveate.engine.planes import Planes
 from foveate.engine.prompt import (
     Prompt,
+    cache_in,
     prompt_of,
     seen_columns,
     shifted,
@@ -200,7 +201,7 @@ class Attachment:
         return features(**{n: kw[n] for n in names}, return_dict=True)
 
     def _prefill(self, kw: dict[str, Any], outputs: dict, inside_generate: bool) -> dict[str, Any]:
-        cache = kw.get("past_key_values")
+        cache = cache_in(kw)
         if cache is not None and seen_columns(cache):
             raise UnsupportedCall(
                 "A new picture behind a filled cache can't be reduced; start a fresh call with the "
@@ -253,7 +254,7 @@ class Attachment:
 
     def _continue(self, kw: dict[str, Any]) -> dict[str, Any]:
         """A call without new pictures: text only, a decode step, or a second turn."""
-        cache = kw.get("past_key_values")
+        cache = cache_in(kw)
         prompt = prompt_of(cache)
         if cache is None or prompt is None:
             return kw
@@ -288,7 +289,7 @@ class Attachment:
         if hasattr(self.anatomy.inner, "compute_3d_position_ids"):
             return compute_3d(self.anatomy.inner, kw, b, q)
         device = prompt.first.valid.device
-        seen = kw["past_key_values"].get_seq_length()
+        seen = cache_in(kw).get_seq_length()
         return (torch.arange(q, device=device) + seen)[None] + self.anatomy.family.position_offset
 
     def _decode_mask(
@@ -342,12 +343,12 @@ def _padding_behind(mask: Any, length: int) -> Tensor | None:
 
 
 def _cache_of(output: Any, kwargs: dict) -> Cache | None:
-    given = kwargs.get("past_key_values")
+    given = cache_in(kwargs)
     if given is not None:
         return given
     if isinstance(output, tuple):
         return next((x for x in output if isinstance(x, Cache)), None)
-    return getattr(output, "past_key_values", None)
+    return cache_in(output)
 
 
 def attach(model: nn.Module, method: Method) -> Attachment:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from foveate.engine.call import Pass
 from foveate.engine.columns import both_ways
-from foveate.engine.prompt import Stage
+from foveate.engine.prompt import Stage, cache_in
 from foveate.engine.taps import implementation
 from foveate.errors import UnsupportedCall
 
@@ -29,7 +29,7 @@ def prefill_mask(
     if key in call.masks:
         return call.masks[key]
     b, n = stage.valid.shape
-    cache = kw.get("past_key_values")
+    cache = cache_in(kw)
     i = module.self_attn.layer_idx
     wide = n if cache is None else max(n, cache.get_mask_sizes(n, i)[0])
     own = torch.eye(n, dtype=torch.bool, device=hidden.device)
@@ -54,7 +54,7 @@ def decode_mask(
     i: int, stage: Stage, call: Pass, module: nn.Module, hidden: Tensor, kw: dict[str, Any]
 ) -> Tensor | None:
     """The mask of layer i behind a boundary for columns that follow the prompt."""
-    cache, q = kw["past_key_values"], hidden.shape[1]
+    cache, q = cache_in(kw), hidden.shape[1]
     kind = implementation(module.self_attn)
     _refuse_blocks(kind)
     window = getattr(module.self_attn, "sliding_window", None)

@@ -6,7 +6,9 @@ one boundary on see of it. The prompt hangs on the cache that it filled.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from weakref import ref
 
 import torch
@@ -79,6 +81,12 @@ class Prompt:
     def at(self, layer: int) -> Stage:
         """The stage that a layer belongs to."""
         return next(s for s in reversed(self.stages) if s.boundary <= layer)
+
+
+def cache_in(arguments: Mapping[str, Any]) -> Any:
+    """The cache among the arguments of a call, whichever of its two names transformers uses."""
+    cache = arguments.get("cache")
+    return arguments.get("past_key_values") if cache is None else cache
 
 
 def seen_columns(cache: Cache) -> int:

@@ -14,6 +14,7 @@ from foveate.engine.anatomy import Anatomy
 from foveate.engine.prompt import (
     Prompt,
     Stage,
+    cache_in,
     decode_shift,
     gather_positions,
     last_column,
@@ -187,7 +188,7 @@ class Splice:
         )
         if where is not None:
             self.kw["position_ids"] = where
-            bare = self.mask is None and self.kw.get("past_key_values") is not None
+            bare = self.mask is None and cache_in(self.kw) is not None
             self.kw["attention_mask"] = None if bare else valid.long()
         return Prompt(
             self.length,
@@ -302,7 +303,7 @@ class Splice:
             if i not in {self.anatomy.placeholder(m) for m in self.anatomy.modalities}
         )
         kw["input_ids"] = self.ids.gather(1, stage.index).masked_fill(~valid, pad)
-        masked = self.mask is not None or ragged or kw.get("past_key_values") is None
+        masked = self.mask is not None or ragged or cache_in(kw) is None
         kw["attention_mask"] = valid.long() if masked else None
         kw["position_ids"] = stage.positions
         for name in TYPE_NAMES:
@@ -330,11 +331,12 @@ def compute_3d(inner, kw: dict[str, Any], b: int, length: int) -> Tensor:
     """Position ids of an M-RoPE model for `length` new columns, by the model's own rule."""
     names = inspect.signature(inner.compute_3d_position_ids).parameters
     given = {n: kw.get(n) for n in names if n in kw}
+    given.update({n: cache_in(kw) for n in ("cache", "past_key_values") if n in names})
     given["inputs_embeds"] = torch.empty(b, length, 1, device=kw["input_ids"].device)
     positions = inner.compute_3d_position_ids(**given)
     if positions is not None:
         return positions
-    cache = kw.get("past_key_values")
+    cache = cache_in(kw)
     seen = 0 if cache is None else cache.get_seq_length()
     steps = torch.arange(length, device=kw["input_ids"].device) + seen
     return steps.expand(3, b, -1)
