@@ -30,6 +30,10 @@ class InvalidParameter(FoveateError, ValueError):
     """A method parameter with a value outside its range."""
 
 
+class MissingWeights(FoveateError, LookupError):
+    """Trained parts of a method that don't exist for this base model, or can't be read."""
+
+
 class UnsupportedModel(FoveateError, TypeError):
     """A model that foveate can't attach to."""
 

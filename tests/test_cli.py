@@ -18,6 +18,7 @@ from foveate.cli import app
 from foveate.cli.checkup import EXTRAS
 from foveate.cli.settings import build_method, parse_keep
 from foveate.method import registered
+from foveate.trained import TrainedMethod
 from tests.tiny_model import save_tiny
 
 ROOT = Path(__file__).parents[1]
@@ -122,6 +123,8 @@ def test_ask_without_a_method_is_the_bare_model(tiny):
 @pytest.mark.parametrize("slug", registered())
 def test_every_method_can_be_asked_and_drawn(tiny, tmp_path, slug):
     arguments = ["--method", slug, "--keep", "50%", "--json", "--overlay", tmp_path / "o.png"]
+    if issubclass(registered()[slug], TrainedMethod):
+        arguments += ["--set", "weights=random"]
     report = json.loads(ask(tiny, *arguments).stdout)["report"]
     assert report["tokens_out"][0] < report["tokens_in"][0] == 64
     assert Image.open(tmp_path / "o.png").size == Image.open(PHOTOGRAPH).size

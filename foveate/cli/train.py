@@ -1,10 +1,10 @@
-"""`foveate train`: make an embedded model again, on any machine."""
+"""`foveate train`: make an embedded model again, or train what a method has to learn."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,8 +17,16 @@ class Recipe(StrEnum):
 
 
 def train(
-    name: Annotated[Recipe, typer.Argument(help="The model to train.")],
-    out: Annotated[Path | None, typer.Option(help="Folder to write; runs/NAME by default.")] = None,
+    name: Annotated[Recipe | None, typer.Argument(help="An embedded model to train.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="A method whose parts shall be trained for --model.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="Base model of the parts: an embedded one or a folder.")
+    ] = "nano",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; runs/NAME or runs/SLUG by default.")
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(min=2, help="Steps in place of the recipe's.")
     ] = None,
@@ -27,32 +35,68 @@ def train(
         int | None, typer.Option(min=1, help="CPU threads in place of the recipe's.")
     ] = None,
     evaluate: Annotated[
-        int, typer.Option(min=0, help="Test items per task for the model card, 0 for none.")
-    ] = 1000,
+        int | None, typer.Option(min=0, help="Test items per task for the card, 0 for none.")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from an interrupted run.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, no progress bar.")] = False,
 ) -> None:
-    """Train an embedded model, with the procedural world as its only teacher."""
-    from foveate.cli.console import print_json
+    """Train an embedded model, or the parts of a method for a model that stays frozen.
+
+    The procedural world is the only teacher of both.
+    """
     from foveate.errors import FoveateError
+
+    if (name is None) == (method is None):
+        raise FoveateError("Name what to train: an embedded model such as nano, or --method SLUG.")
+    folder = out or Path("runs") / (name.value if name else str(method))
+    common: dict[str, Any] = {"steps": steps, "seed": seed, "resume": resume}
+    common["progress"] = not as_json
+    if evaluate is not None:
+        common["evaluate"] = evaluate
+    try:
+        if name is not None:
+            _model(name, folder, threads, common, as_json)
+        else:
+            _parts(str(method), model, folder, threads, common, as_json)
+    except OSError as error:
+        raise FoveateError(f"{str(folder)!r} can't be written ({error.strerror}).") from None
+
+
+def _model(name: Recipe, folder: Path, threads: int | None, common: dict, as_json: bool) -> None:
+    from foveate.cli.console import print_json
     from foveate.mini import trainer
     from foveate.mini.subjects import SUBJECTS
 
-    folder = out or Path("runs") / name.value
-    try:
-        written = trainer.train(
-            folder,
-            subject=SUBJECTS[name.value],
-            steps=steps,
-            seed=seed,
-            threads=threads,
-            resume=resume,
-            progress=not as_json,
-            evaluate=evaluate,
-        )
-    except OSError as error:
-        raise FoveateError(f"{str(folder)!r} can't be written ({error.strerror}).") from None
+    written = trainer.train(folder, subject=SUBJECTS[name.value], threads=threads, **common)
     if as_json:
-        print_json({"model": name.value, "folder": str(written), "seed": seed})
+        print_json({"model": name.value, "folder": str(written), "seed": common["seed"]})
     else:
         typer.echo(f"{name.value} is in {written}; use it with --model {written}")
+
+
+def _parts(
+    slug: str, name: str, folder: Path, threads: int | None, common: dict, as_json: bool
+) -> None:
+    import json
+
+    import torch
+
+    from foveate.cli.console import print_json
+    from foveate.cli.models import load_model
+    from foveate.training import recipe_of, train
+
+    recipe_of(slug)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    model, processor = load_model(name, "auto", "float32")
+    command = f"foveate train --method {slug} --model {name} --seed {common['seed']}"
+    if common["steps"] is not None:
+        command += f" --steps {common['steps']}"
+    written = train(slug, model, processor, folder, command=command, **common)
+    card = json.loads((written / "card.json").read_text(encoding="utf-8"))
+    if as_json:
+        print_json({"method": slug, "model": name, "folder": str(written), **card})
+        return
+    for label, row in card.get("test", {}).items():
+        typer.echo(f"{label:>12}  {row['mean']:.3f}  {row['tokens']:.0%} of the tokens")
+    typer.echo(f"{slug} for {name} is in {written}; use it with --set weights={written}")

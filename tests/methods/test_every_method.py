@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from foveate.errors import BudgetError, FoveateError, InvalidParameter, UnknownName
 from foveate.families.base import raster
-from foveate.method import Method, create, from_dict, register, registered
+from foveate.method import Method, from_dict, register, registered
 from foveate.parts import STAGES, TokensPart
 from foveate.tokens import Grid
+from tests.methods.made import made
 
 METHODS = registered()
 TOKENS = [s for s, c in METHODS.items() if any(isinstance(p, TokensPart) for p in c().parts())]
@@ -31,16 +32,16 @@ grids = st.builds(
 
 @every
 def test_describes_itself(slug):
-    method = create(slug)
+    method = made(slug)
     assert type(method).slug == slug
     assert method.stages and set(method.stages) <= set(STAGES)
     assert type(method).__doc__ and type(method).__module__.rsplit(".", 1)[1]
-    assert hash(method) == hash(create(slug))
+    assert hash(method) == hash(made(slug))
 
 
 @every
 def test_comes_back_from_its_description(slug):
-    for method in (create(slug), create(slug, keep=0.75), create(slug, positions="packed")):
+    for method in (made(slug), made(slug, keep=0.75), made(slug, positions="packed")):
         assert from_dict(method.to_dict()) == method
         assert from_dict(json.loads(json.dumps(method.to_dict()))) == method
 
@@ -48,7 +49,7 @@ def test_comes_back_from_its_description(slug):
 @every
 def test_its_repr_recreates_it(slug):
     names = {c.__name__: c for c in METHODS.values()}
-    for method in (create(slug), create(slug, keep=0.75), create(slug, positions="packed")):
+    for method in (made(slug), made(slug, keep=0.75), made(slug, positions="packed")):
         assert eval(repr(method), names) == method
 
 
@@ -56,20 +57,20 @@ def test_its_repr_recreates_it(slug):
 @pytest.mark.parametrize("keep", [0, -1, 0.0, -0.5, 1.5, float("nan"), True, "64", None])
 def test_refuses_what_is_no_budget(slug, keep):
     with pytest.raises(BudgetError, match="keep"):
-        create(slug, keep=keep)
+        made(slug, keep=keep)
 
 
 @every
 def test_refuses_unknown_words(slug):
     with pytest.raises(InvalidParameter, match="sideways"):
-        create(slug, positions="sideways")
+        made(slug, positions="sideways")
     with pytest.raises(UnknownName, match="did you mean 'keep'"):
-        create(slug, keeps=0.5)
+        made(slug, keeps=0.5)
 
 
 @every
 def test_cannot_be_changed(slug):
-    method = create(slug)
+    method = made(slug)
     for field in fields(method):
         with pytest.raises(AttributeError):
             setattr(method, field.name, 1)
@@ -79,7 +80,7 @@ def test_cannot_be_changed(slug):
 @settings(deadline=None, max_examples=20)
 @given(grid=grids)
 def test_all_is_all(slug, grid):
-    assert create(slug, keep=1.0).budget(grid) == grid.n
+    assert made(slug, keep=1.0).budget(grid) == grid.n
 
 
 @pytest.mark.parametrize("slug", COUNTED)
@@ -87,7 +88,7 @@ def test_all_is_all(slug, grid):
 @given(grid=grids, keep=st.floats(0.01, 1.0) | st.integers(1, 300))
 def test_a_budget_is_a_number_of_tokens_or_a_clear_no(slug, grid, keep):
     try:
-        n = create(slug, keep=keep).budget(grid)
+        n = made(slug, keep=keep).budget(grid)
     except BudgetError as error:
         assert str(error).endswith(".") and "keep" in str(error)
         return
@@ -98,7 +99,7 @@ def test_a_budget_is_a_number_of_tokens_or_a_clear_no(slug, grid, keep):
 @pytest.mark.parametrize("class_token", [True, False])
 @pytest.mark.parametrize("keep", [12, 0.4, 0.9])
 def test_reduces_to_exactly_its_budget(slug, layout, keep, class_token, make_tokens, make_signals):
-    method, tokens = create(slug, keep=keep), make_tokens(layout)
+    method, tokens = made(slug, keep=keep), make_tokens(layout)
     count = method.count(layout.grid)
     out = method.reduce(tokens, make_signals(method, tokens, class_token=class_token), count)
     assert method.budget(layout.grid) == count
@@ -111,7 +112,7 @@ def test_reduces_to_exactly_its_budget(slug, layout, keep, class_token, make_tok
 @tokens_stage
 @pytest.mark.parametrize("class_token", [True, False])
 def test_keeps_the_books(slug, layout, class_token, make_tokens, make_signals):
-    method, tokens = create(slug, keep=0.4), make_tokens(layout)
+    method, tokens = made(slug, keep=0.4), make_tokens(layout)
     count = method.count(layout.grid)
     out = method.reduce(tokens, make_signals(method, tokens, class_token=class_token), count)
     assert out.assign.shape == (2, layout.n)
@@ -133,7 +134,7 @@ def test_keeps_the_books(slug, layout, class_token, make_tokens, make_signals):
 
 @tokens_stage
 def test_a_batch_gives_what_each_item_gives_alone(slug, layout, make_tokens, make_signals):
-    method, tokens = create(slug, keep=0.4), make_tokens(layout, batch=3)
+    method, tokens = made(slug, keep=0.4), make_tokens(layout, batch=3)
     signals, count = make_signals(method, tokens), method.count(layout.grid)
     together = method.reduce(tokens, signals, count)
     for b in range(3):
@@ -147,7 +148,7 @@ def test_a_batch_gives_what_each_item_gives_alone(slug, layout, make_tokens, mak
 
 @tokens_stage
 def test_reduces_what_was_reduced_before(slug, layout, make_tokens, make_signals):
-    method, tokens = create(slug, keep=0.3), make_tokens(layout, batch=1)
+    method, tokens = made(slug, keep=0.3), make_tokens(layout, batch=1)
     first = tokens.take(torch.arange(0, layout.n, 2)[None])
     signals = make_signals(method, tokens)
     values = {}
@@ -169,7 +170,7 @@ def test_reduces_what_was_reduced_before(slug, layout, make_tokens, make_signals
 @given(t=st.integers(1, 3), h=st.integers(1, 7), w=st.integers(1, 7), keep=st.integers(1, 147))
 def test_any_grid_and_any_count(slug, t, h, w, keep, make_tokens, make_signals):
     layout = raster(t, h, w)
-    method = create(slug, keep=keep)
+    method = made(slug, keep=keep)
     try:
         count = method.count(layout.grid)
     except BudgetError:

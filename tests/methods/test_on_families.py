@@ -9,6 +9,7 @@ import foveate
 from foveate.method import registered
 from tests.engine.running import close, generate, pair
 from tests.families import zoo
+from tests.methods.made import made
 
 QUICK = {"llava", "llava_next", "llava_onevision", "qwen2_5_vl", "gemma3"}
 # Families that can't host a method, with the reason they must give.
@@ -67,7 +68,7 @@ CASES = [
 def test_method_on_family(slug, name, modality):
     model = zoo.model(name)
     alone, batch = pair(name, modality)
-    method = foveate.create(slug, keep=0.5)
+    method = made(slug, keep=0.5)
     reason, families = REFUSED.get(slug, ("", set()))
     if name in families or (name, modality) in families:
         with foveate.attach(model, method), pytest.raises(foveate.FoveateError, match=reason):
@@ -91,7 +92,7 @@ def test_method_on_family(slug, name, modality):
         assert report.flops < report.flops_full and report.kv_bytes < report.kv_bytes_full
         assert len(report.kept[0]) == report.tokens_out[0] < report.tokens_in[0]
     assert torch.equal(generate(model, batch, 4)[1], bare[1])
-    with foveate.attach(model, foveate.create(slug, keep=1.0)):
+    with foveate.attach(model, made(slug, keep=1.0)):
         assert close(generate(model, batch, 4), bare)
 
 
@@ -101,7 +102,7 @@ def test_second_turn_goes_on_from_the_kept_tokens(slug):
     model = zoo.model("llava")
     (one, _), _ = pair("llava")
     ones = {**one, "attention_mask": torch.ones_like(one["input_ids"])}
-    method = foveate.create(slug, keep=0.5)
+    method = made(slug, keep=0.5)
     with foveate.attach(model, method), torch.no_grad():
         first = model.generate(
             **ones, max_new_tokens=3, do_sample=False, return_dict_in_generate=True

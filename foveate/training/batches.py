@@ -1,0 +1,74 @@
+"""Questions about pictures of the world with their answers, as the base model reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from foveate.benchmarks.subject import Subject
+from foveate.mini import lessons
+from foveate.mini.evaluate import prompt
+from foveate.mini.world.scene import Canvas
+from foveate.mini.world.tasks import tasks
+
+IGNORED = -100
+# Lessons of other seeds: no picture that a mini model was trained on comes again.
+STREAM = 1000
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B questions, padded on the left. inputs: the model's, prompt and answer in one row.
+
+    labels (B, L): ids of the answers, -100 elsewhere. told: columns of the longest answer.
+    """
+
+    inputs: dict[str, Any]
+    labels: Tensor
+    told: int
+
+    @property
+    def prompts(self) -> dict[str, Any]:
+        """The inputs with the answers hidden behind the mask, so that prompts end where they do."""
+        asked = self.inputs["attention_mask"] * (self.labels == IGNORED)
+        return {**self.inputs, "attention_mask": asked}
+
+
+def draw(subject: Subject, step: int, seed: int, pictures: int, questions: int) -> Batch:
+    """The batch of one step: `questions` about each of `pictures`, the same whenever it is asked.
+
+    A picture that has less to ask makes the batch smaller.
+    """
+    known = tasks(subject.size, subject.patch, medium="image")
+    lesson = lessons.draw(
+        first=step * pictures,
+        batch=pictures,
+        canvas=Canvas(subject.size, subject.patch),
+        seed=STREAM + seed,
+        weights={name: 1.0 for name in subject.tasks if name in known},
+        level=1.0,
+        questions=questions,
+        tasks=known,
+    )
+    images, texts, lengths = [], [], []
+    tokenizer = subject.processor.tokenizer
+    for pixels, asked in zip(lesson.pixels.numpy(), lesson.questions, strict=True):
+        for question in asked:
+            images.append(Image.fromarray(pixels))
+            asks = prompt(subject.processor, question.text)
+            texts.append(f"{asks}{question.answer}{tokenizer.eos_token}")
+            lengths.append(len(tokenizer(question.answer, add_special_tokens=False).input_ids) + 1)
+    inputs = dict(
+        subject.processor(images=images, text=texts, padding=True, return_tensors="pt").to(
+            subject.model.device
+        )
+    )
+    ids = inputs["input_ids"]
+    ends = ids.shape[1] - torch.tensor(lengths, device=ids.device)
+    columns = torch.arange(ids.shape[1], device=ids.device)
+    labels = ids.masked_fill(columns < ends[:, None], IGNORED)
+    return Batch(inputs, labels, max(lengths))

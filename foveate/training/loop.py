@@ -1,0 +1,152 @@
+"""The training loop: one recipe, one base model, steps from first to last."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from foveate.benchmarks.subject import subject as subject_of
+from foveate.mini.errors import TrainingError
+from foveate.mini.progress import bar
+from foveate.training.card import write_card
+from foveate.training.recipe import Recipe, Run, recipe_of
+
+
+class Trainer:
+    """The state of a run: what is trained, its optimiser, step and history."""
+
+    def __init__(self, recipe: Recipe, model: Any, processor: Any, seed: int):
+        self.recipe, self.seed = recipe, seed
+        model.eval().requires_grad_(False)
+        subject = subject_of(model, processor)
+        method = recipe.method(subject)
+        module = recipe.start(subject, method, seed).to(model.device).train()
+        self.run = Run(subject=subject, module=module, method=method)
+        self.parameters = [p.requires_grad_() for p in recipe.parameters(module)]
+        self.optimiser = torch.optim.AdamW(
+            self.parameters, lr=recipe.rate, weight_decay=recipe.weight_decay
+        )
+        self.history: list[dict[str, float]] = []
+        self.seconds = 0.0
+
+    def _rate(self) -> float:
+        r, step = self.recipe, self.run.step
+        rise = min(1.0, (step + 1) / max(1.0, r.ramp * r.steps))
+        fall = r.floor + (1 - r.floor) * (1 + math.cos(math.pi * step / r.steps)) / 2
+        return r.rate * rise * fall
+
+    def advance(self) -> dict[str, float]:
+        """One step; the loss and the recipe's figures."""
+        run = self.run
+        run.share = run.step / self.recipe.steps
+        # A generator per step, so that a resumed run draws what an uninterrupted one draws.
+        run.generator = torch.Generator().manual_seed(self.seed * 1_000_003 + run.step)
+        loss, figures = self.recipe.loss(run, self.recipe.batch(run, self.seed))
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._rate()
+        nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
+        self.optimiser.step()
+        run.step += 1
+        return {"loss": loss.item(), **figures}
+
+    def steps(self, stride: int) -> Iterator[dict[str, float]]:
+        """Advance to the end; the history gets the mean of every `stride` steps."""
+        sums: dict[str, list[float]] = {}
+        while self.run.step < self.recipe.steps:
+            began = time.perf_counter()
+            figures = self.advance()
+            self.seconds += time.perf_counter() - began
+            for name, value in figures.items():
+                sums.setdefault(name, []).append(value)
+            if self.run.step % stride == 0 or self.run.step == self.recipe.steps:
+                means = {name: round(sum(v) / len(v), 5) for name, v in sums.items()}
+                record = {"step": self.run.step, "seconds": round(self.seconds, 1), **means}
+                self.history.append(record)
+                sums = {}
+            yield figures
+
+    def save(self, path: Path) -> None:
+        """Write everything that the rest of the run depends on; replaces the file at once."""
+        state = {
+            "recipe": asdict(self.recipe),
+            "base": self.run.subject.weights,
+            "seed": self.seed,
+            "module": self.run.module.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.run.step,
+            "seconds": self.seconds,
+            "history": self.history,
+        }
+        partial = path.with_suffix(".partial")
+        torch.save(state, partial)
+        os.replace(partial, path)
+
+    def restore(self, path: Path) -> None:
+        """Continue from a checkpoint of the same recipe, base model and seed."""
+        state = torch.load(path, weights_only=True)
+        mine = asdict(self.recipe), self.run.subject.weights, self.seed
+        if (state["recipe"], state["base"], state["seed"]) != mine:
+            raise TrainingError(
+                f"{path} belongs to another run (seed {state['seed']}, recipe {state['recipe']}): "
+                "train into another folder, or pass resume=False to begin anew."
+            )
+        self.run.module.load_state_dict(state["module"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.run.step, self.seconds = state["step"], state["seconds"]
+        self.history = state["history"]
+
+
+def train(
+    slug: str,
+    model: Any,
+    processor: Any,
+    out: str | Path,
+    *,
+    seed: int = 0,
+    steps: int | None = None,
+    resume: bool = True,
+    progress: bool = True,
+    evaluate: int = 200,
+    recipe: Recipe | None = None,
+    command: str = "",
+) -> Path:
+    """Train what the method `slug` has to learn for `model`, into the folder `out`.
+
+    model: in eval mode, its weights stay as they are. steps: in place of the recipe's. evaluate:
+    test items per task for the card, 0 for none. command: what the card says made it. An
+    interrupted run continues from `out/checkpoint.pt` when `resume` is true.
+    """
+    recipe = recipe or recipe_of(slug)()
+    if steps is not None:
+        if steps < 1:
+            raise TrainingError(f"steps must be at least 1, got {steps}.")
+        recipe = replace(recipe, steps=steps)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(recipe, model, processor, seed)
+    checkpoint = out / "checkpoint.pt"
+    if resume and checkpoint.exists():
+        trainer.restore(checkpoint)
+    with bar(f"training {slug}", recipe.steps, trainer.run.step, progress) as tick:
+        for figures in trainer.steps(max(1, recipe.steps // 40)):
+            done = trainer.run.step
+            tick(done, " ".join(f"{k} {v:.3f}" for k, v in figures.items()))
+            if done % recipe.checkpoint_every == 0 or done == recipe.steps:
+                trainer.save(checkpoint)
+    trainer.run.module.eval()
+    facts = {"seed": seed, "recipe": asdict(recipe), "seconds": round(trainer.seconds)}
+    made = recipe.finish(trainer.run, out, **facts, command=command)
+    rows = recipe.rows(trainer.run, made) if evaluate else {}
+    facts |= {"slug": slug, "method": repr(recipe.method(trainer.run.subject)), "command": command}
+    write_card(out, trainer.run.subject, facts, trainer.history, rows, evaluate, progress)
+    return out
