@@ -5,21 +5,33 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+# Likenesses in flight: 16 MB in float32.
+ELEMENTS = 2**22
+
 
 def facility_location(alike: Tensor, bonus: Tensor, k: int) -> Tensor:
     """Indices (B, k) that greedily maximise coverage plus bonus, in pick order.
 
-    Coverage of the picks Y is sum_x max_{y in Y} alike[y, x], alike (B, N, N) from 0 on; bonus
-    (B, N) adds up. Ties go to the lower index.
+    Coverage of the picks Y is sum_x max_{y in Y} alike[y, x], alike (B, N, N) symmetric and from 0
+    on; bonus (B, N) adds up. Ties go to the lower index.
     """
     b, n, _ = alike.shape
-    covered, room = alike.new_zeros(b, 1, n), torch.empty_like(alike)
-    bonus, rows = bonus.clone(), torch.arange(b, device=alike.device)
+    rows = torch.arange(b, device=alike.device)
+    covered = alike.new_zeros(b, n)
+    # Coverage with each candidate, kept up in double precision, for it is summed up step by step.
+    reached = alike.sum(2).double() + bonus
     picks = torch.empty(k, b, dtype=torch.long, device=alike.device)
     for i in range(k):
-        # What is covered already counts for every candidate alike, so gains need no difference.
-        torch.maximum(alike, covered, out=room)
-        torch.argmax(room.sum(2) + bonus, dim=1, out=picks[i])
-        bonus[rows, picks[i]] = float("-inf")
-        torch.maximum(covered, alike[rows, picks[i]][:, None], out=covered)
+        torch.argmax(reached, dim=1, out=picks[i])
+        reached[rows, picks[i]] = float("-inf")
+        if i + 1 == k:
+            break
+        row = alike[rows, picks[i]]
+        # A pick soon covers few points better than those before it: only these change anything.
+        which, where = (row > covered).nonzero(as_tuple=True)
+        for some, at in zip(*(x.split(max(1, ELEMENTS // n)) for x in (which, where)), strict=True):
+            seen = torch.maximum(alike[some, at], covered[some, at, None])
+            gained = (row[some, at, None] - seen).clamp_(min=0)
+            reached.index_add_(0, some, gained.double())
+        covered = torch.maximum(covered, row)
     return picks.T

@@ -60,3 +60,18 @@ def test_what_is_no_share_is_refused():
         VisPruner(important_ratio=1.5)
     with pytest.raises(InvalidParameter, match="round_size=0"):
         VisPruner(round_size=0)
+
+
+def test_survivors_are_those_of_comparing_all_pairs_in_every_round():
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 150, 4, generator=g)
+    left = torch.rand(2, 150, generator=g).argsort(1)
+    unit = torch.nn.functional.normalize(x, dim=2)
+    expected = []
+    for alike, rest in zip(unit @ unit.mT, left, strict=True):
+        while len(rest) > 20:
+            even, odd = rest[::2], rest[1::2]
+            twin = alike[even][:, odd].amax(1)
+            rest = torch.cat([even[twin.argsort(descending=True)[min(8, len(rest) - 20) :]], odd])
+        expected.append(rest)
+    assert torch.equal(unlike(x, left, 20, 8), torch.stack(expected))

@@ -29,3 +29,16 @@ def test_copies_come_when_nothing_else_is_left():
     picks = facility_location(((x @ x.T + 1) / 2)[None], torch.zeros(1, 8), 8)[0]
     assert sorted(picks[:4].tolist()) == [0, 1, 2, 3]
     assert sorted(picks.tolist()) == list(range(8))
+
+
+def test_picks_are_those_of_trying_every_candidate_every_time():
+    g = torch.Generator().manual_seed(1)
+    x = torch.nn.functional.normalize(torch.randn(2, 60, 6, generator=g).double(), dim=2)
+    alike, bonus = (x @ x.mT + 1) / 2, torch.rand(2, 60, generator=g).double()
+    picks = facility_location(alike, bonus, 25)
+    for b in range(2):
+        chosen = []
+        for _ in range(25):
+            rest = [i for i in range(60) if i not in chosen]
+            chosen.append(max(rest, key=lambda i: objective(alike[b], bonus[b], [*chosen, i])))
+        assert picks[b].tolist() == chosen

@@ -9,7 +9,8 @@ s = (cos + 1) / 2 and v the mean embedding of the text behind the picture. Behin
 demonstrations together: max(0, A_K - A_{K-1}) + lambda2 cos(h, mean of the query's states), A the
 attention of the last token. Behind layer K + 1, the query's picture: cos(h, mean of the context).
 
-Needs text embeddings; one row of attention in two layers. Cost: X X^T, and it again per token kept.
+Needs text embeddings; one row of attention in two layers. Cost: half of X X^T, and again of it what
+each token that is kept covers best.
 No official code exists. The last picture is the query's; without demonstrations the text is the
 context. Positions stay behind the first stage. `keep` says the mean over layers in place of R.
 
@@ -35,6 +36,7 @@ from foveate.methods.tokens.base import is_everything
 from foveate.methods.tokens.progressive import ProgressiveMethod
 from foveate.ops.allocate import share_evenly, view_batches
 from foveate.ops.facility import facility_location
+from foveate.ops.farthest import gram
 from foveate.ops.select import top_mask
 from foveate.parts import BoundaryState, LayersPart, Part, Widths
 from foveate.signals import DecoderHeads, Need, Signals, TextEmbeddings
@@ -90,7 +92,7 @@ class CATP(ProgressiveMethod):
         return n
 
     def cost(self, n: int, keep: int, widths: Widths) -> int:
-        return 2 * n * n * widths.model + keep * n * n
+        return n * n * widths.model
 
     def select(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
         b = len(tokens.features)
@@ -105,7 +107,7 @@ class CATP(ProgressiveMethod):
         for _, own, share in view_batches(members, shares):
             views = x[:, own].flatten(0, 1)
             bonus = self.lambda1 * fit[:, own].flatten(0, 1)
-            picks = facility_location((views @ views.mT + 1) / 2, bonus, share)
+            picks = facility_location(gram(views).add_(1).div_(2), bonus, share)
             kept.append(own.repeat(b, 1).gather(1, picks).view(b, -1))
         return torch.cat(kept, 1).sort(1).values
 

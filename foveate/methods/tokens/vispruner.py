@@ -37,6 +37,8 @@ from foveate.parts import Widths
 from foveate.signals import Need, ProjectorInput, Signals, VisionAttention
 from foveate.tokens import VisualTokens
 
+NEAREST = 32
+
 
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -93,9 +95,17 @@ def unlike(x: Tensor, left: Tensor, k: int, round_size: int) -> Tensor:
     """The k (B, k) of the indices `left` (B, R) into x (B, N, C) that survive rounds of removal."""
     alike = gram(normalize(x.float(), dim=-1))
     rows = torch.arange(len(x), device=x.device)[:, None]
+    # Most often one of the nearest is among the odd ones, and no row has to be read again.
+    value, near = alike.topk(min(NEAREST, x.shape[1]), dim=2)
     while (m := min(round_size, left.shape[1] - k, left.shape[1] // 2)) > 0:
         even, odd = left[:, ::2], left[:, 1::2]
-        twin = alike[rows[..., None], even[:, :, None], odd[:, None, :]].amax(2)
+        is_odd = torch.zeros(alike.shape[:2], dtype=torch.bool, device=x.device)
+        is_odd.scatter_(1, odd, True)
+        other = is_odd[rows[..., None], near[rows, even]]
+        twin = value[rows, even].masked_fill(~other, float("-inf")).amax(2)
+        row, place = (~other.any(2)).nonzero(as_tuple=True)
+        far = alike[row, even[row, place]].masked_fill(~is_odd[row], float("-inf"))
+        twin[row, place] = far.amax(1)
         order = twin.argsort(dim=1, descending=True, stable=True)[:, m:]
         left = torch.cat([even.gather(1, order), odd], 1)
     return left[:, :k]
