@@ -1,10 +1,11 @@
-"""`python -m perf --out DIR`: measure, print the table, write JSON and Markdown."""
+"""`python -m perf --out DIR`: measure, print the tables, write JSON and Markdown."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import torch
 import transformers
 
 import foveate
+from perf import layers, selection
 from perf.decoding import decode
+from perf.diversity import divprune_against_naive
 from perf.prefill import measure
-from perf.selection import divprune_against_naive
 from perf.shapes import LLAVA_7B, QWEN2_05B
 
 LIMITS = """\
@@ -26,48 +28,67 @@ the machine.
 
 
 def main() -> None:
-    """Run all measurements that this machine can."""
+    """Run the measurements that are asked for, each into files of its own name."""
     parser = argparse.ArgumentParser(prog="python -m perf", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("perf/results"))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=SECTIONS, help="one of the measurements")
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name in [options.only] if options.only else SECTIONS:
+        run, page = SECTIONS[name]
+        result = {"machine": machine(), **run(options.rounds)}
+        if name == "prefill":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        (options.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+        text = heading(result["machine"]) + page(result)
+        (options.out / f"{name}.md").write_text(text)
+        print(text)
+
+
+def device() -> tuple[str, torch.dtype]:
+    """What whole calls are measured on."""
+    return ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
+
+
+def machine() -> dict[str, Any]:
+    """What figures depend on."""
     cuda = torch.cuda.is_available()
-    device, dtype = ("cuda", torch.bfloat16) if cuda else ("cpu", torch.float32)
-    result: dict[str, Any] = {
-        "machine": {
-            "device": torch.cuda.get_device_name() if cuda else platform.machine(),
-            "threads": torch.get_num_threads(),
-            "dtype": str(dtype),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "foveate": foveate.__version__,
-        },
-        "decode": decode(options.rounds),
-        "selection": divprune_against_naive(options.rounds, device),
+    return {
+        "device": torch.cuda.get_device_name() if cuda else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "dtype": str(device()[1]),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "foveate": foveate.__version__,
+    }
+
+
+def heading(machine: dict[str, Any]) -> str:
+    """The first lines of a page."""
+    return (
+        f"# Speed on {machine['device']}\n\n"
+        f"`make perf`: {machine['dtype']}, {machine['threads']} threads, torch {machine['torch']}, "
+        f"transformers {machine['transformers']}. Medians of interleaved runs in one process.\n\n"
+    )
+
+
+def calls(rounds: int) -> dict[str, Any]:
+    """Whole calls with methods in front of the language model, and what surrounds them."""
+    where, dtype = device()
+    return {
+        "decode": decode(rounds),
+        "selection": divprune_against_naive(rounds, where),
         "prefill": [
-            measure(shape, dtype, device, options.rounds)
-            for shape in ([QWEN2_05B, LLAVA_7B] if cuda else [QWEN2_05B])
+            measure(shape, dtype, where, rounds)
+            for shape in ([QWEN2_05B, LLAVA_7B] if where == "cuda" else [QWEN2_05B])
         ],
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    name = "cuda" if cuda else "cpu"
-    (options.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-    page = table(result)
-    (options.out / f"{name}.md").write_text(page)
-    print(page)
 
 
 def table(result: dict[str, Any]) -> str:
-    """The results as a page of Markdown."""
-    machine = result["machine"]
-    lines = [
-        f"# Speed on {machine['device']}",
-        "",
-        f"`make perf`: {machine['dtype']}, {machine['threads']} threads, torch {machine['torch']}, "
-        f"transformers {machine['transformers']}. Medians of interleaved runs in one process.",
-        "",
-        LIMITS,
-    ]
+    """The results of `calls` as Markdown."""
+    lines = [LIMITS]
     for shape in result["prefill"]:
         lines += [
             f"## {shape['shape']}, {shape['visual_tokens']} visual + "
@@ -123,6 +144,12 @@ def _stages(shape: dict[str, Any]) -> str:
         lines.append(f"| {name} | {cells} |")
     return "\n".join(lines)
 
+
+SECTIONS: dict[str, tuple[Callable[[int], dict[str, Any]], Callable[[dict[str, Any]], str]]] = {
+    "prefill": (calls, table),
+    "selection": (selection.measure, selection.page),
+    "layers": (lambda rounds: layers.measure(rounds, *device()), layers.page),
+}
 
 if __name__ == "__main__":
     main()

@@ -1,52 +1,145 @@
-"""What choosing costs by itself: DivPrune against the loop that re-reads every chosen row."""
+"""What choosing costs: `reduce` of every method at the tokens stage, on made-up items."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from foveate.ops.farthest import farthest_point
-from perf.timing import interleaved, seconds
+from foveate.families.base import raster
+from foveate.families.tiles import stitched
+from foveate.method import Method, create, registered
+from foveate.parts import TokensPart
+from foveate.signals import (
+    ClassState,
+    Need,
+    ProjectorInput,
+    Signals,
+    TextEmbeddings,
+    VisionAttention,
+    VisionKeys,
+    VisionStates,
+)
+from foveate.tokens import Layout, VisualTokens
+from perf.shapes import QWEN2_05B
+from perf.timing import extra_bytes, interleaved, seconds
 
-SIZES = [(576, 896, 56), (2880, 4096, 282)]
+# One picture, and an overview with four crops and the newlines behind their rows.
+TIMED = {576: raster(1, 24, 24), 2880: stitched(24, (2, 2), (0, 0, 48, 48))}
+# One picture that is a pool of its own, and an overview with twenty crops.
+WEIGHED = (raster(1, 96, 120), stitched(24, (4, 5), (0, 0, 96, 120)))
+TOWER, HEADS, MODEL, WORDS = 1024, 16, 896, 32
 
 
-def naive_farthest(x: Tensor, k: int) -> Tensor:
-    """Greedy max-min selection written down literally: every step re-reads all chosen rows."""
-    unit = x / x.norm(dim=1, keepdim=True)
-    distance = 1 - unit @ unit.T
-    nearest = torch.topk(distance, 2, dim=0, largest=False).values[1]
-    chosen = [nearest.argmax()]
-    for _ in range(k - 1):
-        rows = distance[torch.stack(chosen)]
-        chosen.append(rows.min(0).values.argmax())
-    return torch.stack(chosen)
+def methods() -> dict[str, Method]:
+    """All registered methods that choose tokens in front of the language model, by slug."""
+    made = {slug: create(slug) for slug in registered()}
+    return {slug: method for slug, method in made.items() if choosers(method)}
 
 
-def divprune_against_naive(rounds: int, device: str) -> list[dict]:
-    """Median seconds of both at each size, and their ratio."""
-    rows = []
-    for n, d, k in SIZES:
-        x = torch.randn(n, d, generator=torch.Generator().manual_seed(n)).to(device)
-        taken = interleaved(
-            {
-                "ours": lambda x=x, k=k: seconds(lambda: farthest_point(x[None], k)),
-                "naive": lambda x=x, k=k: seconds(lambda: naive_farthest(x, k)),
-            },
-            rounds,
+def choosers(method: Method) -> list[TokensPart]:
+    """The parts of a method that reduce tokens in front of the language model."""
+    return [part for part in method.parts() if isinstance(part, TokensPart)]
+
+
+def item(layout: Layout, seed: int = 0) -> VisualTokens:
+    """One item with random features."""
+    g = torch.Generator().manual_seed(seed)
+    return layout.tokens(torch.randn(1, layout.n, MODEL, generator=g))
+
+
+def signal(need: Need, tokens: VisualTokens, g: torch.Generator) -> Tensor:
+    """Random values in the shape that a tower of 1,024 channels and 16 heads would give."""
+    n = tokens.n
+    shape: tuple[int, ...] = {
+        VisionAttention: (1, HEADS, n),
+        VisionKeys: (1, HEADS, n, TOWER // HEADS),
+        VisionStates: (1, n, TOWER),
+        ProjectorInput: (1, n, TOWER),
+        ClassState: (1, len(tokens.grid.views), TOWER),
+        TextEmbeddings: (1, WORDS, MODEL),
+    }[type(need)]
+    if isinstance(need, VisionAttention) and (
+        isinstance(need.layer, tuple) or need.rows == "mutual"
+    ):
+        # Two directions of "mutual"; of a slice of blocks as many as the deepest one reads.
+        shape = (1, 2 if need.rows == "mutual" else 7, *shape[1:])
+    value = torch.rand(shape, generator=g)
+    return value.softmax(-1) if isinstance(need, VisionAttention) else value - 0.5
+
+
+def choosing(method: Method, layout: Layout) -> Callable[[], object]:
+    """A call that reduces one item as the engine would; all that it reads is made beforehand."""
+    g = torch.Generator().manual_seed(1)
+    tokens, (part, *others) = item(layout), choosers(method)
+    if others:
+        raise NotImplementedError(f"{method!r} chooses twice in front of the language model.")
+    project = torch.randn(TOWER, MODEL, generator=g) / TOWER**0.5
+    values = {need: signal(need, tokens, g) for need in part.needs}
+    signals, keep = Signals(values, lambda x: x @ project), part.count(layout.grid)
+    return lambda: part.reduce(tokens, signals, keep)
+
+
+def bare(n: int) -> Callable[[], object]:
+    """The prefill of the bare language model with n visual tokens and some words."""
+    torch.manual_seed(0)
+    decoder = QWEN2_05B.decoder()
+    states = torch.randn(1, n + WORDS, MODEL)
+    return lambda: decoder(inputs_embeds=states, use_cache=True)
+
+
+@torch.inference_mode()
+def measure(rounds: int, prefill: Callable[[int], Callable[[], object]] = bare) -> dict[str, Any]:
+    """Share of the bare prefill at two sizes, growth between them, extra memory at a large one."""
+    small, large = TIMED
+    taken: dict[int, dict[str, float]] = {}
+    for n, layout in TIMED.items():
+        calls = {slug: choosing(method, layout) for slug, method in methods().items()}
+        calls["bare"] = prefill(n)
+        taken[n] = interleaved(
+            {slug: lambda run=run: seconds(run) for slug, run in calls.items()}, rounds
         )
-        same = torch.equal(
-            farthest_point(x[None], k)[0].sort().values, naive_farthest(x, k).sort().values
-        )
-        rows.append(
-            {
-                "n": n,
-                "d": d,
-                "k": k,
-                "ours_ms": taken["ours"] * 1000,
-                "naive_ms": taken["naive"] * 1000,
-                "speedup": taken["naive"] / taken["ours"],
-                "same_choice": same,
+    return {
+        "tokens": [small, large, max(layout.n for layout in WEIGHED)],
+        "rounds": rounds,
+        "bare_seconds": {n: taken[n]["bare"] for n in TIMED},
+        "methods": {
+            slug: {
+                "method": repr(method),
+                "seconds": {n: taken[n][slug] for n in TIMED},
+                "share_of_bare_prefill": {n: taken[n][slug] / taken[n]["bare"] for n in TIMED},
+                "growth": taken[large][slug] / taken[small][slug],
+                "extra_bytes": max(extra_bytes(choosing(method, layout)) for layout in WEIGHED),
             }
+            for slug, method in methods().items()
+        },
+    }
+
+
+def page(result: dict[str, Any]) -> str:
+    """The result as Markdown."""
+    small, large, huge = result["tokens"]
+    whole = result["bare_seconds"]
+    lines = [
+        "Choosing alone, in front of the language model: `reduce` on one item of random tokens, "
+        f"medians of {result['rounds']} interleaved runs, as a share of the bare prefill of "
+        f"{QWEN2_05B.name} with as many visual and {WORDS} text tokens "
+        f"({whole[small]:.2f} s and {whole[large]:.2f} s). {large:,} tokens are an overview and "
+        f"four crops. Memory is what the process needs on top at up to {huge:,} tokens. Targets: "
+        "at most 5 % at either size, less than 1 GB.",
+        "",
+        f"| method | {small} tokens | share | {large:,} tokens | share | growth | extra memory |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in result["methods"].values():
+        cells = " | ".join(
+            f"{1000 * row['seconds'][n]:.1f} ms | {100 * row['share_of_bare_prefill'][n]:.2f} %"
+            for n in (small, large)
         )
-    return rows
+        lines.append(
+            f"| `{row['method']}` | {cells} | {row['growth']:.1f}× "
+            f"| {row['extra_bytes'] / 1e6:.0f} MB |"
+        )
+    return "\n".join(lines) + "\n"

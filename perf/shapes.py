@@ -12,6 +12,7 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     Qwen2Config,
+    Qwen2Model,
 )
 
 IMAGE = 1
@@ -26,6 +27,10 @@ class Shape:
     tower_layers: int
     visual: int = 576
     words: int = 32
+
+    def decoder(self) -> Qwen2Model:
+        """The language model alone, with random weights, in float32 on the CPU."""
+        return Qwen2Model(self.text).eval()
 
     def build(self, dtype: torch.dtype, device: str) -> LlavaForConditionalGeneration:
         """The model with random weights, in eval mode."""
@@ -46,15 +51,15 @@ class Shape:
         model.generation_config.pad_token_id = 0
         return model
 
-    def inputs(self, model: LlavaForConditionalGeneration) -> dict[str, Tensor]:
-        """One picture between two halves of text."""
+    def inputs(self, model: LlavaForConditionalGeneration, pictures: int = 1) -> dict[str, Tensor]:
+        """Pictures between two halves of text."""
         generator = torch.Generator().manual_seed(1)
         side = model.config.vision_config.image_size
         text = torch.randint(2, 1000, (1, self.words), generator=generator)
         half = self.words // 2
-        picture = torch.full((1, self.visual), IMAGE)
-        ids = torch.cat([text[:, :half], picture, text[:, half:]], 1)
-        pixels = torch.randn(1, 3, side, side, generator=generator)
+        seen = torch.full((1, self.visual * pictures), IMAGE)
+        ids = torch.cat([text[:, :half], seen, text[:, half:]], 1)
+        pixels = torch.randn(pictures, 3, side, side, generator=generator)
         return {
             "input_ids": ids.to(model.device),
             "attention_mask": torch.ones_like(ids).to(model.device),

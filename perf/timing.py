@@ -11,6 +11,8 @@ from statistics import median
 
 import torch
 
+_CUDA = torch.cuda.is_available()
+
 
 def synchronise() -> None:
     """Wait for the device."""
@@ -39,17 +41,48 @@ def interleaved(variants: Mapping[str, Callable[[], float]], rounds: int) -> dic
 
 
 def peak_bytes(run: Callable[[], object]) -> int:
-    """Peak memory of the process while `run` runs, weights included."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        run()
-        return torch.cuda.max_memory_allocated()
-    # Freed pages that the allocator holds back would hide what a run needs.
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
+    """Peak memory while `run` runs, weights included: of the GPU, else of the process."""
+    peak = Peak()
     run()
-    return _status("VmHWM")
+    return peak.total()
+
+
+def extra_bytes(run: Callable[[], object]) -> int:
+    """How far memory rises above what is held before while `run` runs."""
+    return Peak().within(run)
+
+
+class Peak:
+    """Peak memory from here on: of the GPU where there is one, else of the process."""
+
+    def __init__(self) -> None:
+        gc.collect()
+        self._most = 0
+        self._restart()
+
+    def total(self) -> int:
+        """Peak so far."""
+        self._most = max(self._most, self._highest())
+        return self._most
+
+    def within(self, run: Callable[[], object]) -> int:
+        """How far memory rises while `run` runs, as a part of the whole."""
+        self.total()
+        held = self._restart()
+        run()
+        return self._highest() - held
+
+    def _highest(self) -> int:
+        return torch.cuda.max_memory_allocated() if _CUDA else _status("VmHWM")
+
+    def _restart(self) -> int:
+        if _CUDA:
+            torch.cuda.reset_peak_memory_stats()
+            return torch.cuda.memory_allocated()
+        # Freed pages that the allocator holds back would hide what a run needs.
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+        return _status("VmRSS")
 
 
 def _status(name: str) -> int:

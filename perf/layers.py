@@ -1,0 +1,172 @@
+"""What methods inside the language model are worth: one prefill and a few new tokens each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields
+from functools import partial
+from statistics import median
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+import foveate
+from foveate.method import Composed, Method, create, registered
+from foveate.parts import LayersPart
+from perf.shapes import QWEN2_05B, Shape
+from perf.timing import Peak, seconds
+
+# Pictures of 576 tokens, and how much of the rounds a size of prompt gets.
+PICTURES = {1: 1.0, 8: 0.5, 16: 0.25}
+NEW_TOKENS = 9
+
+
+def methods() -> dict[str, Method]:
+    """All registered methods that act between decoder layers, by slug; trained ones untrained."""
+    made = {}
+    for slug, cls in registered().items():
+        random = {"weights": "random"} if "weights" in {f.name for f in fields(cls)} else {}
+        method = create(slug, **random)
+        if "layers" in method.stages:
+            made[slug] = method
+    return made
+
+
+@contextmanager
+def watched(method: Method, note: Callable[[Callable[[], Any]], Any]) -> Iterator[None]:
+    """Let `note` call what a method decides at each boundary."""
+    parts = {type(part) for part in method.parts() if isinstance(part, LayersPart)}
+    with ExitStack() as stack:
+        for cls in parts:
+            decide = cls.at_boundary
+            seen = lambda *args, _decide=decide: note(partial(_decide, *args))  # noqa: E731
+            stack.enter_context(patch.object(cls, "at_boundary", seen))
+        yield
+
+
+def call(model: Any, inputs: dict[str, Any], method: Method, weigh: bool) -> dict[str, float]:
+    """Figures of one prefill with new tokens behind it: seconds, or with `weigh` bytes."""
+    figures = {"choosing": 0.0, "choosing_bytes": 0.0}
+    peak = Peak()
+
+    def note(decide: Callable[[], Any]) -> Any:
+        found: list[Any] = []
+        if weigh:
+            bytes_ = peak.within(lambda: found.append(decide()))
+            figures["choosing_bytes"] = max(figures["choosing_bytes"], bytes_)
+        else:
+            figures["choosing"] += seconds(lambda: found.append(decide()))
+        return found[0]
+
+    attachment = foveate.attach(model, method)
+    with watched(method, note):
+        out = model(**inputs, logits_to_keep=1, use_cache=True)
+    report = attachment.report
+    figures |= {"prefill": report.seconds["prefill"], "peak": peak.total()}
+    figures |= {"flops": report.flops, "kv_bytes": report.kv_bytes}
+    if not method.parts():
+        # New tokens of the bare model.
+        attachment.detach()
+    new, cache = inputs["input_ids"][:, :1], out.past_key_values
+    steps = [
+        seconds(lambda: model(input_ids=new, past_key_values=cache)) for _ in range(NEW_TOKENS)
+    ]
+    attachment.detach()
+    return figures | {"per_token": median(steps)}
+
+
+@torch.inference_mode()
+def measure(
+    rounds: int, device: str, dtype: torch.dtype, shape: Shape = QWEN2_05B
+) -> dict[str, Any]:
+    """Speed-up, its share of the promise, and what it takes, at each size of the prompt."""
+    model = shape.build(dtype, device)
+    sizes = []
+    for pictures, share in PICTURES.items():
+        inputs = shape.inputs(model, pictures)
+        chosen = {"bare": Composed(), **methods()}
+        taken = {name: call(model, inputs, method, weigh=True) for name, method in chosen.items()}
+        series: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
+        for _ in range(max(1, round(rounds * share))):
+            for name, method in chosen.items():
+                series[name].append(call(model, inputs, method, weigh=False))
+        for name, runs in series.items():
+            for key in ("prefill", "per_token", "choosing"):
+                taken[name][key] = median(run[key] for run in runs)
+        sizes.append(
+            {
+                "visual_tokens": shape.visual * pictures,
+                "rounds": len(series["bare"]),
+                "bare": taken["bare"],
+                "methods": {name: _row(taken[name], taken["bare"]) for name in methods()},
+            }
+        )
+    names = {slug: repr(method) for slug, method in methods().items()}
+    return {"shape": shape.name, "text_tokens": shape.words, "names": names, "sizes": sizes}
+
+
+def _row(mine: dict[str, float], bare: dict[str, float]) -> dict[str, float]:
+    promise, reached = bare["flops"] / mine["flops"], bare["prefill"] / mine["prefill"]
+    return {
+        "promised_speedup": promise,
+        "prefill_speedup": reached,
+        "share_of_promise": reached / promise,
+        "choosing_share_of_bare_prefill": mine["choosing"] / bare["prefill"],
+        "choosing_extra_bytes": mine["choosing_bytes"],
+        "decode_over_bare": mine["per_token"] / bare["per_token"],
+        "peak_memory_over_bare": mine["peak"] / bare["peak"],
+        "kv_bytes": mine["kv_bytes"],
+        "kv_bytes_over_bare": mine["kv_bytes"] / bare["kv_bytes"],
+        "seconds": {key: mine[key] for key in ("prefill", "choosing", "per_token")},
+    }
+
+
+def page(result: dict[str, Any]) -> str:
+    """The result as Markdown."""
+    lines = [
+        f"Methods inside the language model, {result['shape']}, {result['text_tokens']} text tokens"
+        " and pictures of 576. Choosing is what runs at boundaries, as a share of the bare prefill,"
+        " and the memory that it takes. Trained methods run with untrained parts. Targets: share of"
+        " promise at least 0.85; choosing at most 5 %; time per new token and peak memory at most"
+        " 1.00 of bare.",
+        "",
+    ]
+    for size in result["sizes"]:
+        bare = size["bare"]
+        lines += [
+            f"## {size['visual_tokens']:,} visual tokens",
+            "",
+            f"Bare: {bare['prefill']:.2f} s, {1000 * bare['per_token']:.1f} ms per new token, peak "
+            f"{bare['peak'] / 1e9:.2f} GB, cache {bare['kv_bytes'] / 1e6:.1f} MB. Rounds: "
+            f"{size['rounds']}.",
+            "",
+            "| method | promised | prefill faster by | share | choosing | memory of it "
+            "| time per new token | peak memory | cache |",
+            "|---|---|---|---|---|---|---|---|---|",
+        ]
+        for slug, row in size["methods"].items():
+            lines.append(
+                f"| `{result['names'][slug]}` | {row['promised_speedup']:.2f}× "
+                f"| {row['prefill_speedup']:.2f}× | {row['share_of_promise']:.2f} "
+                f"| {100 * row['choosing_share_of_bare_prefill']:.2f} % "
+                f"| {row['choosing_extra_bytes'] / 1e6:.0f} MB | {row['decode_over_bare']:.2f} "
+                f"| {row['peak_memory_over_bare']:.2f} | {row['kv_bytes'] / 1e6:.1f} MB "
+                f"({row['kv_bytes_over_bare']:.2f}) |"
+            )
+        lines.append("")
+    counts = [size["visual_tokens"] for size in result["sizes"]]
+    lines += [
+        "## Growth",
+        "",
+        "Seconds of prefill, choosing included:",
+        "",
+        f"| | {' | '.join(f'{n:,}' for n in counts)} |",
+        "|---" * (len(counts) + 1) + "|",
+    ]
+    rows = {"bare": [size["bare"]["prefill"] for size in result["sizes"]]}
+    for slug in result["names"]:
+        rows[slug] = [size["methods"][slug]["seconds"]["prefill"] for size in result["sizes"]]
+    lines += [f"| {k} | {' | '.join(f'{s:.2f}' for s in v)} |" for k, v in rows.items()]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,35 @@
+import pytest
+import torch
+from transformers import Qwen2Config
+
+from perf import layers
+from perf.shapes import Shape
+
+TINY = Shape(
+    "tiny",
+    Qwen2Config(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=12,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=1100,
+    ),
+    tower_layers=2,
+    visual=16,
+    words=8,
+)
+
+
+@pytest.mark.slow
+def test_every_method_gets_a_row(monkeypatch):
+    monkeypatch.setattr(layers, "PICTURES", {1: 1.0, 2: 1.0})
+    result = layers.measure(1, "cpu", torch.float32, TINY)
+    assert [size["visual_tokens"] for size in result["sizes"]] == [16, 32]
+    for size in result["sizes"]:
+        assert size["methods"].keys() == layers.methods().keys() >= {"fastv", "pyramiddrop"}
+        for row in size["methods"].values():
+            assert row["promised_speedup"] >= 1 and row["seconds"]["prefill"] > 0
+    assert result["sizes"][0]["methods"]["fastv"]["kv_bytes_over_bare"] < 1
+    page = layers.page(result)
+    assert page.count("`FastV()`") == 2 and page.splitlines()[-1].startswith("| visiondrop |")
