@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from foveate.benchmarks.errors import BenchError
-from foveate.mini.world import TASKS, WORLD_VERSION
+from foveate.mini.world import TASKS, WORLD_VERSION, tasks
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,14 @@ def subject(model: Any, processor: Any, name: str | None = None) -> Subject:
             f"{type(model).__name__} says no picture size and patch size in its vision_config; "
             "use a model of the LLaVA line, such as foveate.mini('nano')."
         )
-    known = tuple(task for task in card.get("test", TASKS) if task in TASKS)
+    exist = tasks(size, patch, medium="image")
+    known = tuple(task for task in card.get("kept", card.get("test", ())) if task in exist)
     return Subject(
         model=model,
         processor=processor,
         name=name or card.get("name") or folder.name or type(model).__name__,
         weights=_digest(model),
-        tasks=known or tuple(TASKS),
+        tasks=known or tuple(task for task in TASKS if task in exist),
         size=size,
         patch=patch,
         tokens=(size // patch) ** 2,

@@ -4,7 +4,7 @@ Only ``model.generate(**inputs)`` and ``model(**inputs)`` are called, with what 
 so whatever is attached to the model works underneath.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -86,12 +86,14 @@ def evaluate(
     blind: bool = False,
     mode: str = "generate",
     progress: bool = False,
+    before: Callable[[Sequence[Item]], None] | None = None,
 ) -> Evaluation:
     """Ask the model every item.
 
     ``mode`` "generate" compares the greedily decoded text with the answer; "likelihood" takes the
     candidate whose words and end of text are the most likely. ``blind`` replaces each picture by
-    its mean colour. The model's training mode is restored afterwards.
+    its mean colour. ``before`` sees the items of each batch ahead of it, for controls that must
+    know them. The model's training mode is restored afterwards.
     """
     if mode not in MODES:
         raise EvaluationError(f"unknown mode {mode!r}: use one of {', '.join(MODES)}.")
@@ -105,6 +107,8 @@ def evaluate(
         with torch.no_grad(), bar(f"asking ({mode})", len(items), show=progress) as tick:
             for first in range(0, len(items), batch_size):
                 chunk = items[first : first + batch_size]
+                if before is not None:
+                    before(chunk)
                 images = [item.image() for item in chunk]
                 if blind:
                     images = [blinded(image) for image in images]

@@ -272,9 +272,10 @@ def train(
             "recipe": asdict(recipe),
             "threads": threads,
             "seconds": round(trainer.seconds),
+            "origin": subject.origin,
             "history": trainer.history,
         }
-        write_card(out, facts, evaluate, progress)
+        write_card(out, facts, list(subject.tasks), evaluate, progress)
     finally:
         torch.set_num_threads(before)
     return out
