@@ -29,8 +29,8 @@ from foveate.mini.world import SPLITS, WORLD_VERSION
 from foveate.mini.world.keys import SPLIT_SIZES
 from foveate.parts import LayersPart
 
-# Chosen so that the default run on nano takes less than six minutes on two CPU cores.
-FLOPS_PER_SETTING = 80e9
+# Over all tasks; chosen so that a default run takes less than six minutes on two CPU cores.
+FLOPS_PER_SETTING = 400e9
 FEWEST, MOST = 50, 1000
 
 
@@ -64,7 +64,7 @@ def run(
     picked = _tasks(tasks, under_test)
     named = chosen(methods, full)
     keeps = shares(keep, under_test.tokens)
-    n = _count(n, split, full, under_test)
+    n = _count(n, split, full, under_test, len(picked))
     ledger = Ledger.open(out, _configuration(under_test, split, mode, n))
     done = ledger.keys()
     spotlight = Spotlight()
@@ -101,14 +101,14 @@ def run(
     return Results(ledger.configuration, ledger.rows)
 
 
-def default_items(subject: Subject) -> int:
-    """Items per task that keep a default run short, the same on every machine."""
+def default_items(subject: Subject, tasks: int) -> int:
+    """Items of each of `tasks` tasks that keep a default run short, the same on every machine."""
     shape = DecoderShape.from_config(subject.model.config)
     cost = prefill_flops(shape, subject.tokens + 12)
     tower = VisionShape.from_config(subject.model.config)
     if tower is not None:
         cost += vision_flops(tower, subject.tokens + 1)
-    return max(FEWEST, min(MOST, round(FLOPS_PER_SETTING / cost / 50) * 50))
+    return max(FEWEST, min(MOST, round(FLOPS_PER_SETTING / tasks / cost / 50) * 50))
 
 
 def _measured(
@@ -216,10 +216,10 @@ def _tasks(tasks: Sequence[str] | None, subject: Subject) -> list[str]:
     return list(dict.fromkeys(tasks))
 
 
-def _count(n: int | None, split: str, full: bool, subject: Subject) -> int:
+def _count(n: int | None, split: str, full: bool, subject: Subject, tasks: int) -> int:
     limit = SPLIT_SIZES[split]
     if n is None:
-        return limit if full else min(limit, default_items(subject))
+        return limit if full else min(limit, default_items(subject, tasks))
     if not 1 <= n <= limit:
         raise BenchError(f"n={n} is not between 1 and the {limit} items of {split!r}.")
     return n

@@ -106,7 +106,24 @@ def test_crossings_follow_the_tasks_that_exist():
     )
     verdict = check(made)[2]
     assert verdict.passed is None and verdict.numbers["I9"] == pytest.approx(0.2, abs=0.02)
-    assert "not available: I8, I7, I17" in verdict.words
+    assert "not available: I7, I8, I17" in verdict.words
+
+
+def test_a_query_only_counts_where_it_can_fail():
+    def i7(late):
+        curves = {
+            "fastv": dict.fromkeys(KEEPS, 0.8),
+            "fastervlm": dict.fromkeys(KEEPS, 0.3),
+        }
+        made = results(tasks=("I7",), curves=curves, late=late)
+        for r in made.rows:
+            if r["name"] == "fastv":
+                r["boundary"] = 2
+        return check(Results(made.configuration, made.rows))[2]
+
+    assert i7((0.0, 0.2, 0.5)).numbers["I7"] == pytest.approx(0.5, abs=0.02)
+    vacuous = i7((0.0, 0.2, 0.95))
+    assert not vacuous.numbers and "says nothing" in vacuous.words
 
 
 def inside(late):
