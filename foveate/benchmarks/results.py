@@ -212,13 +212,7 @@ class Results:
         curve = self.curve(name)
         k90, below = self.k90(name)
         draws = self._curve_draws(name, list(curve))
-        chance = self.curve("random")
-        shared = [keep for keep in curve if keep in chance and name != "random"]
-        gain = gain_interval = None
-        if shared:
-            gain = float(np.mean([curve[keep] - chance[keep] for keep in shared]))
-            above = self._curve_draws(name, shared) - self._curve_draws("random", shared)
-            gain_interval = interval(above)
+        gain, gain_interval = self.lead(name, "random", self.kept_tasks()) or (None, None)
         return Summary(
             name=name,
             role=self.role(name),
@@ -231,12 +225,23 @@ class Results:
             keeps=len(curve),
         )
 
-    def _curve_draws(self, name: str, keeps: list[float]) -> np.ndarray:
-        """Bootstrap draws of the mean R over `keeps` and all kept tasks."""
+    def lead(self, name: str, base: str, tasks: list[str]) -> tuple[float, Interval] | None:
+        """Mean R of `name` above `base` over `tasks` and the keeps of both, with its interval."""
+        one, two = self.curve(name, tasks), self.curve(base, tasks)
+        shared = [keep for keep in one if keep in two]
+        if not shared or name == base:
+            return None
+        draws = self._curve_draws(name, shared, tasks) - self._curve_draws(base, shared, tasks)
+        return float(np.mean([one[keep] - two[keep] for keep in shared])), interval(draws)
+
+    def _curve_draws(
+        self, name: str, keeps: list[float], tasks: list[str] | None = None
+    ) -> np.ndarray:
+        """Bootstrap draws of the mean R over `keeps` and `tasks`, by default all kept ones."""
         draws = [
             self._skill_draws(task, self.repeats(task, name, keep))
             for keep in keeps
-            for task in self.kept_tasks()
+            for task in (self.kept_tasks() if tasks is None else tasks)
         ]
         return np.mean(draws, axis=0) if draws else np.empty(0)
 

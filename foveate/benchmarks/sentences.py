@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from foveate.benchmarks.acceptance import positions
+from foveate.benchmarks.against import beaten
 from foveate.benchmarks.figures import SPAN, VACUOUS
 from foveate.benchmarks.results import Results
 from foveate.benchmarks.tables import number, title_of
@@ -16,6 +17,7 @@ def seen(results: Results) -> list[str]:
         *_left_out(results),
         *_best(results),
         *_chance(results),
+        *beaten(results),
         *_oracle(results),
         *_distracted(results),
         *_tasks(results),

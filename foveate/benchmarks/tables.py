@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import median
 
+from foveate.benchmarks.against import BASES, kinds, named, sign
 from foveate.benchmarks.figures import Cell, Interval, Summary
 from foveate.benchmarks.results import Results
 
@@ -25,6 +26,7 @@ def tables(results: Results) -> list[Table]:
     made = [
         scale(results),
         overview(results),
+        against(results),
         by_task(results),
         *accuracies(results),
         cost(results),
@@ -91,6 +93,31 @@ def overview(results: Results) -> Table:
         ["method", *map(_keep, results.keeps), "mean R", "above random", "K90"],
         rows,
         strong,
+    )
+
+
+def against(results: Results) -> Table:
+    """R above random and downsample, by kind of question."""
+    asked = kinds(results)
+    bases = [base for base in BASES if results.curve(base)]
+    rows = [
+        [
+            label(results, s.name),
+            *(
+                " / ".join(_lead(results.lead(s.name, base, tasks)) for base in bases)
+                for tasks in asked.values()
+            ),
+        ]
+        for s in results.summaries
+        if bases and s.role == "method"
+    ]
+    return Table(
+        f"Against {' and '.join(bases)}",
+        f"R above {' / above '.join(bases)} at the same keeps, mean over keeps and tasks; * where "
+        "the paired 95 % interval leaves 0 out.",
+        ["method", *(named(kind, tasks) for kind, tasks in asked.items())],
+        rows,
+        [True] * len(rows),
     )
 
 
@@ -212,9 +239,9 @@ def label(results: Results, name: str) -> str:
 
 def title_of(task: str) -> str:
     """A task's id and title."""
-    from foveate.mini.world import TASKS
+    from foveate.mini.world import CATALOGUE
 
-    return f"{task} {TASKS[task].title}" if task in TASKS else task
+    return f"{task} {CATALOGUE[task].title}" if task in CATALOGUE else task
 
 
 def number(value: float | None) -> str:
@@ -229,6 +256,10 @@ def percent(share: float) -> str:
 
 def _signed(value: float | None) -> str:
     return "–" if value is None else f"{value:+.2f}"
+
+
+def _lead(found: tuple[float, Interval] | None) -> str:
+    return "–" if found is None else f"{found[0]:+.2f}{'*' if sign(found) else ''}"
 
 
 def _with(text: str, found: Interval) -> str:

@@ -45,6 +45,21 @@ def test_summary_and_k90(made):
     assert made.summaries[0].name == "oracle" and good.gain_interval[0] > 0
 
 
+def test_leads_are_paired_and_said_by_kind_of_question():
+    curves = {"downsample": dict.fromkeys(KEEPS, 0.2)}
+    made = results(tasks=("I4", "I6", "I9"), curves=curves)
+    lead, (low, high) = made.lead("good", "random", ["I6"])
+    assert lead == pytest.approx((0.2 + 0.35 + 0.55) / 3, abs=0.02) and 0 < low < lead < high
+    assert made.lead("random", "random", ["I6"]) is None
+    said = " ".join(seen(made))
+    for kind in ("all tasks", "small objects (I6)", "counting (I4)", "text (I9)"):
+        assert f"On {kind} good beats random and downsample for certain" in said
+    assert "poor loses to random" in said
+    table = next(t for t in tables(made) if t.title.startswith("Against"))
+    assert table.header[1] == "all tasks" and table.rows[0][0] == "good"
+    assert "* / +" in table.rows[0][1]
+
+
 def test_a_task_without_headroom_is_in_no_mean():
     made = results(tasks=("I1", "I2"))
     rows = [r for r in made.rows if (r["task"], r["name"]) != ("I2", "full")]
