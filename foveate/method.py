@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from importlib.metadata import entry_points
+from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
 from foveate.budget import Keep, check_keep
-from foveate.errors import FoveateError, InvalidParameter, UnknownName
+from foveate.errors import BudgetError, FoveateError, InvalidParameter, UnknownName
 from foveate.parts import POSITIONS, STAGES, Part
 from foveate.tokens import Grid
 
@@ -25,18 +26,29 @@ class Method:
 
     keep: tokens that survive per visual item; an int counts, a float in (0, 1] is a share.
     positions: "original" leaves the gaps of dropped tokens in the position ids, "packed" renumbers.
+
+    Class attributes: reduces is False where every token stays and only the way in which layers
+    compute changes; `keep` is 1.0 then. bare: parameters under which the model is the bare one.
     """
 
     slug: ClassVar[str]
     paper: ClassVar[str] = ""
     trained: ClassVar[bool] = False
     prompt_agnostic: ClassVar[bool] = True
+    reduces: ClassVar[bool] = True
+    bare: ClassVar[Mapping[str, Any]] = MappingProxyType({"keep": 1.0})
 
     keep: Keep = 1.0
     positions: str = "original"
 
     def __post_init__(self) -> None:
         check_keep(self.keep)
+        if not self.reduces and not (isinstance(self.keep, float) and self.keep == 1):
+            raise BudgetError(
+                f"keep={self.keep!r} is no budget of {type(self).__name__}, which changes how "
+                "layers attend and keeps every token; leave keep=1.0, and add a method that "
+                "reduces with +."
+            )
         if self.positions not in POSITIONS:
             raise InvalidParameter(
                 f"positions={self.positions!r} is no rule; use 'original' or 'packed'."

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from foveate.attending import Attend, Attending, Columns, Feed, Feeding
 from foveate.ops.attention import Heads
 from foveate.signals import Need, Signals
 from foveate.tokens import Grid, VisualTokens
@@ -184,3 +185,43 @@ class LayersPart(Part):
         A `Merge` where columns take others in or change their order.
         """
         raise NotImplementedError
+
+
+class RulePart(Part):
+    """Says how decoder layers compute; every column stays.
+
+    It holds while the prompt runs and for every token behind it. Rules of one layer run in road
+    order: the first one is outermost. A rule overrides what it needs.
+
+    textual: it also holds for prompts without visual tokens.
+    """
+
+    stage = "layers"
+    textual: ClassVar[bool] = False
+
+    def layers(self, n: int) -> tuple[int, ...]:
+        """Layers of a decoder of `n` in which the rule holds."""
+        return tuple(range(n))
+
+    def place(self, columns: Columns, notes: dict[str, Tensor]) -> Tensor | None:
+        """Ids by which columns are rotated, (B, N) or as `columns.positions`; None leaves them.
+
+        Fractions are fine. Asked once for the prompt and once for every later call; `columns` are
+        those that run in it. notes: what `place` wrote for the same prompt before.
+        """
+        return None
+
+    def raw(self, columns: Columns) -> Tensor | None:
+        """Columns (B, N) bool that are not rotated at all, queries as well as keys; None for none.
+
+        Keys are cached as they are, so this must not change from call to call.
+        """
+        return None
+
+    def attend(self, call: Attending, proceed: Attend) -> Tensor:
+        """Output (B, q, H, d) of one attention call; `proceed(call)` asks the user's own kernel."""
+        return proceed(call)
+
+    def feed(self, call: Feeding, proceed: Feed) -> Tensor:
+        """Output (B, N, D) of one MLP call; `proceed(call)` runs the layer's own."""
+        return proceed(call)

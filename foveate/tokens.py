@@ -211,6 +211,21 @@ class Layout:
         views = tuple(torch.bincount(self.view[patches]).tolist())
         return Grid(t, h, w, views, int(self.special.sum()))
 
+    @cached_property
+    def frame(self) -> Tensor:
+        """Crop or frame (N,) that each token counts to; special tokens to the one they close.
+
+        Where the item begins with a special token they count to the one they open.
+        """
+        if not bool(self.special.any()):
+            return self.view
+        opens = bool(self.special[0])
+        special, view = (x.flip(0) if opens else x for x in (self.special, self.view))
+        steps = torch.arange(self.n)
+        last = steps.masked_fill(special, 0).cummax(0).values
+        frame = view[last]
+        return frame.flip(0) if opens else frame
+
     def pool(self, x: Tensor) -> Tensor:
         """Values per tower row (R, ...) to values per token (N, ...), as the projector pools them.
 

@@ -65,7 +65,7 @@ def chosen(methods: Sequence[str | Method] | str | None, full: bool = False) -> 
     if methods is None:
         methods = "all" if full else [slug for slug in METHODS if slug in known]
     if methods == "all":
-        methods = [slug for slug in known if slug not in CONTROLS]
+        methods = [s for s, c in known.items() if s not in CONTROLS and c.bare == Method.bare]
     if isinstance(methods, str):
         methods = [methods]
     found: dict[str, Method] = {}

@@ -31,11 +31,12 @@ from foveate.engine.prompt import (
 )
 from foveate.engine.record import Record
 from foveate.engine.reporting import build_report
+from foveate.engine.rules import Rules
 from foveate.engine.splice import Splice, compute_3d
-from foveate.engine.taps import tapped
+from foveate.engine.taps import surrounded, tapped
 from foveate.errors import AlreadyAttached, FoveateError, UnsupportedCall
 from foveate.method import Method, in_road_order
-from foveate.parts import LayersPart, Part, TokensPart
+from foveate.parts import LayersPart, Part, RulePart, TokensPart
 from foveate.report import Report
 
 
@@ -73,6 +74,8 @@ class Attachment:
         self._tokens = [p for p in parts if isinstance(p, TokensPart)]
         self._packed = any(p.positions == "packed" for p in self._tokens)
         self._boundaries = Boundaries(self.anatomy, [p for p in parts if isinstance(p, LayersPart)])
+        rules = [p for p in parts if isinstance(p, RulePart)]
+        self._rules = Rules(self.anatomy, rules, self._boundaries)
         self._encoder = Encoder(self.anatomy, parts)
         self._planes = Planes(self.anatomy, self._boundaries)
         self._targets = Targets(self.anatomy)
@@ -124,8 +127,15 @@ class Attachment:
         add(a.outer.register_forward_hook(self._after_outer, with_kwargs=True, always_call=True))
         add(a.inner.register_forward_pre_hook(self._before_inner, with_kwargs=True))
         add(a.inner.register_forward_hook(self._after_inner, with_kwargs=True, always_call=True))
-        if not self._boundaries:
-            return
+        if self._boundaries:
+            self._attach_boundaries()
+        # Behind the boundaries' hooks: rules hold for the columns that are left.
+        for i in self._rules.at:
+            hook = functools.partial(self._rules_before_layer, i)
+            add(a.layers[i].register_forward_pre_hook(hook, with_kwargs=True))
+
+    def _attach_boundaries(self) -> None:
+        a, add = self.anatomy, self._handles.append
         add(a.text.register_forward_pre_hook(self._planes.before_text, with_kwargs=True))
         for i, layer in enumerate(a.layers):
             if i >= self._boundaries.start:
@@ -178,16 +188,22 @@ class Attachment:
                 encoded = self._encode(inner, modality, kw)
                 if encoded is not None:
                     outputs[modality] = encoded
-        if not outputs:
+        if not outputs and not self._starts_text(kw):
             return (), self._continue(kw)
         ids = kw.get("input_ids")
         if ids is None:
             raise UnsupportedCall(
                 "Visual tokens can't be found in inputs_embeds; pass input_ids with placeholders."
             )
-        if ids.shape[1] == 1:
+        if ids.shape[1] == 1 and outputs:
             return (), self._continue(kw)
         return (), self._prefill(kw, outputs, inside_generate)
+
+    def _starts_text(self, kw: dict[str, Any]) -> bool:
+        """Whether rules hold for this call though it has no visual tokens."""
+        cache = cache_in(kw)
+        empty = cache is None or not seen_columns(cache)
+        return self._rules.textual and empty and kw.get("input_ids") is not None
 
     def _encode(self, inner: nn.Module, modality: str, kw: dict[str, Any]):
         pixels = (
@@ -229,28 +245,44 @@ class Attachment:
         clock = self._clock or Clock(kw["input_ids"].device)
         self._clock = clock
         kw["mm_encoder_outputs"] = None
+        self._rules.check()
         with clock.span("select"):
             splice = Splice(self.anatomy, kw, outputs, records)
+            given = splice.given() if self._rules else None
             reduced = splice.reduce(self._tokens, self.method.prompt_agnostic)
             if any(record.changed for record in records.values()):
                 prompt = splice.shorten(reduced, self._packed)
             else:
-                prompt = splice.whole(positions=bool(self._boundaries))
+                prompt = splice.whole(positions=bool(self._boundaries or self._rules))
         prompt.traces = splice.traces(reduced)
-        if self._boundaries:
+        prompt.given, prompt.rules = given, self._rules.parts
+        if self._boundaries or self._rules:
             call = Pass(prompt, True, labels=self._call.labels, candidates=candidates)
-            self._call.decoder = call
-            self._planes.arm(call)
-            self._call.stack = ExitStack()
-            for layer, reader in self._boundaries.readers(call):
-                attention = self.anatomy.layers[layer].self_attn
-                self._call.stack.enter_context(tapped(attention, reader))
+            if self._boundaries:
+                self._planes.arm(call)
+            self._enter(call)
+        if not outputs:
+            splice.kw["mm_encoder_outputs"] = None
         self._call.prefilled = prompt
         # Counts only: features and signals must not outlive the call.
         self._call.towers = [run for record in records.values() for run in record.tower]
         clock.start("prefill")
         self._call.clocked = "prefill"
         return splice.kw
+
+    def _enter(self, call: Pass) -> None:
+        """Let parts see and change what the decoder's layers do in this call."""
+        self._call.decoder = call
+        self._call.stack = stack = ExitStack()
+        readers = dict(self._boundaries.readers(call)) if call.prefill else {}
+        around = dict(self._rules.surroundings(call, readers))
+        for i in readers.keys() | around.keys():
+            attention = self.anatomy.layers[i].self_attn
+            if i in around:
+                stack.enter_context(surrounded(attention, around[i]))
+            else:
+                stack.enter_context(tapped(attention, readers[i]))
+        self._rules.fed(call, stack)
 
     def _continue(self, kw: dict[str, Any]) -> dict[str, Any]:
         """A call without new pictures: text only, a decode step, or a second turn."""
@@ -266,6 +298,11 @@ class Attachment:
                 f"The cache was filled by {entry.valid.shape[0]} rows and is continued by {b}; "
                 "continue it with the same batch."
             )
+        if prompt.rules != self._rules.parts:
+            raise UnsupportedCall(
+                "The cache was filled under other rules than this method's; continue it with the "
+                "method that filled it, or start a fresh call."
+            )
         if self._clock is not None:
             self._clock.start("decode")
             self._call.clocked = "decode"
@@ -277,14 +314,15 @@ class Attachment:
             kw.get("position_ids") is not None or entry.shift is not None
         ):
             kw["position_ids"] = shifted(positions, prompt.first.shift)
-        if self._boundaries:
-            self._call.decoder = Pass(prompt, False, positions=positions, behind=behind)
+        if self._boundaries or self._rules:
+            self._enter(Pass(prompt, False, positions=positions, behind=behind))
         return kw
 
     def _new_positions(self, kw: dict[str, Any], prompt: Prompt, b: int, q: int) -> Tensor | None:
         """Ids of new columns as the bare model would count them; None where nobody asks."""
         given = kw.get("position_ids")
-        if given is not None or all(s.shift is None for s in prompt.stages):
+        asked = self._rules or any(s.shift is not None for s in prompt.stages)
+        if given is not None or not asked:
             return given
         if hasattr(self.anatomy.inner, "compute_3d_position_ids"):
             return compute_3d(self.anatomy.inner, kw, b, q)
@@ -310,6 +348,13 @@ class Attachment:
         return (
             None if call is None else self._boundaries.before_layer(i, call, module, args, kwargs)
         )
+
+    def _rules_before_layer(self, i: int, module: nn.Module, args: tuple, kwargs: dict):
+        call = self._call.decoder
+        if call is None:
+            return None
+        changed = self._rules.before_layer(i, call, module, args[0], kwargs)
+        return None if changed is None else (args, changed)
 
     def _after_inner(self, _: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
         prompt = self._call.prefilled

@@ -223,7 +223,7 @@ class Boundaries:
         given = kw["position_embeddings"]
         if stage is call.prompt.first and call.prefill:
             return given
-        key = (id(stage), self._layer_type(module))
+        key = (id(stage), self.layer_type(module))
         if key not in call.tables:
             call.tables[key] = self.rotary(module, hidden, stage.positions)
         return call.tables[key]
@@ -233,10 +233,11 @@ class Boundaries:
         if positions.dim() == 3 and positions.shape[0] == 4:
             positions = positions[1:]
         if self._typed_rotary:
-            return self.anatomy.text.rotary_emb(hidden, positions, self._layer_type(module))
+            return self.anatomy.text.rotary_emb(hidden, positions, self.layer_type(module))
         return self.anatomy.text.rotary_emb(hidden, positions)
 
-    def _layer_type(self, module: nn.Module) -> str | None:
+    def layer_type(self, module: nn.Module) -> str | None:
+        """Kind of a layer where the decoder has several, each with rotary tables of its own."""
         types = getattr(self.anatomy.text.config, "layer_types", None)
         return None if types is None else types[module.self_attn.layer_idx]
 
@@ -246,7 +247,7 @@ class Boundaries:
             return (hidden,), kw
         if stage.shift is not None and call.positions is not None:
             where = shifted(call.positions, stage.shift)
-            key = ("decode", id(stage), self._layer_type(module))
+            key = ("decode", id(stage), self.layer_type(module))
             if key not in call.tables:
                 call.tables[key] = self.rotary(module, hidden, where)
             kw["position_embeddings"] = call.tables[key]

@@ -22,7 +22,8 @@ class Pass:
     which columns behind the prompt are no padding, None for all. seen: signals of finished layers,
     (B, H, N, ...). heads: of finished layers, until the boundary behind them. merges: boundary,
     stage that reached it, what merged there. notes: of each part, by its id. tables, masks: what
-    layers behind a boundary share, made once.
+    layers behind a boundary, or under the same rules, share, made once. held: columns in a layer's
+    cache before this call, where rules hold.
     """
 
     prompt: Prompt
@@ -37,3 +38,4 @@ class Pass:
     notes: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     tables: dict[tuple, Any] = field(default_factory=dict)
     masks: dict[tuple, Any] = field(default_factory=dict)
+    held: dict[int, int] = field(default_factory=dict)

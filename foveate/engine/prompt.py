@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
+from foveate.attending import Columns
+from foveate.parts import RulePart
 from foveate.report import Trace
 
 
@@ -30,6 +32,7 @@ class Stage:
     sight (B, N): columns of the first stage whose masks these columns take, where a part changed
     their order; None for `local`. holder (B, N of the first stage): column of the first stage that
     stands for each of its columns, -1 for none, where a part merged; None where nothing merged.
+    facts: what rules are told of these columns, once one asked.
     """
 
     boundary: int
@@ -43,6 +46,7 @@ class Stage:
     shift: Tensor | None = None
     sight: Tensor | None = None
     holder: Tensor | None = None
+    facts: Columns | None = None
 
     @property
     def n(self) -> int:
@@ -55,10 +59,29 @@ class Stage:
         return min(self.lengths) < self.n
 
 
+@dataclass(frozen=True, eq=False)
+class Given:
+    """The prompt as the caller gave it. order, words, frames (B, L): see `Columns`.
+
+    positions (..., B or 1, L): ids that the model would use. columns: per row and item the columns
+    (n,) of its placeholders.
+    """
+
+    order: Tensor
+    words: Tensor
+    frames: Tensor
+    positions: Tensor
+    columns: list[list[Tensor]]
+
+
 @dataclass
 class Prompt:
     """All stages of one prompt. length: columns L that the caller gave; full: of these, per row,
-    how many are no padding; entered (B,): visual tokens per row that entered layer 0."""
+    how many are no padding; entered (B,): visual tokens per row that entered layer 0.
+
+    given, rules, notes, saved: for the rules that hold for it: what the caller gave, the rules,
+    what each wrote, by its id, and per row the FLOPs and bytes that they saved.
+    """
 
     length: int
     full: list[int]
@@ -67,6 +90,10 @@ class Prompt:
     traces: list[list[Trace]] = field(default_factory=list)
     entered: Tensor | None = None
     last: Tensor | None = None
+    given: Any = None
+    rules: tuple[RulePart, ...] = ()
+    notes: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+    saved: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)
 
     @property
     def first(self) -> Stage:

@@ -11,7 +11,7 @@ from foveate.engine.clock import Clock
 from foveate.engine.prompt import Prompt, Stage
 from foveate.flops import DecoderShape, VisionShape, kv_bytes, prefill_flops, vision_flops
 from foveate.method import Method, in_road_order
-from foveate.parts import LayersPart, Widths
+from foveate.parts import LayersPart, RulePart, Widths
 from foveate.report import Report, Trace
 
 Runs = list[tuple[int, list[int]]]
@@ -71,6 +71,9 @@ def _static(anatomy: Anatomy, method: Method, prompt: Prompt) -> Report:
         report.flops_full += prefill_flops(shape, full)
         report.kv_bytes += kv_bytes(shape, lengths, width)
         report.kv_bytes_full += kv_bytes(shape, full, width)
+    for flops, held in prompt.saved:
+        report.flops -= int(flops.sum())
+        report.kv_bytes -= 0 if held is None else int(held.sum())
     return report
 
 
@@ -100,6 +103,8 @@ def _choosing(anatomy: Anatomy, method: Method, prompt: Prompt, runs: Runs, repo
             for k in part.boundaries(len(anatomy.layers)):
                 columns = zip(_before(prompt, k).lengths, prompt.at(k).lengths, strict=True)
                 total += sum(part.cost(n, left, widths) for n, left in columns if left < n)
+        elif isinstance(part, RulePart):
+            continue
         elif part.stage == "encoders":
             total += sum(part.cost(patches, tokens[-1], widths) for patches, tokens in runs)
         else:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from foveate.engine.anatomy import Anatomy
 from foveate.engine.prompt import (
+    Given,
     Prompt,
     Stage,
     cache_in,
@@ -23,6 +24,7 @@ from foveate.engine.prompt import (
 )
 from foveate.engine.record import Record
 from foveate.errors import UnsupportedCall
+from foveate.ops.counting import counters
 from foveate.parts import TokensPart
 from foveate.report import Trace
 from foveate.tokens import VisualTokens
@@ -172,6 +174,19 @@ class Splice:
             return compute_3d(inner, self.kw, self.b, self.length)
         steps = torch.arange(self.length, device=self.ids.device)[None]
         return steps + self.anatomy.family.position_offset
+
+    def given(self) -> Given:
+        """The prompt before anything changes."""
+        frame, count = torch.full((self.b, self.length), -1), 0
+        for b, row in enumerate(self.rows):
+            for placed in row:
+                layout = self.records[placed.modality].items[placed.number].layout
+                moving = placed.modality == "video"
+                frame[b, placed.columns] = count + (layout.frame if moving else 0)
+                count += len(layout.grid.views)
+        counted = counters(frame.to(self.ids.device), self._valid())
+        columns = [[placed.columns for placed in row] for row in self.rows]
+        return Given(*counted, self.default_positions(), columns)
 
     def whole(self, positions: bool) -> Prompt:
         """The prompt left as it is.

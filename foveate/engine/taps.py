@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -14,7 +16,9 @@ from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 Reader = Callable[..., None]
-_readers: WeakKeyDictionary[nn.Module, Reader] = WeakKeyDictionary()
+Kernel = Callable[..., tuple[Tensor, Tensor | None]]
+Around = Callable[..., tuple[Tensor, Tensor | None]]
+_taps: WeakKeyDictionary[nn.Module, Around] = WeakKeyDictionary()
 _registered: set[str] = set()
 _PREFIX = "foveate_"
 
@@ -34,33 +38,47 @@ def _register(name: str) -> str:
     if tapped not in _registered:
 
         def tap(module, query, key, value, attention_mask=None, **kwargs):
-            reader = _readers.get(module)
-            if reader is not None:
-                reader(query, key, attention_mask, **kwargs)
-            return _user_function(module, name)(module, query, key, value, attention_mask, **kwargs)
+            kernel = partial(_user_function(module, name), module)
+            around = _taps.get(module, _straight)
+            return around(kernel, query, key, value, attention_mask, **kwargs)
 
         AttentionInterface.register(tapped, tap)
         _registered.add(tapped)
     return tapped
 
 
-@contextmanager
-def tapped(attention: nn.Module, reader: Reader) -> Iterator[None]:
-    """While open, `reader(query, key, mask, scaling=, ...)` sees every call of `attention`.
+def _straight(kernel: Kernel, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+    return kernel(*args, **kwargs)
 
-    query (B, H, q, d) and key (B, Hkv, K, d) arrive after normalisation and rotation, with the
-    cache appended and grouped heads not yet repeated. Only this module's config is shadowed.
+
+@contextmanager
+def surrounded(attention: nn.Module, around: Around) -> Iterator[None]:
+    """While open, `around(kernel, query, key, value, mask, ...)` answers calls of `attention`.
+
+    kernel: the user's own attention function, which takes the same arguments. query (B, H, q, d)
+    and key (B, Hkv, K, d) arrive after normalisation and rotation, with the cache appended and
+    grouped heads not yet repeated. Only this module's config is shadowed.
     """
     own = attention.config
     shadow = copy.copy(own)
     shadow._attn_implementation = _register(implementation(attention))
     attention.config = shadow
-    _readers[attention] = reader
+    _taps[attention] = around
     try:
         yield
     finally:
         attention.config = own
-        _readers.pop(attention, None)
+        _taps.pop(attention, None)
+
+
+def tapped(attention: nn.Module, reader: Reader) -> AbstractContextManager[None]:
+    """While open, `reader(query, key, mask, scaling=, ...)` sees every call of `attention`."""
+
+    def read(kernel, query, key, value, mask, **kwargs):
+        reader(query, key, mask, **kwargs)
+        return kernel(query, key, value, mask, **kwargs)
+
+    return surrounded(attention, read)
 
 
 def repeat_heads(key: Tensor, heads: int) -> Tensor:

@@ -30,6 +30,12 @@ grids = st.builds(
 )
 
 
+def variants(slug):
+    """A method as it is, with another budget where it has one, and with other positions."""
+    asked = [{}, {"positions": "packed"}, *[{"keep": 0.75}] * METHODS[slug].reduces]
+    return [made(slug, **parameters) for parameters in asked]
+
+
 @every
 def test_describes_itself(slug):
     method = made(slug)
@@ -41,7 +47,7 @@ def test_describes_itself(slug):
 
 @every
 def test_comes_back_from_its_description(slug):
-    for method in (made(slug), made(slug, keep=0.75), made(slug, positions="packed")):
+    for method in variants(slug):
         assert from_dict(method.to_dict()) == method
         assert from_dict(json.loads(json.dumps(method.to_dict()))) == method
 
@@ -49,7 +55,7 @@ def test_comes_back_from_its_description(slug):
 @every
 def test_its_repr_recreates_it(slug):
     names = {c.__name__: c for c in METHODS.values()}
-    for method in (made(slug), made(slug, keep=0.75), made(slug, positions="packed")):
+    for method in variants(slug):
         assert eval(repr(method), names) == method
 
 

@@ -64,11 +64,16 @@ CASES = [
 ]
 
 
+def halved(slug):
+    """A method that keeps half, or all where it only changes how layers compute."""
+    return made(slug, **{"keep": 0.5} if registered()[slug].reduces else {})
+
+
 @pytest.mark.parametrize("slug,name,modality", CASES)
 def test_method_on_family(slug, name, modality):
     model = zoo.model(name)
     alone, batch = pair(name, modality)
-    method = made(slug, keep=0.5)
+    method = halved(slug)
     reason, families = REFUSED.get(slug, ("", set()))
     if name in families or (name, modality) in families:
         with foveate.attach(model, method), pytest.raises(foveate.FoveateError, match=reason):
@@ -89,10 +94,17 @@ def test_method_on_family(slug, name, modality):
         grid = report.traces[0].layout.grid
         if "tokens" in method.stages:
             assert report.tokens_by_layer[0][0] == method.budget(grid)
-        assert report.flops < report.flops_full and report.kv_bytes < report.kv_bytes_full
-        assert len(report.kept[0]) == report.tokens_out[0] < report.tokens_in[0]
+        assert len(report.kept[0]) == report.tokens_out[0]
+        if method.reduces:
+            assert report.flops < report.flops_full and report.kv_bytes < report.kv_bytes_full
+            assert report.tokens_out[0] < report.tokens_in[0]
+        else:
+            assert report.flops >= report.flops_full and report.kv_bytes == report.kv_bytes_full
+            assert report.tokens_out == report.tokens_in
     assert torch.equal(generate(model, batch, 4)[1], bare[1])
-    with foveate.attach(model, made(slug, keep=1.0)):
+    if not method.reduces:
+        assert not close(rows, bare)
+    with foveate.attach(model, made(slug, **method.bare)):
         assert close(generate(model, batch, 4), bare)
 
 
@@ -102,7 +114,7 @@ def test_second_turn_goes_on_from_the_kept_tokens(slug):
     model = zoo.model("llava")
     (one, _), _ = pair("llava")
     ones = {**one, "attention_mask": torch.ones_like(one["input_ids"])}
-    method = made(slug, keep=0.5)
+    method = halved(slug)
     with foveate.attach(model, method), torch.no_grad():
         first = model.generate(
             **ones, max_new_tokens=3, do_sample=False, return_dict_in_generate=True
@@ -127,3 +139,14 @@ def test_second_turn_goes_on_from_the_kept_tokens(slug):
             new = torch.tensor([expected[-1:]])
             loop = model(input_ids=new, past_key_values=loop.past_key_values)
     assert second[0, -3:].tolist() == expected
+
+
+@pytest.mark.parametrize("slug", registered())
+def test_plain_text_is_read_as_ever(slug):
+    """Without visual tokens a method changes nothing, unless it says that it places words too."""
+    model = zoo.model("llava")
+    inputs = zoo.batch("llava", [zoo.text_sample("llava", i) for i in (0, 1)])
+    bare, method = generate(model, inputs, 4), halved(slug)
+    with foveate.attach(model, method):
+        run = generate(model, inputs, 4)
+    assert close(run, bare) != any(getattr(p, "textual", False) for p in method.parts())

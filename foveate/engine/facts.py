@@ -1,0 +1,171 @@
+"""What the columns of a decoder layer stand for, from the books of a prompt."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from foveate.attending import Columns, Whole
+from foveate.engine.prompt import Prompt, Stage
+
+
+def plain(positions: Tensor, b: int) -> Tensor:
+    """Ids (B, N), or (3, B, N) where a model rotates by three, of all rows."""
+    if positions.dim() == 3 and positions.shape[0] == 4:
+        positions = positions[1:]
+    return positions.expand(*positions.shape[:-2], b, -1)
+
+
+def stage_columns(prompt: Prompt, stage: Stage) -> Columns:
+    """Facts of the columns of one stage, worked out once."""
+    if stage.facts is None:
+        stage.facts = _stage_columns(prompt, stage)
+    return stage.facts
+
+
+def _stage_columns(prompt: Prompt, stage: Stage) -> Columns:
+    b, n = stage.index.shape
+    none = torch.full_like(stage.index, -1)
+    frame, place = none.clone(), none[..., None].repeat(1, 1, 3)
+    size = torch.ones(b, n, device=none.device)
+    for row, traces in enumerate(prompt.traces):
+        for number, trace in enumerate(traces):
+            own = (stage.item[row] == number).nonzero()[:, 0]
+            slot = stage.slot[row, own]
+            at = trace.index[slot]
+            standing, at = at >= 0, at.clamp(min=0)
+            layout = trace.layout
+            views, places = layout.frame.to(at.device)[at], layout.position.to(at.device)[at]
+            frame[row, own] = views.masked_fill(~standing, -1)
+            place[row, own] = places.masked_fill(~standing[:, None], -1)
+            size[row, own] = trace.size[slot].float()
+    return Columns(
+        valid=stage.valid,
+        visual=stage.item >= 0,
+        item=stage.item,
+        frame=frame,
+        place=place,
+        size=size,
+        order=prompt.given.order.gather(1, stage.index),
+        words=prompt.given.words.gather(1, stage.index),
+        frames=prompt.given.frames.gather(1, stage.index),
+        at=torch.arange(n, device=none.device).expand(b, -1),
+        positions=plain(stage.positions, b),
+    )
+
+
+def new_columns(
+    prompt: Prompt, held: int, stage: Stage, q: int, behind: Tensor | None, positions: Tensor
+) -> tuple[Columns, int]:
+    """Facts of the columns behind the prompt, and how many of the prompt's are left.
+
+    held: columns in the layer's cache before this call. q: columns that run now. positions
+    (..., B or 1, q): their ids; those of earlier new columns are counted back from them.
+    """
+    b, device = stage.valid.shape[0], stage.valid.device
+    # An assistant's rejected candidates were cut off the end of the prompt.
+    left = min(stage.n, held)
+    new = held - left + q
+    alive = torch.ones(b, new, dtype=torch.bool, device=device)
+    if behind is not None:
+        alive = behind[:, :new]
+    end = stage.index[:, :left].masked_fill(~stage.valid[:, :left], 0).amax(1, keepdim=True)
+    rank = alive.long().cumsum(1)
+    given = prompt.given
+    # Ids of new text may come once for all axes.
+    now = plain(positions, b).expand(*stage_columns(prompt, stage).positions.shape[:-1], -1)
+    first = rank[:, -q:][:, :1]
+    back = (rank - first)[:, : new - q]
+    earlier = now[..., :1] + back.expand(*now.shape[:-2], -1, -1)
+    none = torch.full((b, new), -1, device=device)
+    return Columns(
+        valid=alive,
+        visual=torch.zeros_like(alive),
+        item=none,
+        frame=none,
+        place=none[..., None].expand(-1, -1, 3),
+        size=torch.ones(b, new, device=device),
+        order=given.order.gather(1, end) + rank,
+        words=given.words.gather(1, end) + rank,
+        frames=given.frames.gather(1, end).expand(-1, new),
+        at=(torch.arange(new, device=device) + left).expand(b, -1),
+        positions=torch.cat([earlier, now], -1),
+    ), left
+
+
+def joined(first: Columns, left: int, second: Columns) -> Columns:
+    """The first `left` columns of one kind, then all of another."""
+    joint = {}
+    for name, value in vars(first).items():
+        other = getattr(second, name)
+        if name == "place":
+            joint[name] = torch.cat([value[:, :left], other], 1)
+        else:
+            joint[name] = torch.cat([value[..., :left], other], -1)
+    return Columns(**joint)
+
+
+def fitted(columns: Columns, width: int) -> Columns:
+    """As many columns as a kernel was given keys: the last ones, or spare ones behind them."""
+    n = columns.valid.shape[1]
+    if n == width:
+        return columns
+    index = torch.arange(width, device=columns.valid.device).expand(len(columns.valid), -1)
+    if n > width:
+        return columns.take(index + n - width)
+    filled = columns.take(index.clamp(max=n - 1))
+    spare = index >= n
+    return Columns(
+        valid=filled.valid & ~spare,
+        visual=filled.visual & ~spare,
+        item=filled.item.masked_fill(spare, -1),
+        frame=filled.frame.masked_fill(spare, -1),
+        place=filled.place.masked_fill(spare[..., None], -1),
+        size=filled.size,
+        order=filled.order,
+        words=filled.words,
+        frames=filled.frames,
+        at=index,
+        positions=filled.positions,
+    )
+
+
+def whole(prompt: Prompt, stage: Stage, new: Columns | None, left: int, cut: int) -> Whole:
+    """Which column of a layer stands for each that the caller gave, and for those behind.
+
+    new: columns behind the prompt, None in prefill. left: columns of the prompt that are left.
+    cut: columns that the layer's cache has let go at its start.
+    """
+    given = prompt.given
+    b, n, length = *stage.index.shape, prompt.length
+    device = stage.index.device
+    # From columns of the first stage to columns here.
+    here = torch.full((b, prompt.first.n + 1), -1, device=device)
+    steps = torch.arange(n, device=device).expand(b, -1)
+    here.scatter_(1, stage.local.masked_fill(~stage.valid, prompt.first.n), steps)
+    here[:, -1] = -1
+    if stage.holder is not None:
+        stands = stage.holder.masked_fill(stage.holder < 0, prompt.first.n)
+        here = torch.cat([here.gather(1, stands), here[:, -1:]], 1)
+    first = prompt.first
+    text = first.valid & (first.item < 0)
+    held = torch.full((b, length + 1), -1, device=device)
+    target = first.index.masked_fill(~text, length)
+    held.scatter_(1, target, here[:, :-1])
+    for row, traces in enumerate(prompt.traces):
+        for number, trace in enumerate(traces):
+            own = (first.item[row] == number).nonzero()[:, 0]
+            column = torch.full((len(trace.index) + 1,), first.n, device=device)
+            column[first.slot[row, own]] = own
+            token = trace.assign.masked_fill(trace.assign < 0, len(trace.index))
+            held[row, given.columns[row][number].to(device)] = here[row, column[token]]
+    held, positions = held[:, :length], plain(given.positions, b)
+    # What an assistant's rejected candidates took with them.
+    gone = n - left
+    held, positions = held[:, : length - gone], positions[..., : length - gone]
+    if new is not None:
+        behind = torch.arange(new.valid.shape[1], device=device) + left
+        held = torch.cat([held, behind.expand(b, -1).masked_fill(~new.valid, -1)], 1)
+        positions = torch.cat([positions, new.positions], -1)
+    held = held - cut
+    return Whole(held.masked_fill(held < 0, -1), positions)

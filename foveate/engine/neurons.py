@@ -1,0 +1,51 @@
+"""An MLP of a decoder layer with only its first neurons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from foveate.errors import UnsupportedCall
+
+
+def narrowed(mlp: nn.Module) -> tuple[int, int, Callable[[Tensor, int], Tensor]]:
+    """Neurons of an MLP, its matrices, and a function that runs its first `neurons` on (..., D)."""
+    down = getattr(mlp, "down_proj", None)
+    fused = hasattr(mlp, "gate_up_proj")
+    rising = (
+        [mlp.gate_up_proj] if fused else [getattr(mlp, n, None) for n in ("gate_proj", "up_proj")]
+    )
+    activation = getattr(mlp, "act_fn", None) or getattr(mlp, "activation_fn", None)
+    if down is None or activation is None or None in rising:
+        raise UnsupportedCall(
+            f"The MLP of this model is a {type(mlp).__name__}, which rules can't look into; "
+            "use a method that leaves the MLP alone."
+        )
+    width = down.in_features
+
+    def run(x: Tensor, neurons: int) -> Tensor:
+        for module in (down, *rising):
+            if type(module) is not nn.Linear:
+                raise UnsupportedCall(
+                    f"An MLP of {type(module).__name__} can't be run on some of its neurons; "
+                    "merge adapters and load the model without quantisation."
+                )
+        gate, up = (_rows(m, s, neurons) for m, s in _starts(rising, width))
+        inside = activation(linear(x, *gate)) * linear(x, *up)
+        return linear(inside, down.weight[:, :neurons], down.bias)
+
+    return width, 3, run
+
+
+def _starts(rising: list[nn.Module], width: int):
+    """The gate and the rising matrix, each with its first row."""
+    if len(rising) == 1:
+        return ((rising[0], 0), (rising[0], width))
+    return ((rising[0], 0), (rising[1], 0))
+
+
+def _rows(module: nn.Module, start: int, count: int) -> tuple[Tensor, Tensor | None]:
+    rows = slice(start, start + count)
+    return module.weight[rows], None if module.bias is None else module.bias[rows]

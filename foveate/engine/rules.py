@@ -1,0 +1,293 @@
+"""Rules at work: how decoder layers compute, in the prompt and for every token behind it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from foveate.attending import Attending, Columns, Feeding, Seam, Whole, chained
+from foveate.engine.anatomy import Anatomy
+from foveate.engine.boundary import Boundaries
+from foveate.engine.call import Pass
+from foveate.engine.facts import fitted, joined, new_columns, stage_columns, whole
+from foveate.engine.neurons import narrowed
+from foveate.engine.prompt import Stage, cache_in, shifted
+from foveate.engine.taps import Kernel, Reader, implementation
+from foveate.errors import InvalidParameter, UnsupportedCall
+from foveate.parts import RulePart
+
+Tables = tuple[Tensor, Tensor]
+
+
+class Rules:
+    """The rules of one attachment, by the layer in which they hold."""
+
+    def __init__(self, anatomy: Anatomy, parts: list[RulePart], boundaries: Boundaries):
+        self.anatomy = anatomy
+        self.boundaries = boundaries
+        n = len(anatomy.layers)
+        self.at: dict[int, list[RulePart]] = {}
+        for part in parts:
+            for i in part.layers(n):
+                if not 0 <= i < n:
+                    raise InvalidParameter(
+                        f"Layer {i} lies outside a decoder of {n} layers; use 0 to {n - 1}."
+                    )
+                self.at.setdefault(i, []).append(part)
+        self.parts = tuple(p for p in parts if any(p in held for held in self.at.values()))
+        self.textual = any(p.textual for p in self.parts)
+
+    def __bool__(self) -> bool:
+        return bool(self.at)
+
+    def check(self) -> None:
+        """Raise `UnsupportedCall` where layers will be computed again without their rules."""
+        if any(getattr(la, "gradient_checkpointing", False) and la.training for la in self._held()):
+            raise UnsupportedCall(
+                "Gradient checkpointing computes layers again when their rules are gone; "
+                "train with gradient_checkpointing=False."
+            )
+
+    def _held(self) -> Iterator[nn.Module]:
+        return (self.anatomy.layers[i] for i in self.at)
+
+    def _at(self, i: int, name: str) -> list[RulePart]:
+        bare = getattr(RulePart, name)
+        return [p for p in self.at.get(i, ()) if getattr(type(p), name) is not bare]
+
+    def surroundings(
+        self, call: Pass, readers: dict[int, Reader]
+    ) -> Iterator[tuple[int, Callable[..., Any]]]:
+        """Per layer what answers its attention calls, the readers of other parts included."""
+        for i in self.at:
+            if self._at(i, "attend"):
+                yield i, partial(self._attend, i, call, readers.get(i))
+
+    def fed(self, call: Pass, stack: ExitStack) -> None:
+        """Surround the MLPs of this call until the stack closes."""
+        for i in self.at:
+            parts = self._at(i, "feed")
+            if parts:
+                mlp = self.anatomy.layers[i].mlp
+                stack.enter_context(_answered(mlp, partial(self._feed, i, call, parts)))
+
+    def before_layer(self, i: int, call: Pass, module: nn.Module, hidden: Tensor, kw: dict):
+        """Arguments of layer i with the rules' rotary tables, None where they are as they were."""
+        cache = cache_in(kw)
+        held = 0 if call.prefill else int(cache.layers[i].get_seq_length())
+        call.held[i] = held
+        columns = self._queries(i, call, held, hidden.shape[1])
+        call.tables["turn", i] = kw["position_embeddings"]
+        where, raw = self._placed(i, call, columns, held)
+        if where is not columns.positions:
+            key = ("rules", *map(id, self.at[i]), held, id(columns), self._kind(module))
+            if key not in call.tables:
+                call.tables[key] = self.boundaries.rotary(module, hidden, where)
+            call.tables["turn", i] = call.tables[key]
+        cos, sin = call.tables["turn", i]
+        if raw is not None:
+            cos, sin = (t.expand(len(raw), -1, -1) for t in (cos, sin))
+            cos = cos.masked_fill(raw[..., None], 1)
+            sin = sin.masked_fill(raw[..., None], 0)
+        elif where is columns.positions:
+            return None
+        return {**kw, "position_embeddings": (cos, sin)}
+
+    def raw(self, i: int) -> bool:
+        """Whether some columns of layer i may not be rotated."""
+        return bool(self._at(i, "raw"))
+
+    def _kind(self, module: nn.Module) -> str | None:
+        return self.boundaries.layer_type(module)
+
+    def _placed(self, i: int, call: Pass, columns: Columns, held: int):
+        """Position ids and unrotated columns, asked once for layers that hold the same columns."""
+        key = ("placed", *map(id, self.at[i]), held, id(columns))
+        if key not in call.tables:
+            where, raw = columns.positions, None
+            for part in self.at[i]:
+                notes = call.prompt.notes.setdefault(id(part), {})
+                now = part.place(replace(columns, positions=where), notes)
+                if now is not None:
+                    where = now.expand(columns.positions.shape) if now.dim() == 2 else now
+                left = part.raw(columns)
+                if left is not None:
+                    raw = left if raw is None else raw | left
+            call.tables[key] = where, raw
+        return call.tables[key]
+
+    def _queries(self, i: int, call: Pass, held: int, q: int) -> Columns:
+        columns, _ = self._behind(i, call, held, q)
+        if columns is None:
+            return stage_columns(call.prompt, call.prompt.at(i))
+        key = ("rows", id(columns))
+        if key not in call.tables:
+            n = columns.valid.shape[1]
+            index = torch.arange(n - q, n, device=columns.valid.device)
+            call.tables[key] = columns.take(index.expand(len(columns.valid), -1))
+        return call.tables[key]
+
+    def _behind(self, i: int, call: Pass, held: int, q: int) -> tuple[Columns | None, int]:
+        """Facts of the columns behind the prompt, and how many of it are left in this layer."""
+        stage = call.prompt.at(i)
+        if call.prefill:
+            return None, stage.n
+        key = ("behind", id(stage), held, q)
+        if key not in call.tables:
+            where = shifted(call.positions, stage.shift)
+            call.tables[key] = new_columns(call.prompt, held, stage, q, call.behind, where)
+        return call.tables[key]
+
+    def _keys(self, i: int, call: Pass, q: int, width: int) -> Columns:
+        stage, held = call.prompt.at(i), call.held[i]
+        key = ("keys", id(stage), held, q, width)
+        if key not in call.tables:
+            columns, (new, left) = stage_columns(call.prompt, stage), self._behind(i, call, held, q)
+            if new is not None:
+                columns = joined(columns, left, new)
+            call.tables[key] = fitted(columns, width)
+        return call.tables[key]
+
+    def _attend(
+        self,
+        i: int,
+        call: Pass,
+        reader: Reader | None,
+        kernel: Kernel,
+        query,
+        key,
+        value,
+        mask,
+        **kw,
+    ) -> tuple[Tensor, Tensor | None]:
+        module = kernel.args[0]
+        q, wide = query.shape[2], key.shape[2]
+        kind = implementation(module)
+        weights: list[Tensor | None] = []
+        shown = [reader is None]
+
+        def last(attending: Attending) -> Tensor:
+            more = {**kw, "scaling": attending.scaling}
+            if attending.query.shape[2] != q or attending.key.shape[2] != wide:
+                more.pop("position_ids", None)
+            elif not shown[0]:
+                reader(attending.query, attending.key, attending.mask, **more)
+                shown[0] = True
+            value, width = attending.value, attending.value.shape[-1]
+            if "flash" in kind and width < attending.query.shape[-1]:
+                value = nn.functional.pad(value, (0, attending.query.shape[-1] - width))
+            out, seen = kernel(attending.query, attending.key, value, attending.mask, **more)
+            weights.append(seen)
+            return out[..., :width]
+
+        stage = call.prompt.at(i)
+        queries, keys = self._queries(i, call, call.held[i], q), self._keys(i, call, q, wide)
+        cos, sin = (t.expand(len(query), -1, -1) for t in call.tables["turn", i])
+        start = Attending(
+            query=query,
+            key=key,
+            value=value,
+            mask=mask,
+            scaling=kw["scaling"],
+            queries=queries,
+            keys=keys,
+            cos=cos,
+            sin=sin,
+            layer=i,
+            layers=self.boundaries.n,
+            prefill=call.prefill,
+            window=getattr(module, "sliding_window", None),
+            notes={},
+            seam=Seam(
+                kind=kind,
+                causal=kind != "eager" and getattr(module, "is_causal", True),
+                rotate=partial(_rotate, module),
+                tables=partial(self.boundaries.rotary, self.anatomy.layers[i], query),
+                whole=partial(self._whole, i, call, stage, q, wide),
+                account=partial(_account, call),
+                refuse=partial(_refuse, kind),
+            ),
+        )
+        steps = [partial(_with_notes, p, call) for p in self._at(i, "attend")]
+        out = chained(steps, last)(start)
+        if not shown[0]:
+            if self.raw(i):
+                raise UnsupportedCall(
+                    f"What layer {i} attends to can't be read while a rule attends in pieces; "
+                    "attach the methods one at a time."
+                )
+            reader(query, key, mask, **kw)
+        return out, weights[0] if len(weights) == 1 else None
+
+    def _whole(self, i: int, call: Pass, stage: Stage, q: int, wide: int) -> Whole:
+        held = call.held[i]
+        key = ("whole", id(stage), held, q, wide)
+        if key not in call.tables:
+            new, left = self._behind(i, call, held, q)
+            there = left + (0 if new is None else new.valid.shape[1])
+            call.tables[key] = whole(call.prompt, stage, new, left, max(0, there - wide))
+        return call.tables[key]
+
+    def _feed(
+        self, i: int, call: Pass, parts: list[RulePart], mlp: nn.Module, own: Callable, x: Tensor
+    ) -> Tensor:
+        columns = self._queries(i, call, call.held[i], x.shape[1])
+        width, matrices, narrow = narrowed(mlp)
+
+        def run(x: Tensor, neurons: int | None) -> Tensor:
+            return own(x) if neurons is None or neurons >= width else narrow(x, neurons)
+
+        feeding = Feeding(
+            x=x,
+            columns=columns,
+            layer=i,
+            prefill=call.prefill,
+            width=width,
+            matrices=matrices,
+            run=run,
+            account=partial(_account, call),
+        )
+        return chained([p.feed for p in parts], lambda f: f.apply(f.x))(feeding)
+
+
+def _with_notes(part: RulePart, call: Pass, attending: Attending, proceed) -> Tensor:
+    notes = call.prompt.notes.setdefault(id(part), {})
+    return part.attend(replace(attending, notes=notes), proceed)
+
+
+def _account(call: Pass, flops: Tensor, kv_bytes: Tensor | None = None) -> None:
+    if call.prefill:
+        call.prompt.saved.append((flops, kv_bytes))
+
+
+def _rotate(module: nn.Module, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    rotate = sys.modules[type(module).__module__].apply_rotary_pos_emb
+    return rotate(x, x, cos.to(x.dtype), sin.to(x.dtype))[0]
+
+
+def _refuse(kind: str, what: str) -> None:
+    raise UnsupportedCall(
+        f"{kind!r} can't be given {what}, which this method needs; "
+        "load the model with attn_implementation='sdpa'."
+    )
+
+
+@contextmanager
+def _answered(module: nn.Module, answer: Callable) -> Iterator[None]:
+    """While open, `answer(module, forward, x)` stands in for the module's forward."""
+    before = module.__dict__.get("forward")
+    own = module.forward
+    module.forward = lambda x: answer(module, own, x)
+    try:
+        yield
+    finally:
+        del module.forward
+        if before is not None:
+            module.forward = before
