@@ -59,7 +59,8 @@ class TrainedMethod(Method):
 
     def check(self, **base: int) -> None:
         """Raise `MissingWeights` where no parts fit this base model."""
-        self._source({name: base[name] for name in self.facts})
+        if self.slug not in (_lent.get() or {}):
+            self._source({name: base[name] for name in self.facts})
 
     def module(self, like: Tensor, **base: int) -> Any:
         """The parts for hidden states (..., width), on their device and in their dtype.

@@ -27,6 +27,14 @@ def rows_budget(keep: Keep, state: BoundaryState) -> Tensor:
     return torch.tensor(budgets, device=state.hidden.device)
 
 
+def rows_share(keep: Keep, state: BoundaryState) -> list[float]:
+    """What each row may hold of what entered layer 0; counts are per item. 1.0 without pictures."""
+    if isinstance(keep, float):
+        return [keep if n else 1.0 for n in state.entered.tolist()]
+    counts = zip(state.entered.tolist(), items_per_row(state), strict=True)
+    return [resolve(keep * items, n) / n if n else 1.0 for n, items in counts]
+
+
 def item_batches(state: BoundaryState) -> Iterator[tuple[Tensor, Tensor]]:
     """Visual items that have equally many columns, together: rows (M,) and columns (M, n)."""
     row, column = state.visual.nonzero(as_tuple=True)

@@ -1,0 +1,150 @@
+"""DyVTE: let all visual tokens go once the text has taken what it needs, layer by layer asked.
+
+Wu et al., "Accelerating Multimodal Large Language Models via Dynamic Visual-Token Exit and the
+Empirical Findings", NeurIPS 2025, arXiv 2411.19628.
+
+In front of layer k a gate reads x = [mean of the text behind the picture, last text token] of the
+residual stream and gives (stay, exit) = W2 GELU(W1 x); where exit > stay, all visual tokens of that
+sample are gone from layer k on, at positions that stay as they are. Every sample leaves by itself,
+once, while the prompt runs. The gates are small, one per layer, trained by
+`foveate train --method dyvte`: exit is right where the answer without the picture is word for word
+the same and its loss below 1.03 times the other.
+
+Needs the residual stream, no attention. Cost: one gate per layer.
+Departs from the official code in deciding per sample of a batch, where that reads the first only;
+there is no gate behind the last layer, where nothing is left to save.
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.DyVTE()):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from foveate.budget import Keep
+from foveate.errors import BudgetError, InvalidParameter
+from foveate.method import register
+from foveate.methods.layers.base import rows_share
+from foveate.parts import BoundaryState, LayersPart, Widths
+from foveate.trained import TrainedMethod
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class DyVTE(TrainedMethod, LayersPart):
+    """keep: mean over all layers that no sample exceeds; the default leaves it to the gates.
+
+    exit_bias: added to exit - stay; above 0 pictures go earlier. hidden: width of untrained gates.
+    """
+
+    slug = "dyvte"
+    paper = "arXiv 2411.19628"
+    prompt_agnostic = False
+    shapes = ("hidden",)
+
+    keep: Keep = 0.999
+    exit_bias: float = 0.0
+    hidden: int = 2048
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.hidden >= 1 or not abs(self.exit_bias) < float("inf"):
+            raise InvalidParameter(
+                f"hidden={self.hidden}, exit_bias={self.exit_bias} make no gate; use a width of at "
+                "least 1 and a finite bias."
+            )
+
+    def build(self, width: int, layers: int) -> nn.Module:
+        return Gates(width, layers, self.hidden)
+
+    def boundaries(self, layers: int) -> tuple[int, ...]:
+        if isinstance(self.keep, float):
+            if self.keep == 1:
+                return ()
+            return tuple(range(1, min(latest(self.keep, layers), layers - 1) + 1))
+        return tuple(range(1, layers))
+
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        return 4 * widths.model * self.hidden + n * widths.model
+
+    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | None:
+        if not bool(state.visual.any()):
+            return None
+        shares = rows_share(self.keep, state)
+        x = text_features(state.hidden, state.visual, state.valid, state.last)
+        stay, leave = self.module(state.hidden, layers=layers)(k - 1, x).float().unbind(1)
+        may = torch.tensor([share < 1 for share in shares], device=x.device)
+        must = torch.tensor([latest(share, layers) <= k for share in shares], device=x.device)
+        exits = may & ((leave - stay + self.exit_bias > 0) | must)
+        return ~(state.visual & exits[:, None]) if bool(exits.any()) else None
+
+
+class Gates(nn.Module):
+    """One gate behind each of the layers 0 to L - 2; no biases, Xavier weights."""
+
+    def __init__(self, width: int, layers: int, hidden: int):
+        super().__init__()
+        self.gates = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(2 * width, hidden, bias=False),
+                nn.GELU(),
+                nn.Linear(hidden, 2, bias=False),
+            )
+            for _ in range(layers - 1)
+        )
+        for weight in self.parameters():
+            nn.init.xavier_uniform_(weight)
+
+    def forward(self, layer: int, x: Tensor) -> Tensor:
+        """Logits (B, 2) to stay and to leave behind `layer`, from features (B, 2 D)."""
+        return self.gates[layer](x)
+
+
+def text_features(hidden: Tensor, visual: Tensor, valid: Tensor, last: Tensor) -> Tensor:
+    """[mean of the text between picture and last token, last token] (B, 2 D) of hidden (B, N, D).
+
+    Where no text stands between, the last token takes its place.
+    """
+    columns = torch.arange(hidden.shape[1], device=hidden.device)
+    behind = visual.flip(1).cumsum(1).flip(1) == 0
+    asks = valid & behind & (columns < last[:, None])
+    end = hidden[torch.arange(len(hidden), device=hidden.device), last]
+    total = (hidden.float() * asks[..., None]).sum(1)
+    count = asks.sum(1, keepdim=True)
+    mean = torch.where(count > 0, total / count.clamp(min=1), end.float())
+    return torch.cat([mean.to(hidden.dtype), end], 1)
+
+
+def latest(share: float, layers: int) -> int:
+    """Boundary up to which a mean share over all layers lets tokens stay; `layers`: to the end."""
+    if share > (layers - 1) / layers:
+        return layers
+    if (k := int(share * layers + 1e-9)) == 0:
+        raise BudgetError(
+            f"A mean share of {share:.4g} over the layers is out of reach: layer 0 alone holds "
+            f"{1 / layers:.4g}; raise keep, or prune in front of the decoder too."
+        )
+    return k
+
+
+def exit_labels(
+    full: Tensor, out: Tensor, labels: Tensor, agreement: float, ratio: float
+) -> Tensor:
+    """(B,) 1 where leaving changed nothing: full, out (B, T, V) logits of labels (B, T), -100 none.
+
+    Agreement of the likeliest tokens above `agreement`, loss below `ratio` times the full one.
+    """
+    told = labels != -100
+    count = told.sum(1)
+    losses = [
+        nn.functional.cross_entropy(x.float().mT, labels, reduction="none").sum(1) / count
+        for x in (full, out)
+    ]
+    same = ((full.argmax(-1) == out.argmax(-1)) & told).sum(1) / count
+    return ((same > agreement) & (losses[1] < ratio * losses[0])).long()

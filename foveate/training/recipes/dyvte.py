@@ -1,0 +1,81 @@
+"""DyVTE: gates learn where the answer stays the same without the picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import foveate
+from foveate.benchmarks.controls import LateBlind
+from foveate.benchmarks.subject import Subject
+from foveate.method import Method
+from foveate.methods.layers.dyvte import DyVTE, exit_labels, text_features
+from foveate.parts import BoundaryState
+from foveate.training.batches import IGNORED, Batch
+from foveate.training.probe import Probe
+from foveate.training.recipe import Recipe, Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class DyVTERecipe(Recipe):
+    """agreement, loss_ratio: the rule of the labels. gates: how many are trained per step, drawn
+    anew; the paper trains one. hidden: of the gates; None is half the width, for the paper's 2048
+    suit a width of 4096.
+    """
+
+    slug = "dyvte"
+
+    steps: int = 300
+    pictures: int = 4
+    gates: int = 4
+    agreement: float = 0.99
+    loss_ratio: float = 1.03
+    hidden: int | None = None
+
+    def method(self, subject: Subject) -> Method:
+        width = subject.model.config.get_text_config().hidden_size
+        return DyVTE(weights="random", hidden=self.hidden or width // 2)
+
+    def loss(self, run: Run, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        drawn = torch.randperm(run.subject.layers - 1, generator=run.generator)[: self.gates]
+        seen: dict[str, Tensor] = {}
+
+        def leave(state: BoundaryState) -> Tensor:
+            asks = state.valid & (batch.labels == IGNORED)
+            last = asks.long().cumsum(1).argmax(1)
+            seen["x"] = text_features(state.hidden, state.visual, asks, last)
+            return ~state.visual
+
+        full, told = _logits(run.model, batch), batch.labels[:, -batch.told :]
+        logits, targets = [], []
+        for layer in drawn.tolist():
+            with foveate.attach(run.model, Probe(seen={layer + 1: leave})):
+                out = _logits(run.model, batch)
+            targets.append(exit_labels(full, out, told, self.agreement, self.loss_ratio))
+            logits.append(run.module(layer, seen["x"]))
+        given, target = torch.cat(logits), torch.cat(targets)
+        right = (given.argmax(1) == target).float().mean()
+        figures = {"accuracy": right.item(), "exits": target.float().mean().item()}
+        return F.cross_entropy(given, target), figures
+
+    def rows(self, run: Run, trained: Method) -> dict[str, Method]:
+        rows: dict[str, Method] = {"trained": trained}
+        for bias in (-2.0, 2.0):
+            rows[f"exit_bias {bias:+g}"] = _with(trained, exit_bias=bias)
+        for k in range(1, run.subject.layers):
+            rows[f"all leave at {k}"] = LateBlind(k=k)
+        return rows
+
+
+def _with(method: Method, **changed: Any) -> Method:
+    return DyVTE(**{k: v for k, v in method.to_dict().items() if k != "method"} | changed)
+
+
+@torch.no_grad()
+def _logits(model: Any, batch: Batch) -> Tensor:
+    """Logits (B, T, V) that predict the last T tokens, of which answers are made."""
+    return model(**batch.inputs, logits_to_keep=batch.told + 1, use_cache=False).logits[:, :-1]
