@@ -1,0 +1,185 @@
+"""YOPO: spend less on visual tokens in every layer, always the same, whatever the picture shows.
+
+Zhang et al., "Treat Visual Tokens as Text? But Your MLLM Only Needs Fewer Efforts to See", 2024,
+arXiv 2410.06169.
+
+Four cuts, none of which looks at the input. Visual tokens see of their own picture only patches at
+most (w - 1) / 2 rows and columns away, later ones too. Heads that hardly look at pictures (see
+`yopo_heads`) get nothing from visual keys and give nothing to visual rows. Visual rows use the
+first 1 / `mlpcut_ratio` of the neurons. From layer c = `layercut_num` on nothing visual is
+computed; `keep` is the share of layers that have it, c = keep * layers.
+
+Needs the place of every patch. Saves what it cuts: rows and cache from layer c on, neurons, pairs
+of patches that are no neighbours. `renormalize=False` is the released LLaVA code, which leaves
+visual keys in the softmax of all layers and takes away their values: rows whose keys are still read
+must run, so that this saves neurons and pairs only. The default is the released Qwen2-VL code.
+Departs in windows of several crops or frames: each has its own, others are seen as ever. The
+neurons were cut for a model that is tuned with the cut; untrained, use `mlpcut_ratio=1`.
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.YOPO(keep=0.6, mlpcut_ratio=1.0)):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from foveate.attending import Attend, Attending, Columns, Feed, Feeding
+from foveate.budget import Keep
+from foveate.errors import BudgetError, InvalidParameter
+from foveate.method import Method, register
+from foveate.parts import BoundaryState, LayersPart, RulePart
+
+# Query rows that are handed to the kernel together with the keys that any of them sees.
+BLOCK = 128
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class YOPO(Method, RulePart, LayersPart):
+    """keep: share of the layers that compute anything visual; 1.0 cuts nothing anywhere.
+
+    attncut_w: odd side of the window, None for no window. layercut_num: first layer without visual
+    computation, in place of `keep`; as many as there are layers for none. headmask: per layer and
+    head 1 or True where the head stays, None for all. mlpcut_ratio: neurons over those that visual
+    rows use. renormalize: drop what is cut from layer `layercut_num` on, in place of hiding values.
+    causal_neighbors: no patch sees a later one.
+    """
+
+    slug = "yopo"
+    paper = "arXiv 2410.06169"
+
+    keep: Keep = 0.625
+    attncut_w: int | None = 5
+    layercut_num: int | None = None
+    headmask: tuple[tuple[int, ...], ...] | None = None
+    mlpcut_ratio: float = 2.0
+    renormalize: bool = True
+    causal_neighbors: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.keep, int):
+            raise BudgetError(
+                f"keep={self.keep} is a count, but YOPO cuts layers, the same for every picture; "
+                "use a share such as keep=0.5."
+            )
+        if self.attncut_w is not None and (self.attncut_w < 1 or self.attncut_w % 2 == 0):
+            raise InvalidParameter(
+                f"attncut_w={self.attncut_w} has no middle; use an odd side, or None for no window."
+            )
+        if self.layercut_num is not None and self.layercut_num < 1:
+            raise InvalidParameter(
+                f"layercut_num={self.layercut_num} leaves no layer that sees; use 1 or more."
+            )
+        if not self.mlpcut_ratio >= 1:
+            raise InvalidParameter(
+                f"mlpcut_ratio={self.mlpcut_ratio} is below 1; use 1.0 for all neurons."
+            )
+
+    def cut(self, layers: int) -> int:
+        """First layer without visual computation."""
+        asked = self.layercut_num or max(1, round(self.keep * layers))
+        return layers if self.keep == 1 else min(asked, layers)
+
+    def layers(self, n: int) -> tuple[int, ...]:
+        if self.keep == 1:
+            return ()
+        if self.headmask is not None and len(self.headmask) != n:
+            raise InvalidParameter(
+                f"headmask has {len(self.headmask)} rows for {n} decoder layers; give one for each."
+            )
+        return tuple(range(self.cut(n) if self.renormalize else n))
+
+    def boundaries(self, layers: int) -> tuple[int, ...]:
+        cut = self.cut(layers)
+        return (cut,) if self.renormalize and cut < layers else ()
+
+    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor:
+        return ~state.visual
+
+    def attend(self, call: Attending, proceed: Attend) -> Tensor:
+        stays = torch.ones(call.query.shape[1], dtype=torch.bool, device=call.query.device)
+        if self.headmask is not None:
+            stays = torch.tensor(self.headmask[call.layer], device=stays.device) > 0
+        sees = stays & (self.renormalize or call.layer < self.cut(call.layers))
+        width, bare = call.value.shape[-1], call.pair_cost() * call.bare_pairs()
+        # Zeroed values are what multiplying probabilities by the mask comes to, on any kernel.
+        call = replace(call, value=_values(call, sees))
+        out, pairs = self._windowed(call, proceed)
+        call.account(bare - call.pair_cost() * pairs)
+        if out.shape[-1] > width:
+            out = torch.where(sees[:, None], out[..., :width], out[..., width:])
+        if call.prefill and self.headmask is not None:
+            out = out.masked_fill(call.queries.visual[:, :, None, None] & ~stays[:, None], 0)
+        return out
+
+    def _windowed(self, call: Attending, proceed: Attend) -> tuple[Tensor, Tensor]:
+        """Output under the window, and the (query, key) pairs (B,) that the kernel was given."""
+        if self.attncut_w is None or not call.prefill or not bool(call.queries.visual.any()):
+            return proceed(call), call.bare_pairs()
+        steps = torch.arange(call.query.shape[2], device=call.query.device)
+        pieces, pairs = [], torch.zeros_like(call.bare_pairs())
+        for block in steps.split(BLOCK):
+            part = call.rows(block.expand(len(call.query), -1))
+            real = part.queries.valid
+            visible = self.visible(part) & real[:, None, :, None]
+            used = visible.any(2).any(1)
+            part = part.masked(visible)
+            count = used.sum(1)
+            if int(count.max()) < used.shape[1]:
+                index = used.long().argsort(dim=1, descending=True, stable=True)
+                index = index[:, : max(1, int(count.max()))]
+                part = part.columns(index, used.gather(1, index))
+            pieces.append(proceed(part))
+            pairs += real.sum(1) * count
+        return torch.cat(pieces, 1), pairs
+
+    def visible(self, call: Attending) -> Tensor:
+        """What each row sees under the window, (B, 1 or H, q, K) bool."""
+        seen, (rows, keys) = call.seen(), (call.queries, call.keys)
+        near = neighbors(rows.place, keys.place, self.attncut_w)[:, None]
+        same = _patch(rows)[:, :, None] & _patch(keys)[:, None, :]
+        same &= rows.item[:, :, None] == keys.item[:, None, :]
+        same &= rows.frame[:, :, None] == keys.frame[:, None, :]
+        return torch.where(same[:, None], near & seen if self.causal_neighbors else near, seen)
+
+    def feed(self, call: Feeding, proceed: Feed) -> Tensor:
+        neurons = int(call.width / self.mlpcut_ratio)
+        visual = call.columns.visual & call.columns.valid
+        if not call.prefill or neurons == call.width or not bool(visual.any()):
+            return proceed(call)
+        out = torch.empty_like(call.x)
+        out[visual] = call.apply(call.x[visual], neurons)
+        out[~visual] = call.apply(call.x[~visual])
+        call.account(visual.sum(1) * (call.cost() - call.cost(neurons)))
+        return out
+
+
+def neighbors(rows: Tensor, keys: Tensor, window: int) -> Tensor:
+    """Whether places (B, K, 3) lie in the window around places (B, R, 3), (B, R, K) bool."""
+    gap = (rows[:, :, None, 1:] - keys[:, None, :, 1:]).abs()
+    return gap.amax(-1) <= (window - 1) // 2
+
+
+def _values(call: Attending, sees: Tensor) -> Tensor:
+    """Values whose visual rows are zero for heads outside `sees` (H,).
+
+    Twice as wide, with visual rows and without, where heads that share a value differ.
+    """
+    groups = sees.view(call.value.shape[1], -1)
+    if bool(sees.all()):
+        return call.value
+    text = call.value.masked_fill(call.keys.visual[:, None, :, None], 0)
+    if bool((groups.all(1) == groups.any(1)).all()):
+        return torch.where(groups[:, :1, None], call.value, text)
+    return torch.cat([call.value, text], -1)
+
+
+def _patch(columns: Columns) -> Tensor:
+    return columns.visual & (columns.place[..., 1] >= 0)

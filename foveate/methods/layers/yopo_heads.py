@@ -1,0 +1,79 @@
+"""Which heads look at pictures at all: what YOPO's `headmask` is made of.
+
+measure = HeadRatios()
+with foveate.attach(model, measure):
+    for inputs in samples:
+        model(**inputs)
+mask = head_mask(measure.ratios(), threshold=0.2)
+method = foveate.YOPO(headmask=tuple(map(tuple, mask.int().tolist())))
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from foveate.attending import Attend, Attending
+from foveate.method import Method
+from foveate.parts import RulePart
+
+# Query rows whose attention is made at a time.
+BLOCK = 128
+
+
+def visual_ratio(attention: Tensor, visual: Tensor) -> Tensor:
+    """What visual keys receive of attention (..., H, Q, K) over what all others do, (..., H).
+
+    visual (K,) bool.
+    """
+    total = attention.sum(-2)
+    return total[..., visual].sum(-1) / total[..., ~visual].sum(-1)
+
+
+def head_mask(ratios: Tensor, threshold: float, votes: int = 40, first: int = 2) -> Tensor:
+    """Heads (L, H) bool that stay: more than `votes` samples have a ratio above `threshold`.
+
+    ratios (S, L, H): `visual_ratio` of each sample. The `first` layers keep all heads. One sample
+    measured at the first decoded token and votes=0 is the rule of the other released models.
+    """
+    mask = (ratios > threshold).sum(0) > votes
+    mask[:first] = True
+    return mask
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class HeadRatios(Method, RulePart):
+    """Measures every head's `visual_ratio` while prompts run, and changes nothing."""
+
+    slug = "head_ratios"
+    reduces = False
+
+    found: list[Tensor] = field(default_factory=list, compare=False)
+
+    def ratios(self) -> Tensor:
+        """(S, L, H) of all prompts that ran so far, with L layers."""
+        return torch.cat(self.found, 0)
+
+    def attend(self, call: Attending, proceed: Attend) -> Tensor:
+        if call.prefill:
+            if call.layer == 0:
+                shape = (len(call.query), call.layers, call.query.shape[1])
+                self.found.append(torch.zeros(shape, device=call.query.device))
+            self.found[-1][:, call.layer] = _ratio(call)
+        return proceed(call)
+
+
+def _ratio(call: Attending) -> Tensor:
+    """Ratio (B, H) of one call, some rows at a time."""
+    b, heads, n, _ = call.query.shape
+    key = call.key.repeat_interleave(heads // call.key.shape[1], 1)
+    total = torch.zeros(b, heads, key.shape[2], device=key.device)
+    for block in torch.arange(n, device=key.device).split(BLOCK):
+        part = call.rows(block.expand(b, -1))
+        logits = (part.query @ key.mT).float() * part.scaling
+        seen = logits.masked_fill(~part.seen(), float("-inf")).softmax(-1)
+        total += (seen * part.queries.valid[:, None, :, None]).sum(2)
+    visual = call.keys.visual[:, None]
+    return (total * visual).sum(-1) / (total * ~visual).sum(-1)
