@@ -1,0 +1,84 @@
+"""Vista-LLaMA: every visual token is equally far from every query, however long the answer grows.
+
+Ma et al., "Vista-LLaMA: Reducing Hallucination in Video Language Models via Equal Distance to
+Visual Tokens", CVPR 2024, arXiv 2312.08870.
+
+Logit of query j and key i: q_j k_i where i is visual, (R_j q_j)(R_i k_i) where it is text. The
+choice hangs on the key alone, so one kernel does both at once: query [R q; q], key [R k; 0] for
+text and [0; k] for visual tokens, scaled as ever. Visual keys are cached as they are, text keys
+rotated.
+
+Needs nothing. Costs products of twice the head width; reduces nothing: the paper's few tokens per
+video come from its projector, `foveate.methods.projectors.vista_llama`, so add a method that does.
+The paper's text leaves the rotation out between text and visual tokens, its code, which is the
+default, between visual tokens too; `visual_query="rope"` is the text. Made for a model that was
+tuned with it.
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.VistaLLaMA(layer_list=(0, 1))):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from foveate.attending import Attend, Attending, Columns
+from foveate.errors import InvalidParameter
+from foveate.method import Method, register
+from foveate.parts import RulePart
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class VistaLLaMA(Method, RulePart):
+    """layer_list: decoder layers that attend so; None is all.
+
+    visual_query: "raw" leaves the rotation out for all queries of visual keys, "rope" for text
+    queries only.
+    """
+
+    slug = "vista_llama"
+    paper = "arXiv 2312.08870"
+    trained = True
+    reduces = False
+    bare: ClassVar[Mapping[str, Any]] = MappingProxyType({"layer_list": ()})
+
+    layer_list: tuple[int, ...] | None = None
+    visual_query: str = "raw"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.visual_query not in ("raw", "rope"):
+            raise InvalidParameter(
+                f"visual_query={self.visual_query!r} is no rule; use 'raw' or 'rope'."
+            )
+
+    def layers(self, n: int) -> tuple[int, ...]:
+        return tuple(range(n)) if self.layer_list is None else self.layer_list
+
+    def raw(self, columns: Columns) -> Tensor:
+        return columns.visual
+
+    def attend(self, call: Attending, proceed: Attend) -> Tensor:
+        visual = call.keys.visual[:, None, :, None]
+        asking = call.queries.visual[:, None, :, None]
+        some = bool(asking.any())
+        turned = torch.where(asking, call.turned(call.query), call.query) if some else call.query
+        plain = call.turned(turned, back=True)
+        queries, keys = [turned, plain], [call.key.masked_fill(visual, 0)]
+        keys.append(call.key.masked_fill(~visual, 0))
+        if self.visual_query == "rope" and some:
+            queries[1] = plain.masked_fill(asking, 0)
+            queries.append(turned.masked_fill(~asking, 0))
+            keys.append(call.rotated(keys[1], call.keys.positions))
+        wide = replace(call, query=torch.cat(queries, -1), key=torch.cat(keys, -1))
+        call.account((call.pair_cost() - wide.pair_cost()) * call.bare_pairs())
+        return proceed(wide)

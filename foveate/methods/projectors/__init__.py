@@ -1,0 +1,1 @@
+"""Methods that stand in place of, or behind, the projector."""
