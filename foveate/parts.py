@@ -81,7 +81,8 @@ class BlockState:
 
     hidden (B, T, C): the residual stream after attention; B counts crops or frames.
     keys (B, H, T, d): this block's key projections, before any rotation.
-    size (B, T): patches that each token stands for. class_token: row 0 is a class token.
+    size (B, T): patches that each token stands for, 0 for padding, which stands behind all tokens
+    of its row. class_token: row 0 is a class token.
     entered: patches per crop or frame that entered the first block.
     """
 
@@ -90,6 +91,11 @@ class BlockState:
     size: Tensor
     class_token: bool
     entered: int
+
+    @property
+    def valid(self) -> Tensor:
+        """(B, T) bool: tokens that are no padding."""
+        return self.size > 0
 
 
 class EncodersPart(Part):
@@ -105,6 +111,8 @@ class EncodersPart(Part):
         """Assignment (B, T) of every token to one of `count` merged tokens, or None for no change.
 
         Merged vectors are the size-weighted means of their members. block: 0-based of `blocks`.
+        Rows may end with different counts, each numbered from 0 without gaps: `count` is the
+        largest, and padding belongs to -1. No token sees padding: a batch gives what its rows give.
         """
         raise NotImplementedError
 

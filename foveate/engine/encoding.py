@@ -117,10 +117,10 @@ class Encoder:
             segments = [] if views is None else [views]
         runs = []
         for count, patches in segments:
-            tokens = [patches + classed] * blocks
+            tokens = [[patches + classed] * blocks] * count
             if merger is not None:
-                tokens = merger.lengths(patches + classed)
-            runs += [(patches, tokens)] * count
+                tokens = merger.lengths(count, patches + classed)
+            runs += [(patches, view) for view in tokens]
         return runs
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from foveate.engine.anatomy import Anatomy
 from foveate.engine.taps import implementation
 from foveate.errors import UnsupportedCall, UnsupportedModel
+from foveate.ops.matching import merge
 from foveate.parts import BlockState, EncodersPart
 
 
@@ -59,10 +60,20 @@ class Merger:
         index = assign.reshape(shape).expand(*x.shape[:dim], -1, *x.shape[dim + 1 :])
         return x.gather(dim, index)
 
-    def lengths(self, entered: int) -> list[int]:
-        """Tokens in each block, a block that merges counted as it was entered."""
-        kept = [None if a is None else int(a.max()) + 1 for a in self.history[: len(self.blocks)]]
-        return [entered if n is None else n for n in kept]
+    def alive(self, block: int) -> Tensor | None:
+        """(B, T) bool: tokens at the input of a block that are no padding; None where all are."""
+        assign = self.history[block]
+        if assign is None:
+            return None
+        held = assign.amax(1, keepdim=True) + 1
+        steps = torch.arange(int(held.max()), device=assign.device)
+        return None if bool((held == len(steps)).all()) else steps < held
+
+    def lengths(self, views: int, entered: int) -> list[list[int]]:
+        """Per crop or frame the tokens in each block, one that merges counted as it was entered."""
+        history = self.history[: len(self.blocks)]
+        kept = [[entered] * views if a is None else (a.amax(1) + 1).tolist() for a in history]
+        return [list(view) for view in zip(*kept, strict=True)]
 
     @property
     def clusters(self) -> Tensor | None:
@@ -99,14 +110,20 @@ class Merger:
         return forward
 
     def _bias(self, block: nn.Module, mask: Tensor | None) -> Tensor | None:
-        if self.assign is None or not all(p.proportional for p in self.parts):
+        if self.assign is None:
             return mask
+        # Padding has size 0, so that no token sees it.
+        weight = self.size
+        if not all(p.proportional for p in self.parts):
+            if bool((weight > 0).all()):
+                return mask
+            weight = weight.clamp(max=1)
         if "flash" in implementation(block.self_attn):
             raise UnsupportedCall(
                 "FlashAttention takes no size bias in the vision tower; use attn_implementation="
-                "'sdpa' for the tower, or prop_attn=False."
+                "'sdpa' for the tower, or ToMe with prop_attn=False."
             )
-        bias = self.size.log()[:, None, None, :]
+        bias = weight.log()[:, None, None, :]
         return bias if mask is None else mask + bias
 
     def _merge(self, i: int, hidden: Tensor, keys: Tensor) -> Tensor:
@@ -116,13 +133,12 @@ class Merger:
             if plan is None:
                 continue
             assign, count = plan
-            b, n, c = hidden.shape
-            size = self.size.new_zeros(b, count).scatter_add_(1, assign, self.size)
-            wide = assign[..., None].expand(-1, -1, c)
-            total = hidden.new_zeros(b, count, c)
-            hidden = total.scatter_add_(1, wide, hidden * self.size[..., None]) / size[..., None]
-            keys = _fuse(keys, assign, count)
-            self.size = size
+            size = merge(self.size[..., None], assign, count, "sum")
+            total = merge(hidden * self.size[..., None], assign, count, "sum")
+            # Padding holds nothing of size 0.
+            hidden = total / size.clamp(min=1)
+            keys = merge(keys.flatten(2), assign, count).unflatten(2, keys.shape[2:])
+            self.size = size[..., 0]
             self.assign = assign if self.assign is None else assign.gather(1, self.assign)
         return hidden
 
@@ -136,12 +152,3 @@ class Merger:
                 for j, h in enumerate(output.hidden_states)
             )
         return output
-
-
-def _fuse(x: Tensor, assign: Tensor, count: int) -> Tensor:
-    """Plain means of (B, T, H, d) over merged tokens."""
-    b, _, h, d = x.shape
-    index = assign[..., None, None].expand(-1, -1, h, d)
-    total = x.new_zeros(b, count, h, d).scatter_add_(1, index, x)
-    number = x.new_zeros(b, count).scatter_add_(1, assign, x.new_ones(assign.shape))
-    return total / number[..., None, None]

@@ -106,25 +106,52 @@ def products(query: Tensor, key: Tensor, scaling: float) -> Tensor:
 
 
 def received(
-    query: Tensor, key: Tensor, scaling: float, mask: Tensor | None, chunk: int = 256
+    query: Tensor,
+    key: Tensor,
+    scaling: float,
+    mask: Tensor | None,
+    alive: Tensor | None = None,
+    chunk: int = 256,
 ) -> Tensor:
-    """Mean over all query rows of what each key receives, (B, H, K), in chunks of rows."""
+    """Mean over all query rows of what each key receives, (B, H, K), in chunks of rows.
+
+    alive (B, q) bool: rows that count, None for all.
+    """
     total = torch.zeros(query.shape[0], query.shape[1], key.shape[2], device=query.device)
-    for _, seen in _in_chunks(query, key, scaling, mask, chunk):
-        total += seen.sum(2)
-    return total / query.shape[2]
+    for start, seen in _in_chunks(query, key, scaling, mask, chunk):
+        total += _counted(seen, alive, start).sum(2)
+    if alive is None:
+        return total / query.shape[2]
+    return total / alive.sum(1)[:, None, None]
 
 
 def mutual(
-    query: Tensor, key: Tensor, scaling: float, mask: Tensor | None, skip: int, chunk: int = 256
+    query: Tensor,
+    key: Tensor,
+    scaling: float,
+    mask: Tensor | None,
+    skip: int,
+    alive: Tensor | None = None,
+    chunk: int = 256,
 ) -> Tensor:
-    """Sums of what each row gets and gives, (B, 2, H, K), the first `skip` rows left out."""
+    """Sums of what each row gets and gives, (B, 2, H, K), the first `skip` rows left out.
+
+    alive (B, q) bool: rows that count, None for all.
+    """
     gets = torch.zeros(query.shape[0], query.shape[1], key.shape[2], device=query.device)
     gives = []
     for start, seen in _in_chunks(query, key, scaling, mask, chunk):
+        seen = _counted(seen, alive, start)
         gets += seen[:, :, max(0, skip - start) :].sum(2)
         gives.append(seen[..., skip:].sum(3))
     return torch.stack([gets, torch.cat(gives, 2)], 1)
+
+
+def _counted(seen: Tensor, alive: Tensor | None, start: int) -> Tensor:
+    """Rows (B, H, q, K) from `start` on, zeros for those that don't count."""
+    if alive is None:
+        return seen
+    return seen * alive[:, None, start : start + seen.shape[2], None]
 
 
 def _in_chunks(

@@ -139,6 +139,9 @@ class VisionRecorder:
             )
         return chosen
 
+    def _alive(self, block: int) -> Tensor | None:
+        return None if self.merger is None else self.merger.alive(block)
+
     def _full(self, block: int, x: Tensor, dim: int) -> Tensor:
         return x if self.merger is None else self.merger.full(block, x, dim)
 
@@ -171,7 +174,8 @@ class VisionRecorder:
                         "use score='received', or score='auto'."
                     )
                 for span in spans:
-                    seen = _seen(need, query[:, :, span], key[:, :, span], scaling, mask, classed)
+                    q, k = query[:, :, span], key[:, :, span]
+                    seen = _seen(need, q, k, scaling, mask, classed, self._alive(i))
                     seen = self._full(i, seen, seen.dim() - 1)
                     seen = seen[..., 1:] if classed else seen
                     self._calls[need][i].append(seen.movedim(-1, 1).flatten(0, 1))
@@ -180,18 +184,31 @@ class VisionRecorder:
 
 
 def _seen(
-    need: VisionAttention, q: Tensor, k: Tensor, scaling: float, mask: Tensor | None, classed: bool
+    need: VisionAttention,
+    q: Tensor,
+    k: Tensor,
+    scaling: float,
+    mask: Tensor | None,
+    classed: bool,
+    alive: Tensor | None,
 ) -> Tensor:
-    """What one view's queries and keys (B, H, T, d) show: (B, H, T), or (B, 2, H, T) if mutual."""
+    """What one view's queries and keys (B, H, T, d) show: (B, H, T), or (B, 2, H, T) if mutual.
+
+    alive (B, T) bool: rows that are no padding, None for all.
+    """
     if need.rows == "mutual":
-        return mutual(q, k, scaling, mask, skip=int(classed))
+        return mutual(q, k, scaling, mask, int(classed), alive)
     if need.rows != "received" and classed:
         if need.logits:
             return products(q[:, :, :1], k, scaling)[:, :, 0]
         return probabilities(q[:, :, :1], k, scaling, _first_row(mask))[:, :, 0]
     if need.logits:
-        return products(q.mean(2, keepdim=True), k, scaling)[:, :, 0]
-    return received(q, k, scaling, mask)
+        mean = q.mean(2, keepdim=True)
+        if alive is not None:
+            held = alive[:, None, :, None]
+            mean = (q * held).sum(2, keepdim=True) / held.sum(2, keepdim=True)
+        return products(mean, k, scaling)[:, :, 0]
+    return received(q, k, scaling, mask, alive)
 
 
 def _layer(need: Need) -> Any:

@@ -46,6 +46,68 @@ def bipartite_soft_matching(
     return assign, n - r
 
 
+def pair_up(
+    metric: Tensor, class_token: bool = False, valid: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The odd token of largest cosine to each even token of metric (B, N, C): best, partner.
+
+    best (B, E): that cosine, -inf for what may not merge: a class token 0, and tokens that are no
+    `valid` (B, N); valid ones come first. partner (B, E): number of the odd token among odd ones.
+    """
+    even, odd = _unit(metric[:, ::2]), _unit(metric[:, 1::2])
+    if not odd.shape[1]:
+        best = even.new_full(even.shape[:2], float("-inf"))
+        return best, torch.zeros_like(best, dtype=torch.long)
+    scores = even @ odd.mT
+    if valid is not None:
+        held = valid[:, ::2, None] & valid[:, None, 1::2]
+        scores = scores.masked_fill(~held, float("-inf"))
+    if class_token:
+        scores[:, 0] = float("-inf")
+    best, partner = scores.max(2)
+    return best, partner
+
+
+def merge_chosen(
+    chosen: Tensor, best: Tensor, partner: Tensor, valid: Tensor, ascending: bool = False
+) -> tuple[Tensor, int]:
+    """Merge the even tokens `chosen` (B, E) of `pair_up` into their partners: assign, count.
+
+    valid (B, N) as there; rows may end with different counts, `count` is the largest. New order as
+    in `bipartite_soft_matching`: even tokens that stay alone, most similar first or `ascending`,
+    then odd tokens.
+    """
+    alone = valid[:, ::2] & ~chosen
+    if ascending:
+        place = alone.long().cumsum(1) - 1
+    else:
+        place = _ranks(best.masked_fill(~alone, float("-inf")))
+    m = alone.sum(1, keepdim=True)
+    assign = torch.empty_like(valid, dtype=torch.long)
+    assign[:, ::2] = torch.where(chosen, m + partner, place)
+    assign[:, 1::2] = m + valid[:, 1::2].long().cumsum(1) - 1
+    assign.masked_fill_(~valid, -1)
+    return assign, int(assign.max()) + 1
+
+
+def above(best: Tensor, threshold: float, most: Tensor | int) -> Tensor:
+    """Pairs (B, E) with more than `threshold`, at most the `most` (B, 1) best of each row."""
+    return (best > threshold) & (_ranks(best) < most)
+
+
+def best_of_batch(best: Tensor, pairs: int, most: Tensor | int) -> tuple[Tensor, float]:
+    """The `pairs` best of all rows (B, E) together, and what the first one left out has, from 0 on.
+
+    At most the `most` (B, 1) best of each row take part.
+    """
+    flat = best.masked_fill(_ranks(best) >= most, float("-inf")).flatten()
+    order = flat.argsort(descending=True, stable=True)
+    chosen = torch.zeros_like(flat, dtype=torch.bool)
+    chosen[order[:pairs]] = True
+    left = flat[order[pairs : pairs + 1]].clamp(min=0)
+    return (chosen & flat.isfinite()).view_as(best), float(left) if len(left) else 0.0
+
+
 def kth_bipartite_soft_matching(metric: Tensor, k: int) -> tuple[Tensor, int]:
     """Merge every token into the most similar one among each k-th: assign (B, N), N // k.
 
@@ -107,6 +169,26 @@ def schedule(r: int | tuple | list, blocks: int) -> list[int]:
     return (list(r) + [0] * blocks)[:blocks]
 
 
+def spread(total: int, blocks: int, kind: str = "constant") -> list[int]:
+    """`total` merges over `blocks` blocks: evenly, or in a line that falls or rises.
+
+    kind: "constant", larger ones first; "linear", a fall from twice the mean that ends once all are
+    spread; "reverse_linear", that backwards.
+    """
+    if kind == "constant":
+        base, extra = divmod(total, blocks)
+        return [base + (i < extra) for i in range(blocks)]
+    first = 2 * total // blocks
+    out, left = [], total
+    for i in range(blocks):
+        out.append(min(left, int(first - i * first / blocks)))
+        left -= out[-1]
+    # What rounding down left over.
+    for i in range(left):
+        out[i % blocks] += 1
+    return out[::-1] if kind == "reverse_linear" else out
+
+
 def next_merges(n: int, target: int, blocks: int) -> int | None:
     """Merges now, so that n tokens are `target` after `blocks` blocks, merging evenly.
 
@@ -126,6 +208,11 @@ def next_merges(n: int, target: int, blocks: int) -> int | None:
         middle = (low + high) // 2
         low, high = (low, middle) if left(middle) <= target else (middle + 1, high)
     return min(low, n - target, n // 2)
+
+
+def _ranks(x: Tensor) -> Tensor:
+    """Rank of every entry in its row, the largest first, ties by place."""
+    return x.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
 
 
 def _unit(x: Tensor) -> Tensor:

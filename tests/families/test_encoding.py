@@ -12,6 +12,7 @@ import foveate
 from foveate.errors import FoveateError
 from foveate.families.base import family_of
 from foveate.method import Method
+from foveate.ops.matching import above, merge_chosen, pair_up
 from foveate.parts import BlockState, EncodersPart, FramesPart
 from foveate.tokens import Grid
 
@@ -198,3 +199,44 @@ def test_other_towers_refuse_to_merge(name, modality):
     model = zoo.model(name)
     with pytest.raises(FoveateError), foveate.attach(model, Pairs()):
         generate(model, zoo.batch(name, [zoo.sample(name, modality, 0)]), 2)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Alike(Method, EncodersPart):
+    """Fuses all pairs above a likeness in every block, so that each picture keeps its own count."""
+
+    slug = "alike"
+
+    threshold: float = 0.2
+    proportional: bool = True
+
+    def merge(self, block: int, blocks: int, state: BlockState) -> tuple[Tensor, int] | None:
+        best, partner = pair_up(state.keys.mean(1), state.class_token, state.valid)
+        most = (state.valid.sum(1, keepdim=True) - int(state.class_token)) // 2
+        return merge_chosen(above(best, self.threshold, most), best, partner, state.valid)
+
+
+@pytest.mark.parametrize(
+    ("name", "modality", "attention"),
+    [(*case, "sdpa") for case in mergeable()] + [("llava", "image", "eager")],
+)
+@pytest.mark.parametrize("proportional", [True, False])
+def test_pictures_of_one_batch_may_keep_different_counts(name, modality, attention, proportional):
+    """Padding inside the tower changes nothing: not the answer, nor signals, nor the report."""
+    model = zoo.model(name, attention)
+    samples = [zoo.sample(name, modality, i) for i in (0, 1)]
+    merging = Alike(proportional=proportional)
+    received = foveate.FasterVLM(keep=0.5, score="received")
+    mutual = foveate.FoPru(keep=0.5, score="given")
+    for method in (merging, merging + received, merging + mutual):
+        with foveate.attach(model, method) as attachment:
+            batch = generate(model, zoo.batch(name, samples, padding=1), 4)
+            together, flops = attachment.report, []
+            for i, sample in enumerate(samples):
+                alone = generate(model, zoo.batch(name, [sample]), 4)
+                report = attachment.report
+                assert_equal(batch.row(i), alone.row(0))
+                assert report.tokens_out == [together.tokens_out[i]]
+                flops.append(report.vision_flops)
+        assert sum(flops) == together.vision_flops
+        assert together.tokens_out[0] != together.tokens_out[1] or method is not merging

@@ -4,14 +4,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foveate.ops.matching import (
+    above,
+    best_of_batch,
     bipartite_soft_matching,
     kth_bipartite_soft_matching,
     merge,
+    merge_chosen,
     merge_weighted,
     next_merges,
+    pair_up,
     provenance,
     schedule,
     size_bias,
+    spread,
     unmerge,
 )
 
@@ -162,3 +167,90 @@ def _halves(n, merges):
     for r in merges:
         yield n // 2
         n -= r
+
+
+def ragged(lengths, seed, c=5):
+    """Metrics (B, N, C) of rows of different length, and which entries are real."""
+    n = max(lengths)
+    valid = torch.arange(n) < torch.tensor(lengths)[:, None]
+    return random(len(lengths), n, c, seed=seed), valid
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    lengths=st.lists(st.integers(1, 15), min_size=1, max_size=4),
+    class_token=st.booleans(),
+    threshold=st.floats(-1.1, 1.0),
+    most=st.integers(0, 8) | st.none(),
+    ascending=st.booleans(),
+    seed=st.integers(0, 10**6),
+)
+def test_rows_of_any_length_merge_as_they_do_alone(
+    lengths, class_token, threshold, most, ascending, seed
+):
+    metric, valid = ragged(lengths, seed)
+
+    def plan(metric, valid):
+        half = (valid.sum(1, keepdim=True) - int(class_token)) // 2
+        half = half if most is None else half.clamp(max=most)
+        best, partner = pair_up(metric, class_token, valid)
+        chosen = above(best, threshold, half)
+        assert (chosen.sum(1, keepdim=True) <= half).all()
+        return merge_chosen(chosen, best, partner, valid, ascending or class_token)
+
+    assign, count = plan(metric, valid)
+    assert (assign[~valid] == -1).all() and int(assign.max()) + 1 == count
+    for b, n in enumerate(lengths):
+        alone, own = plan(metric[b : b + 1, :n], valid[b : b + 1, :n])
+        assert torch.equal(alone[0], assign[b, :n])
+        assert torch.equal(alone.unique(), torch.arange(own)), "numbered without gaps"
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    n=st.integers(2, 20), r=st.integers(1, 9), class_token=st.booleans(), seed=st.integers(0, 99)
+)
+def test_a_threshold_behind_the_r_best_pairs_merges_these(n, r, class_token, seed):
+    metric = random(1, n, 5, seed=seed)
+    valid = torch.ones(1, n, dtype=torch.bool)
+    best, partner = pair_up(metric, class_token, valid)
+    ranked = best[0].sort(descending=True).values.tolist() + [float("-inf")]
+    cut = ranked[min(r, (n - class_token) // 2)]
+    plan = merge_chosen(above(best, cut, n), best, partner, valid, class_token)
+    expected = bipartite_soft_matching(metric, r, class_token)
+    assert plan[1] == expected[1] and torch.equal(plan[0], expected[0])
+
+
+def test_thresholds_at_the_ends():
+    metric, valid = ragged([16, 16], 0)
+    best, partner = pair_up(metric, False, valid)
+    nothing = merge_chosen(above(best, 1.0, 8), best, partner, valid, True)
+    assert nothing[1] == 16, "a cosine of more than 1 there is not"
+    _, count = merge_chosen(above(best, -1.1, 8), best, partner, valid)
+    assert count == 8
+
+
+def test_the_best_pairs_of_a_batch_are_those_of_its_pool():
+    metric, _ = ragged([12] * 4, 3)
+    best, _ = pair_up(metric)
+    chosen, cut = best_of_batch(best, 9, 6)
+    ranked = best.flatten().sort(descending=True).values
+    assert int(chosen.sum()) == 9 and best[chosen].min() == ranked[8] and cut == float(ranked[9])
+    capped, _ = best_of_batch(best, 9, 2)
+    assert (capped.sum(1) <= 2).all() and int(capped.sum()) == 8
+    everything, cut = best_of_batch(best, 24, 6)
+    assert bool(everything.all()) and cut == 0.0, "floored, for nothing was left out"
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    total=st.integers(0, 600),
+    blocks=st.integers(1, 40),
+    kind=st.sampled_from(["constant", "linear", "reverse_linear"]),
+)
+def test_a_schedule_spreads_all_merges(total, blocks, kind):
+    plan = spread(total, blocks, kind)
+    assert sum(plan) == total and len(plan) == blocks and min(plan) >= 0
+    if kind == "constant":
+        assert max(plan) - min(plan) <= 1
+    assert spread(total, blocks, "reverse_linear") == spread(total, blocks, "linear")[::-1]
