@@ -1,0 +1,64 @@
+"""Attention over a virtual sequence in which each of a few tokens stands at several positions.
+
+mapping (B, N) int says which unique token (of U) stands at each of N virtual positions, -1 for
+none. Heads are (B, H, U, d) and not rotated; cos and sin (B, N, r) are those of the virtual
+positions, for rotary embeddings of halves of the first r of d channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def stood(x: Tensor, mapping: Tensor) -> Tensor:
+    """Heads (B, H, U, d) copied to all places where they stand, (B, H, N, d)."""
+    index = mapping.clamp(min=0)[:, None, :, None]
+    return x.gather(2, index.expand(-1, x.shape[1], -1, x.shape[3]))
+
+
+def averaged(x: Tensor, mapping: Tensor, count: int) -> Tensor:
+    """Means of x (B, N, D) over the places of each of `count` unique tokens, (B, count, D)."""
+    index = mapping.masked_fill(mapping < 0, count)
+    total = x.new_zeros(len(x), count + 1, x.shape[2])
+    total = total.scatter_add(1, index[..., None].expand_as(x), x)[:, :count]
+    places = x.new_zeros(len(x), count + 1).scatter_add(1, index, x.new_ones(index.shape))
+    return total / places[:, :count, None].clamp(min=1)
+
+
+def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Heads (B, H, N, d) turned to their positions."""
+    wide = cos.shape[-1]
+    turned, rest = x[..., :wide], x[..., wide:]
+    first, second = turned.chunk(2, -1)
+    turned = turned * cos[:, None] + torch.cat([-second, first], -1) * sin[:, None]
+    return torch.cat([turned, rest], -1)
+
+
+def factorised_logits(
+    query: Tensor, key: Tensor, mapping: Tensor, cos: Tensor, sin: Tensor, scaling: float
+) -> Tensor:
+    """Logits (B, H, N, N) of the virtual sequence, from products of unique tokens only.
+
+    A pair of frequency f has the dot q1 k1 + q2 k2 and the cross q2 k1 - q1 k2, (B, H, U, U) each;
+    positions i, j weigh them by cos and sin of their angle. Heads of queries and keys are as many.
+    """
+    half = cos.shape[-1] // 2
+    rest = query[..., 2 * half :] @ key[..., 2 * half :].mT
+    logits = _pairs(rest, mapping)
+    for f in range(half):
+        q1, q2, k1, k2 = (x[..., i] for x in (query, key) for i in (f, f + half))
+        dot = q1[..., :, None] * k1[..., None, :] + q2[..., :, None] * k2[..., None, :]
+        cross = q2[..., :, None] * k1[..., None, :] - q1[..., :, None] * k2[..., None, :]
+        c, s = cos[..., f], sin[..., f]
+        alike = c[:, :, None] * c[:, None] + s[:, :, None] * s[:, None]
+        apart = c[:, :, None] * s[:, None] - s[:, :, None] * c[:, None]
+        logits = (
+            logits + _pairs(dot, mapping) * alike[:, None] + _pairs(cross, mapping) * apart[:, None]
+        )
+    return logits * scaling
+
+
+def _pairs(x: Tensor, mapping: Tensor) -> Tensor:
+    """(B, H, U, U) read at the places of both tokens, (B, H, N, N)."""
+    return stood(stood(x, mapping).mT, mapping).mT
