@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from foveate.budget import Keep, resolve
-from foveate.errors import BudgetError, InvalidParameter, UnsupportedCall
+from foveate.errors import InvalidParameter, UnsupportedCall
 from foveate.method import Method, register
-from foveate.methods.tokens.base import is_everything
+from foveate.methods.encoders.base import count_of_views, out_of_reach
 from foveate.ops.matching import bipartite_soft_matching, next_merges, schedule
 from foveate.parts import BlockState, EncodersPart, Widths
 from foveate.tokens import Grid
@@ -65,10 +65,7 @@ class ToMe(Method, EncodersPart):
                 f"r={self.r!r} merges per block, so the number of tokens depends on the depth of "
                 "the tower; use keep=... in place of r to know it beforehand."
             )
-        if is_everything(self.keep, grid.n):
-            return grid.n
-        views = grid.views or (grid.h * grid.w,) * grid.t
-        return sum(resolve(self.keep, n) for n in views if n) + grid.special
+        return count_of_views(self.keep, grid)
 
     def cost(self, n: int, keep: int, widths: Widths) -> int:
         pairs = 0
@@ -85,15 +82,6 @@ class ToMe(Method, EncodersPart):
             target = resolve(self.keep, state.entered)
             r = next_merges(n, target, blocks - block)
             if r is None:
-                raise BudgetError(
-                    f"keep={self.keep} can't be reached: {blocks - block} blocks that halve {n} "
-                    f"tokens at most leave {_halved(n, blocks - block)}; use at least that many."
-                )
+                raise out_of_reach(self.keep, n, blocks - block)
         assign, count = bipartite_soft_matching(state.keys.mean(1), r, state.class_token)
         return None if count == state.hidden.shape[1] else (assign, count)
-
-
-def _halved(n: int, times: int) -> int:
-    for _ in range(times):
-        n -= n // 2
-    return n
