@@ -46,6 +46,15 @@ class Heads:
             for some in rows.split(max(1, ELEMENTS // (b * heads * n)), 1)
         )
 
+    def visible(self, rows: Tensor) -> Tensor:
+        """(B, R, N) bool: which columns each of `rows` (B, R) may see."""
+        steps = torch.arange(self.key.shape[2], device=rows.device)
+        if self.mask is None:
+            return (steps <= rows[..., None]) & self.valid[:, None]
+        index = rows[..., None].expand(-1, -1, self.mask.shape[3])
+        mask = self.mask[:, 0].expand(len(rows), -1, -1).gather(1, index)[..., : len(steps)]
+        return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+
     def _masked(self, logits: Tensor, rows: Tensor) -> Tensor:
         steps = torch.arange(logits.shape[-1], device=rows.device)
         if self.mask is None:

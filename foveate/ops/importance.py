@@ -1,0 +1,64 @@
+"""Which tokens matter to a few probe rows of attention, and how many of them are needed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from foveate.ops.attention import Heads
+from foveate.ops.select import top_mask
+
+
+def probe_rows(valid: Tensor, recent: int, random: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Columns (B, R) of the last `recent` tokens and of `random` earlier ones, and which are real.
+
+    valid (B, N) bool. All columns where there are no more. Drawn by rank, without replacement:
+    neither padding nor neighbours change what a sample gets. Slots that are not real repeat the
+    last token.
+    """
+    n = valid.sum(1, keepdim=True)
+    rank = valid.cumsum(1) - 1
+    draw = torch.rand(valid.shape[1], generator=torch.Generator().manual_seed(seed))
+    score = draw.to(valid.device)[rank.clamp(min=0)].masked_fill(rank >= n - recent, 2.0)
+    chosen = top_mask(score, n[:, 0].clamp(max=recent + random), valid)
+    count = chosen.sum(1, keepdim=True)
+    rows = chosen.long().argsort(dim=1, descending=True, stable=True)[:, : int(count.max())]
+    real = torch.arange(rows.shape[1], device=rows.device) < count
+    return torch.where(real, rows, rows.gather(1, count - 1)), real
+
+
+def received(heads: Heads, rows: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention (B, N) that `rows` (B, R) give each column, and how many of them can see it.
+
+    Summed over real (B, R) rows, mean over heads, some rows at a time.
+    """
+    mass = torch.zeros(heads.valid.shape, device=rows.device)
+    sees, start = torch.zeros_like(mass), 0
+    for some, seen in heads.blocks(rows):
+        weight = real[:, start : start + some.shape[1], None]
+        mass += (seen.mean(1) * weight).sum(1)
+        sees += (heads.visible(some) & weight).sum(1)
+        start += some.shape[1]
+    return mass, sees
+
+
+def seen_behind(valid: Tensor) -> Tensor:
+    """Tokens (B, N) from each column on, itself included, which see it where all are asked."""
+    return valid.flip(1).cumsum(1).flip(1)
+
+
+def needed(mass: Tensor, valid: Tensor, tau: float) -> Tensor:
+    """How many (B,) of the largest entries of `mass` (B, N) hold a share tau of all of it."""
+    count = valid.sum(1)
+    if tau >= 1:
+        return count
+    # In float64, so that the last of thousands of summands still count.
+    mass = mass.double().masked_fill(~valid, 0)
+    held = mass.sort(dim=1, descending=True).values.cumsum(1)
+    return ((held < tau * held[:, -1:]).sum(1) + 1).minimum(count)
+
+
+def most_important(score: Tensor, count: Tensor, valid: Tensor) -> Tensor:
+    """(B, N) bool: the `count` (B,) largest of `score` (B, N), the last token always among them."""
+    last = seen_behind(valid) == 1
+    return top_mask(score.masked_fill(last & valid, float("inf")), count, valid)

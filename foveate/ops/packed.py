@@ -1,0 +1,122 @@
+"""Keys and values of some tokens in few bits: more for important ones than for the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from foveate.ops.quantise import WIDTHS, Codes, quantise
+
+
+@dataclass(frozen=True, eq=False)
+class PackedRow:
+    """One sample: codes of its important tokens and of the rest, each in ascending order.
+
+    scale (1, C): what the channels of the values were divided by, None where they were not.
+    """
+
+    keys: tuple[Codes, Codes]
+    values: tuple[Codes, Codes]
+    scale: Tensor | None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of codes, minima, steps and scales."""
+        scale = 0 if self.scale is None else self.scale.nbytes
+        return scale + sum(codes.nbytes for codes in (*self.keys, *self.values))
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """Keys and values (B, H, N, d) of N columns of a prompt, some of them padding.
+
+    valid, important (B, N) bool: no padding; stored with the wider codes. index (B, N): which
+    columns these are, None where they are all.
+    """
+
+    rows: tuple[PackedRow, ...]
+    valid: Tensor
+    important: Tensor
+    heads: int
+    index: Tensor | None = None
+
+    def read(self) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, H, N, d), columns in order, anything at padding."""
+        where = self._where()
+        keys = torch.cat([codes.read() for row in self.rows for codes in row.keys])
+        values = torch.cat([_values(row) for row in self.rows])
+        return self._split(keys[where]), self._split(values[where])
+
+    def take(self, rows: Tensor) -> Packed:
+        """Samples `rows` (R,); their codes are shared."""
+        return replace(
+            self,
+            rows=tuple(self.rows[b] for b in rows.tolist()),
+            valid=self.valid[rows],
+            important=self.important[rows],
+            index=None if self.index is None else self.index[rows],
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are held: codes and scales, shared ones once, and the marks of importance."""
+        return sum({id(row): row.nbytes for row in self.rows}.values()) + self.important.nbytes
+
+    def _where(self) -> Tensor:
+        """Place (B, N) of each column among the stored tokens of all samples."""
+        count = self.valid.sum(1, keepdim=True)
+        rest = self.valid & ~self.important
+        behind = self.important.sum(1, keepdim=True) + rest.cumsum(1)
+        rank = torch.where(self.important, self.important.cumsum(1), behind) - 1
+        return (count.cumsum(0) - count + rank).masked_fill(~self.valid, 0)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def pack_tokens(
+    keys: Tensor, values: Tensor, valid: Tensor, important: Tensor, bits: tuple[int, int]
+) -> Packed:
+    """Keys and values (B, H, N, d) in `bits` for important (B, N) tokens and for the others.
+
+    Keys get one range per channel of all heads, values one per token, behind a scale per channel
+    that all tokens of a sample share: the root of its largest magnitude.
+    """
+    important = important & valid
+    rows = []
+    for k, v, real, chosen in zip(_flat(keys), _flat(values), valid, important, strict=True):
+        k, v, chosen, scale = k[real], v[real], chosen[real], None
+        if min(bits) <= max(WIDTHS):
+            scale = v.abs().amax(0, keepdim=True).sqrt().clamp(min=torch.finfo(v.dtype).tiny)
+            v = v / scale
+        groups = list(zip((chosen, ~chosen), bits, strict=True))
+        rows.append(
+            PackedRow(
+                tuple(quantise(k[group], b, dim=0) for group, b in groups),
+                tuple(quantise(v[group], b, dim=1) for group, b in groups),
+                scale,
+            )
+        )
+    return Packed(tuple(rows), valid, important, keys.shape[1])
+
+
+def pack_chosen(keys: Tensor, values: Tensor, chosen: Tensor, bits: int) -> Packed:
+    """The `chosen` (B, N) columns of keys and values (B, H, N, d) alone, in `bits`."""
+    count = chosen.sum(1, keepdim=True)
+    index = chosen.long().argsort(dim=1, descending=True, stable=True)[:, : int(count.max())]
+    real = torch.arange(index.shape[1], device=index.device) < count
+    wide = index[:, None, :, None].expand(-1, keys.shape[1], -1, keys.shape[3])
+    packed = pack_tokens(keys.gather(2, wide), values.gather(2, wide), real, real, (bits, bits))
+    return replace(packed, index=index)
+
+
+def _flat(x: Tensor) -> Tensor:
+    """(B, H, N, d) as (B, N, H * d)."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def _values(row: PackedRow) -> Tensor:
+    values = torch.cat([codes.read() for codes in row.values])
+    return values if row.scale is None else values * row.scale

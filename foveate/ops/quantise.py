@@ -1,0 +1,71 @@
+"""Numbers as codes of a few bits with a minimum and a step, several codes to a byte."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+WIDTHS = (2, 4, 8)
+
+
+def pack(codes: Tensor, bits: int) -> Tensor:
+    """Codes (..., C) below 2**bits, uint8, as bytes (..., ceil(C / (8 / bits))).
+
+    The channels are cut into 8 / bits equal runs, of which the first has the lowest bits.
+    """
+    per = 8 // bits
+    codes = torch.nn.functional.pad(codes, (0, -codes.shape[-1] % per))
+    packed = torch.zeros_like(codes[..., : codes.shape[-1] // per])
+    for i, run in enumerate(codes.chunk(per, -1)):
+        packed |= run << (bits * i)
+    return packed
+
+
+def unpack(packed: Tensor, bits: int, channels: int) -> Tensor:
+    """The codes (..., channels) that `pack` put into bytes."""
+    runs = [(packed >> shift) & (2**bits - 1) for shift in range(0, 8, bits)]
+    return torch.cat(runs, -1)[..., :channels]
+
+
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """Numbers (N, C), each `low + step * code`, or as they were where `step` is None.
+
+    data: packed codes (N, bytes), or the numbers themselves. low, step: (1, C) or (N, 1).
+    """
+
+    data: Tensor
+    low: Tensor | None
+    step: Tensor | None
+    bits: int
+    channels: int
+
+    def read(self) -> Tensor:
+        """The numbers (N, C)."""
+        if self.step is None:
+            return self.data
+        codes = unpack(self.data, self.bits, self.channels)
+        return torch.addcmul(self.low, codes.to(self.step.dtype), self.step)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are held."""
+        return sum(t.nbytes for t in (self.data, self.low, self.step) if t is not None)
+
+
+def quantise(x: Tensor, bits: int, dim: int) -> Codes:
+    """Asymmetric codes of x (N, C), whose minimum and step are taken over dimension `dim`.
+
+    dim=0: per channel over tokens; dim=1: per token over channels. Errors are at most half a step.
+    16 bits and more leave x as it is.
+    """
+    if bits > max(WIDTHS) or not x.shape[0]:
+        return Codes(x, None, None, bits, x.shape[1])
+    top = 2**bits - 1
+    low, high = x.aminmax(dim=dim, keepdim=True)
+    # A flat range has step 0: codes are 0 then, and the minimum comes back.
+    step = ((high.float() - low.float()) / top).to(x.dtype).clamp(min=torch.finfo(x.dtype).tiny)
+    codes = ((x.float() - low.float()) / step.float()).round().clamp(0, top).to(torch.uint8)
+    return Codes(pack(codes, bits), low, step, bits, x.shape[1])

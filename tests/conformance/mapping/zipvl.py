@@ -1,0 +1,59 @@
+"""ZipVL: the quantiser and the normalised score, which its authors published with ZipCache."""
+
+import torch
+
+from foveate.ops.attention import Heads
+from foveate.ops.importance import received, seen_behind
+from foveate.ops.packed import pack_tokens
+
+
+def _packed(inputs, params):
+    x = inputs["x"]
+    valid = torch.ones(len(x), x.shape[2], dtype=torch.bool)
+    important = torch.zeros_like(valid).index_fill_(1, inputs["important"], True)
+    bits = params["bits_important"], params["bits_unimportant"]
+    return pack_tokens(x, x, valid, important, bits)
+
+
+def quantize_key(inputs, weights, params):
+    packed = _packed(inputs, params)
+    important, rest = packed.rows[0].keys
+    return {
+        "dequant": packed.read()[0],
+        "packed_important": important.data.long()[None, None],
+        "packed_unimportant": rest.data.long()[None, None],
+        "important_min": important.low[0],
+        "important_step": important.step[0],
+    }
+
+
+def quantize_value(inputs, weights, params):
+    packed = _packed(inputs, params)
+    important, rest = packed.rows[0].values
+    return {
+        "dequant": packed.read()[1],
+        "packed_important": important.data.long()[None],
+        "packed_unimportant": rest.data.long()[None],
+        "channel_scale": packed.rows[0].scale[0],
+        "important_min": important.low[:, 0][None],
+        "important_step": important.step[:, 0][None],
+    }
+
+
+def score(inputs, weights, params):
+    query, key = inputs["query"], inputs["key"]
+    shared = params["num_kv_heads"]
+    valid = torch.ones(len(key), key.shape[2], dtype=torch.bool)
+    rows = inputs["probe_ids"][None]
+    scores = []
+    for q, k in zip(query.chunk(shared, 1), key.chunk(shared, 1), strict=True):
+        heads = Heads(q, k, params["head_dim"] ** -0.5, valid)
+        mass, _ = received(heads, rows, torch.ones_like(rows, dtype=torch.bool))
+        # Summed over the query heads of a group there, a mean here.
+        scores.append(mass * q.shape[1] / seen_behind(valid))
+    score = torch.stack(scores, 1)
+    low = int(params["unimportant_ratio"] * key.shape[2])
+    return {"score": score, "unimportant": score.argsort(dim=-1, stable=True)[..., :low]}
+
+
+OPS = {"quantize_key": quantize_key, "quantize_value": quantize_value, "score": score}
