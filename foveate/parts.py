@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
@@ -63,6 +63,11 @@ class Part:
     def needs(self) -> tuple[Need, ...]:
         """Signals that the engine records for this part; nothing else is computed."""
         return ()
+
+    @property
+    def owner(self) -> Part:
+        """Parts with the same owner share their `notes`."""
+        return self
 
 
 class FramesPart(Part):
@@ -191,6 +196,67 @@ class LayersPart(Part):
         """Columns that stay, (B, N) bool, or None for all; text always stays whatever is said.
 
         A `Merge` where columns take others in or change their order.
+        """
+        raise NotImplementedError
+
+
+class Store(Protocol):
+    """Keys and values of N columns in a part's own form.
+
+    index (B, N): ascending columns that it holds of those it was made from, None for all of them.
+    valid (B, N) bool: no padding. nbytes: of keys, values and what reading them takes.
+    """
+
+    index: Tensor | None
+    valid: Tensor
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def read(self) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, Hkv, N, d), anything at padding."""
+        ...
+
+    def take(self, rows: Tensor) -> Store:
+        """The samples `rows` (R,), in that order and as often, as beams ask for them."""
+        ...
+
+
+@dataclass
+class CacheState:
+    """What a part sees of columns that a decoder layer has cached.
+
+    keys, values (B, Hkv, N, d): keys rotated. valid (B, N) bool: no padding. visual (B, N) bool.
+    item (B, N) int: visual item within the row, -1 for text. attention (B, H, N): what the newest
+    token pays these columns; None where they are the prompt. layer: 0-based, of `layers`.
+    notes: of this part's owner, for the same prompt.
+    """
+
+    keys: Tensor
+    values: Tensor
+    valid: Tensor
+    visual: Tensor
+    item: Tensor
+    attention: Tensor | None
+    layer: int
+    layers: int
+    notes: dict
+
+
+class CachesPart(Part):
+    """Decides how layers hold the prompt once it has run, and what comes behind it.
+
+    gap: new tokens that are held as they are until so many have come; None holds all as they are.
+    Layers with a sliding window are not asked: what they hold is bounded already.
+    """
+
+    stage = "caches"
+    gap: int | None = None
+
+    def hold(self, state: CacheState) -> Store | None:
+        """What to hold in place of the columns of `state`, None for themselves.
+
+        Asked for the prompt, of which columns may go, then for every `gap` new tokens, which stay.
         """
         raise NotImplementedError
 

@@ -15,6 +15,7 @@ from transformers import Cache
 
 from foveate.engine.anatomy import Anatomy, anatomy
 from foveate.engine.boundary import Boundaries
+from foveate.engine.caching import Caches
 from foveate.engine.call import Pass
 from foveate.engine.clock import Clock
 from foveate.engine.encoding import Encoder
@@ -33,10 +34,10 @@ from foveate.engine.record import Record
 from foveate.engine.reporting import build_report
 from foveate.engine.rules import Rules
 from foveate.engine.splice import Splice, compute_3d
-from foveate.engine.taps import surrounded, tapped
+from foveate.engine.taps import Reader, surrounded, tapped
 from foveate.errors import AlreadyAttached, FoveateError, UnsupportedCall
 from foveate.method import Method, in_road_order
-from foveate.parts import LayersPart, Part, RulePart, TokensPart
+from foveate.parts import CachesPart, LayersPart, Part, RulePart, TokensPart
 from foveate.report import Report
 
 
@@ -74,6 +75,7 @@ class Attachment:
         self._tokens = [p for p in parts if isinstance(p, TokensPart)]
         self._packed = any(p.positions == "packed" for p in self._tokens)
         self._boundaries = Boundaries(self.anatomy, [p for p in parts if isinstance(p, LayersPart)])
+        self._caches = Caches(self.anatomy, [p for p in parts if isinstance(p, CachesPart)])
         rules = [p for p in parts if isinstance(p, RulePart)]
         self._rules = Rules(self.anatomy, rules, self._boundaries)
         self._encoder = Encoder(self.anatomy, parts)
@@ -108,7 +110,7 @@ class Attachment:
         self._finish()
 
     def _refuse_foreign(self, parts: list[Part]) -> None:
-        hosted = ("frames", "encoders", "tokens", "layers")
+        hosted = ("frames", "encoders", "tokens", "layers", "caches")
         for part in parts:
             if part.stage not in hosted:
                 raise FoveateError(
@@ -129,6 +131,12 @@ class Attachment:
         add(a.inner.register_forward_hook(self._after_inner, with_kwargs=True, always_call=True))
         if self._boundaries:
             self._attach_boundaries()
+        if self._caches:
+            for i, layer in enumerate(a.layers):
+                before = functools.partial(self._before_cached, i)
+                add(layer.register_forward_pre_hook(before, with_kwargs=True))
+                after = functools.partial(self._after_cached, i)
+                add(layer.register_forward_hook(after, with_kwargs=True))
         # Behind the boundaries' hooks: rules hold for the columns that are left.
         for i in self._rules.at:
             hook = functools.partial(self._rules_before_layer, i)
@@ -242,6 +250,8 @@ class Attachment:
                 f"In {self.anatomy.family.name} the candidates of an assistant model would join "
                 "the bidirectional prompt; generate without assistant_model."
             )
+        if self._caches:
+            self._caches.refuse(cache, candidates)
         clock = self._clock or Clock(kw["input_ids"].device)
         self._clock = clock
         kw["mm_encoder_outputs"] = None
@@ -256,11 +266,11 @@ class Attachment:
                 prompt = splice.whole(positions=bool(self._boundaries or self._rules))
         prompt.traces = splice.traces(reduced)
         prompt.given, prompt.rules = given, self._rules.parts
-        if self._boundaries or self._rules:
+        if self._boundaries or self._rules or self._caches:
             call = Pass(prompt, True, labels=self._call.labels, candidates=candidates)
             if self._boundaries:
                 self._planes.arm(call)
-            self._enter(call)
+            self._enter(call, dict(self._boundaries.readers(call)))
         if not outputs:
             splice.kw["mm_encoder_outputs"] = None
         self._call.prefilled = prompt
@@ -270,11 +280,10 @@ class Attachment:
         self._call.clocked = "prefill"
         return splice.kw
 
-    def _enter(self, call: Pass) -> None:
+    def _enter(self, call: Pass, readers: dict[int, Reader]) -> None:
         """Let parts see and change what the decoder's layers do in this call."""
         self._call.decoder = call
         self._call.stack = stack = ExitStack()
-        readers = dict(self._boundaries.readers(call)) if call.prefill else {}
         around = dict(self._rules.surroundings(call, readers))
         for i in readers.keys() | around.keys():
             attention = self.anatomy.layers[i].self_attn
@@ -314,8 +323,9 @@ class Attachment:
             kw.get("position_ids") is not None or entry.shift is not None
         ):
             kw["position_ids"] = shifted(positions, prompt.first.shift)
-        if self._boundaries or self._rules:
-            self._enter(Pass(prompt, False, positions=positions, behind=behind))
+        if self._boundaries or self._rules or self._caches:
+            call = Pass(prompt, False, positions=positions, behind=behind)
+            self._enter(call, dict(self._caches.readers(call, cache, q)))
         return kw
 
     def _new_positions(self, kw: dict[str, Any], prompt: Prompt, b: int, q: int) -> Tensor | None:
@@ -348,6 +358,14 @@ class Attachment:
         return (
             None if call is None else self._boundaries.before_layer(i, call, module, args, kwargs)
         )
+
+    def _before_cached(self, i: int, module: nn.Module, args: tuple, kwargs: dict):
+        call = self._call.decoder
+        return None if call is None else self._caches.before_layer(i, call, module, args, kwargs)
+
+    def _after_cached(self, i: int, _: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        if self._call.decoder is not None:
+            self._caches.after_layer(i, self._call.decoder, kwargs)
 
     def _rules_before_layer(self, i: int, module: nn.Module, args: tuple, kwargs: dict):
         call = self._call.decoder

@@ -253,5 +253,5 @@ class Boundaries:
             kw["position_embeddings"] = call.tables[key]
             if kw.get("position_ids") is not None:
                 kw["position_ids"] = where if where.dim() == 2 else where[0]
-        kw["attention_mask"] = decode_mask(i, stage, call, module, hidden, kw)
+        kw["attention_mask"] = decode_mask(i, call, module, hidden, kw)
         return (hidden,), kw

@@ -51,15 +51,17 @@ def prefill_mask(
 
 
 def decode_mask(
-    i: int, stage: Stage, call: Pass, module: nn.Module, hidden: Tensor, kw: dict[str, Any]
+    i: int, call: Pass, module: nn.Module, hidden: Tensor, kw: dict[str, Any]
 ) -> Tensor | None:
-    """The mask of layer i behind a boundary for columns that follow the prompt."""
+    """The mask of layer i for columns that follow the prompt, of which its cache holds less."""
     cache, q = cache_in(kw), hidden.shape[1]
+    ran = call.prompt.at(i)
+    stage = call.prompt.held.get(i, ran)
     kind = implementation(module.self_attn)
     _refuse_blocks(kind)
     window = getattr(module.self_attn, "sliding_window", None)
     held = cache.layers[i].get_mask_sizes(q)[0]
-    new = int(cache.layers[i].get_seq_length()) - stage.n + q
+    new = int(cache.layers[i].get_seq_length()) - ran.n + q
     width = stage.n + new
     padded = stage.ragged or call.behind is not None
     plain = not padded and window is None and held == width

@@ -80,7 +80,9 @@ class Prompt:
     how many are no padding; entered (B,): visual tokens per row that entered layer 0.
 
     given, rules, notes, saved: for the rules that hold for it: what the caller gave, the rules,
-    what each wrote, by its id, and per row the FLOPs and bytes that they saved.
+    what each part wrote, by the id of its owner, and per row the FLOPs and bytes that they saved.
+    held: what the caches of layers hold that hold less than ran through them. stored: bytes of
+    those caches that are in a form of their own, by layer.
     """
 
     length: int
@@ -94,6 +96,9 @@ class Prompt:
     rules: tuple[RulePart, ...] = ()
     notes: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     saved: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)
+    held: dict[int, Stage] = field(default_factory=dict)
+    stored: dict[int, int] = field(default_factory=dict)
+    notes: dict[int, dict] = field(default_factory=dict)
 
     @property
     def first(self) -> Stage:

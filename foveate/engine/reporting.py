@@ -69,11 +69,13 @@ def _static(anatomy: Anatomy, method: Method, prompt: Prompt) -> Report:
         report.prompt_tokens.append(lengths[0])
         report.flops += prefill_flops(shape, lengths)
         report.flops_full += prefill_flops(shape, full)
-        report.kv_bytes += kv_bytes(shape, lengths, width)
+        plain = [0 if i in prompt.stored else n for i, n in enumerate(lengths)]
+        report.kv_bytes += kv_bytes(shape, plain, width)
         report.kv_bytes_full += kv_bytes(shape, full, width)
     for flops, held in prompt.saved:
         report.flops -= int(flops.sum())
         report.kv_bytes -= 0 if held is None else int(held.sum())
+    report.kv_bytes += sum(prompt.stored.values())
     return report
 
 

@@ -113,7 +113,7 @@ class Rules:
         if key not in call.tables:
             where, raw = columns.positions, None
             for part in self.at[i]:
-                notes = call.prompt.notes.setdefault(id(part), {})
+                notes = call.prompt.notes.setdefault(id(part.owner), {})
                 now = part.place(replace(columns, positions=where), notes)
                 if now is not None:
                     where = now.expand(columns.positions.shape) if now.dim() == 2 else now
@@ -147,9 +147,10 @@ class Rules:
 
     def _keys(self, i: int, call: Pass, q: int, width: int) -> Columns:
         stage, held = call.prompt.at(i), call.held[i]
-        key = ("keys", id(stage), held, q, width)
+        key = ("keys", id(call.prompt.held.get(i, stage)), held, q, width)
         if key not in call.tables:
-            columns, (new, left) = stage_columns(call.prompt, stage), self._behind(i, call, held, q)
+            (new, left), kept = self._behind(i, call, held, q), call.prompt.held.get(i, stage)
+            columns, left = stage_columns(call.prompt, kept), min(left, kept.n)
             if new is not None:
                 columns = joined(columns, left, new)
             call.tables[key] = fitted(columns, width)
@@ -258,7 +259,7 @@ class Rules:
 
 
 def _with_notes(part: RulePart, call: Pass, attending: Attending, proceed) -> Tensor:
-    notes = call.prompt.notes.setdefault(id(part), {})
+    notes = call.prompt.notes.setdefault(id(part.owner), {})
     return part.attend(replace(attending, notes=notes), proceed)
 
 

@@ -1,4 +1,4 @@
-"""Two methods with no idea of their own: they drop every second visual token."""
+"""Methods with no idea of their own: they drop every second visual token."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from torch import Tensor
 
 from foveate.method import Method
 from foveate.methods.tokens.base import TokensMethod
-from foveate.parts import BoundaryState, LayersPart
+from foveate.ops.packed import Packed, pack_chosen, pack_tokens
+from foveate.parts import BoundaryState, CachesPart, CacheState, LayersPart
 from foveate.signals import Signals
 from foveate.tokens import Grid, VisualTokens
 
@@ -49,3 +50,30 @@ class HalfAt(Method, LayersPart):
             return state.valid
         rank = state.visual.long().cumsum(1) - 1
         return ~state.visual | (rank % 2 == 0)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Held(Method, CachesPart):
+    """Keep every column of the cache in a store, in `bits` for every second one and for others."""
+
+    slug = "held"
+
+    bits: tuple[int, int] = (16, 16)
+    gap: int | None = 3
+
+    def hold(self, state: CacheState) -> Packed:
+        assert (state.attention is None) == bool(state.visual.any())
+        chosen = (state.valid.long().cumsum(1) % 2 == 0) & state.valid
+        return pack_tokens(state.keys, state.values, state.valid, chosen, self.bits)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class HalfHeld(Method, CachesPart):
+    """Evict every second visual column, the even ones in even layers; all text stays."""
+
+    slug = "half_held"
+
+    def hold(self, state: CacheState) -> Packed | None:
+        rank = state.visual.long().cumsum(1) - 1
+        odd = (rank % 2 != state.layer % 2) & state.visual
+        return pack_chosen(state.keys, state.values, state.valid & ~odd, 16)

@@ -1,0 +1,118 @@
+"""Caches-stage parts at work: what a layer holds of the prompt, and of what comes behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from foveate.engine.anatomy import Anatomy
+from foveate.engine.call import Pass
+from foveate.engine.kept import KeptLayer, plain, refuse_foreign
+from foveate.engine.masks import decode_mask
+from foveate.engine.prompt import Stage, cache_in, gather_positions
+from foveate.engine.taps import Reader, probabilities
+from foveate.errors import InvalidParameter, UnsupportedCall
+from foveate.parts import CachesPart, CacheState
+
+
+class Caches:
+    """The caches part of one attachment."""
+
+    def __init__(self, anatomy: Anatomy, parts: list[CachesPart]):
+        if len(parts) > 1:
+            names = " and ".join(type(p).__name__ for p in parts)
+            raise InvalidParameter(f"{names} both say what a cache holds; attach one of them.")
+        self.anatomy = anatomy
+        self.part = parts[0] if parts else None
+
+    def __bool__(self) -> bool:
+        return self.part is not None
+
+    def refuse(self, cache: Any, candidates: int) -> None:
+        """Raise for what can't be held in another form."""
+        refuse_foreign(cache)
+        if candidates:
+            raise UnsupportedCall(
+                "Candidates of assisted decoding can't be taken back from a cache that holds its "
+                "columns in another form; generate without assistant_model or prompt lookup."
+            )
+
+    def after_layer(self, i: int, call: Pass, kw: dict[str, Any]) -> None:
+        """The prompt has run through layer i: hold it as the part says."""
+        cache = cache_in(kw)
+        if not call.prefill or cache is None or not plain(cache.layers[i]):
+            return
+        layer, stage = cache.layers[i], call.prompt.at(i)
+        visual = stage.item >= 0
+        state = self._state(i, call, layer, stage.valid, visual, stage.item, None)
+        store = self.part.hold(state)
+        if store is None:
+            return
+        cache.layers[i] = KeptLayer(layer, store)
+        call.prompt.stored[i] = store.nbytes
+        if store.index is not None:
+            call.prompt.held[i] = _left(stage, store.index, store.valid)
+
+    def before_layer(self, i: int, call: Pass, module: nn.Module, args: tuple, kw: dict):
+        """Pre-hook of layer i: its mask, where some layer holds less than ran through it."""
+        if call.prefill or not call.prompt.held:
+            return None
+        return args, {**kw, "attention_mask": decode_mask(i, call, module, args[0], kw)}
+
+    def readers(self, call: Pass, cache: Any, new: int) -> Iterator[tuple[int, Reader]]:
+        """Per layer whose new columns fill a gap with `new` more, what reads its attention."""
+        gap = self.part.gap if self.part else None
+        for i, layer in enumerate(cache.layers if gap is not None else ()):
+            if isinstance(layer, KeptLayer) and layer.stores and layer.loose + new >= gap:
+                yield i, self._reader(i, call, layer)
+
+    def _reader(self, i: int, call: Pass, layer: KeptLayer) -> Reader:
+        def read(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, **_) -> None:
+            loose = layer.loose
+            count = loose - loose % self.part.gap
+            later = call.behind
+            if later is None:
+                later = torch.ones(len(query), loose, dtype=torch.bool, device=query.device)
+            valid = later[:, -loose:][:, :count]
+            if mask is not None:
+                mask = mask[..., -1:, :] if mask.dim() == 4 else mask.bool()[:, None, None]
+            row = probabilities(query[:, :, -1:], key, scaling, mask)[:, :, 0]
+            row = row[..., -loose:][..., :count]
+            none = torch.zeros_like(valid)
+            state = self._state(i, call, layer, valid, none, none.long() - 1, row)
+            store = self.part.hold(state)
+            if store is not None:
+                layer.store(store)
+
+        return read
+
+    def _state(self, i: int, call: Pass, layer, valid, visual, item, attention) -> CacheState:
+        n = valid.shape[1]
+        return CacheState(
+            keys=layer.keys[:, :, :n],
+            values=layer.values[:, :, :n],
+            valid=valid,
+            visual=visual,
+            item=item,
+            attention=attention,
+            layer=i,
+            layers=len(self.anatomy.layers),
+            notes=call.prompt.notes.setdefault(id(self.part.owner), {}),
+        )
+
+
+def _left(stage: Stage, index: Tensor, valid: Tensor) -> Stage:
+    """A stage of which only the columns `index` (B, N) are left."""
+    return Stage(
+        boundary=stage.boundary,
+        index=stage.index.gather(1, index),
+        local=stage.local.gather(1, index),
+        valid=valid,
+        item=stage.item.gather(1, index).masked_fill(~valid, -1),
+        slot=stage.slot.gather(1, index).masked_fill(~valid, -1),
+        lengths=valid.sum(1).tolist(),
+        positions=None if stage.positions is None else gather_positions(stage.positions, index),
+    )
