@@ -9,6 +9,9 @@ from foveate.errors import BudgetError
 
 Keep = int | float
 
+# What `keep` is where a method's own rule says how many survive, per layer and input.
+ADAPTIVE = "adaptive"
+
 
 def check_keep(keep: Keep, name: str = "keep") -> Keep:
     """Return `keep` unchanged, or raise `BudgetError` where no item could ever honour it.

@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
-from foveate.budget import Keep, check_keep
+from foveate.budget import ADAPTIVE, Keep, check_keep
 from foveate.errors import BudgetError, FoveateError, InvalidParameter, UnknownName
 from foveate.parts import POSITIONS, STAGES, Part
 from foveate.tokens import Grid
@@ -28,7 +28,8 @@ class Method:
     positions: "original" leaves the gaps of dropped tokens in the position ids, "packed" renumbers.
 
     Class attributes: reduces is False where every token stays and only the way in which layers
-    compute changes; `keep` is 1.0 then. bare: parameters under which the model is the bare one.
+    compute changes; `keep` is 1.0 then. adaptive is True where `keep` may be "adaptive". bare:
+    parameters under which the model is the bare one.
     """
 
     slug: ClassVar[str]
@@ -36,13 +37,15 @@ class Method:
     trained: ClassVar[bool] = False
     prompt_agnostic: ClassVar[bool] = True
     reduces: ClassVar[bool] = True
+    adaptive: ClassVar[bool] = False
     bare: ClassVar[Mapping[str, Any]] = MappingProxyType({"keep": 1.0})
 
     keep: Keep = 1.0
     positions: str = "original"
 
     def __post_init__(self) -> None:
-        check_keep(self.keep)
+        if not (self.adaptive and self.keep == ADAPTIVE):
+            check_keep(self.keep)
         if not self.reduces and not (isinstance(self.keep, float) and self.keep == 1):
             raise BudgetError(
                 f"keep={self.keep!r} is no budget of {type(self).__name__}, which changes how "

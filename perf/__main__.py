@@ -13,7 +13,7 @@ import torch
 import transformers
 
 import foveate
-from perf import layers, selection
+from perf import cache, layers, selection
 from perf.decoding import decode
 from perf.diversity import divprune_against_naive
 from perf.prefill import measure
@@ -149,6 +149,7 @@ SECTIONS: dict[str, tuple[Callable[[int], dict[str, Any]], Callable[[dict[str, A
     "prefill": (calls, table),
     "selection": (selection.measure, selection.page),
     "layers": (lambda rounds: layers.measure(rounds, *device()), layers.page),
+    "cache": (lambda rounds: cache.measure(rounds, *device()), cache.page),
 }
 
 if __name__ == "__main__":

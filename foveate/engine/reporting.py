@@ -11,7 +11,7 @@ from foveate.engine.clock import Clock
 from foveate.engine.prompt import Prompt, Stage
 from foveate.flops import DecoderShape, VisionShape, kv_bytes, prefill_flops, vision_flops
 from foveate.method import Method, in_road_order
-from foveate.parts import LayersPart, RulePart, Widths
+from foveate.parts import CachesPart, LayersPart, RulePart, Widths
 from foveate.report import Report, Trace
 
 Runs = list[tuple[int, list[int]]]
@@ -106,6 +106,9 @@ def _choosing(anatomy: Anatomy, method: Method, prompt: Prompt, runs: Runs, repo
                 columns = zip(_before(prompt, k).lengths, prompt.at(k).lengths, strict=True)
                 total += sum(part.cost(n, left, widths) for n, left in columns if left < n)
         elif isinstance(part, RulePart):
+            for i in part.layers(len(anatomy.layers)):
+                total += sum(part.cost(n, n, widths) for n in prompt.at(i).lengths)
+        elif isinstance(part, CachesPart):
             continue
         elif part.stage == "encoders":
             total += sum(part.cost(patches, tokens[-1], widths) for patches, tokens in runs)

@@ -1,0 +1,1 @@
+"""Methods that act on what the language model keeps of a prompt."""

@@ -1,0 +1,159 @@
+"""ZipVL: per layer, attend only among the tokens that matter, and cache the rest in fewer bits.
+
+He et al., "ZipVL: Efficient Large Vision-Language Models with Dynamic Token Sparsification and KV
+Cache Compression", 2024, arXiv 2410.08584.
+
+a_j = attention that token j gets from the last 64 tokens and 64 random ones, mean over heads. The p
+largest a_j hold a share tau of it all; the p tokens of largest a_j / (probes that see j) are
+important. In the prompt they attend among themselves, the others get nothing from this layer's
+attention. Important keys and values are cached in 4 bits, others in 2: keys per channel, values
+per token behind a scale per channel. Of every 100 new tokens the newest one's row decides alike.
+
+Needs 128 rows of attention per layer. Cost: their products, and unpacking the cache at every step.
+`keep=1.0` is the bare model: it neither leaves out pairs nor bits; tau=1.0 leaves out bits only.
+Departs from the authors' quantiser (ZipCache) in one set per layer, not per key head, and in ranges
+per sample; tokens that a batch pads are no tokens. Layers with a sliding window keep their cache as
+it is. The last token is always important. `evict` is the second version of the paper.
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.ZipVL(tau=0.96)):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foveate.attending import Attend, Attending
+from foveate.budget import ADAPTIVE, Keep
+from foveate.errors import InvalidParameter
+from foveate.method import Method, register
+from foveate.ops.attention import Heads
+from foveate.ops.importance import most_important, needed, probe_rows, received, seen_behind
+from foveate.ops.packed import Packed, pack_chosen, pack_tokens
+from foveate.ops.quantise import WIDTHS
+from foveate.parts import CachesPart, CacheState, Part, RulePart, Widths
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ZipVL(Method, RulePart):
+    """keep: share of all tokens that is important in every layer, or a count per visual item beside
+    all text; "adaptive" lets tau say how many, per layer and input. 1.0 is the bare model.
+
+    tau: share of attention that important tokens hold. probes: last and random tokens whose rows
+    count. seed: of the random ones. bits: of important and of other tokens, from 2, 4, 8 and 16,
+    which leaves numbers as they are; None is (4, 2), and 16 with `evict`. streaming_gap: new tokens
+    that are cached as they are until so many have come. evict: drop the others from the cache.
+    denominators: "exact" is how many probes see a token, "zipcache" how many tokens do.
+    """
+
+    slug = "zipvl"
+    paper = "arXiv 2410.08584"
+    prompt_agnostic = False
+    adaptive = True
+
+    keep: Keep | str = ADAPTIVE
+    tau: float = 0.975
+    probes: tuple[int, int] = (64, 64)
+    bits: tuple[int, int] | None = None
+    streaming_gap: int = 100
+    evict: bool = False
+    denominators: str = "exact"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.tau <= 1:
+            raise InvalidParameter(f"tau={self.tau!r} is no share of attention; use (0, 1].")
+        if self.bits is not None and not {*self.bits} <= {*WIDTHS, 16}:
+            raise InvalidParameter(
+                f"bits={self.bits!r} can't be packed; use two of 2, 4, 8 and 16."
+            )
+        if self.probes[0] < 1 or self.probes[1] < 0 or self.streaming_gap < 1:
+            raise InvalidParameter(
+                f"probes={self.probes!r}, streaming_gap={self.streaming_gap!r} see or hold nothing;"
+                " use at least 1 last token, 0 random ones and a gap of 1."
+            )
+        if self.denominators not in ("exact", "zipcache"):
+            raise InvalidParameter(
+                f"denominators={self.denominators!r} is unknown; use 'exact' or 'zipcache'."
+            )
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is left out at all."""
+        return isinstance(self.keep, float) and self.keep == 1
+
+    def parts(self) -> tuple[Part, ...]:
+        return (self, MixedBits(self))
+
+    def layers(self, n: int) -> tuple[int, ...]:
+        return () if self.whole else tuple(range(n))
+
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        return 2 * min(n, sum(self.probes)) * n * widths.model
+
+    def attend(self, call: Attending, proceed: Attend) -> Tensor:
+        if not call.prefill:
+            return proceed(call)
+        valid, seen = call.queries.valid, call.mask
+        seen = seen if seen is not None and seen.dim() == 4 else None
+        heads = Heads(call.query.detach(), call.key.detach(), call.scaling, valid, seen)
+        rows, real = probe_rows(valid, *self.probes, seed=self.seed + call.layer)
+        mass, sees = received(heads, rows, real)
+        score = mass / (sees if self.denominators == "exact" else seen_behind(valid)).clamp(min=1)
+        p = self.how_many(mass, valid, call.queries.item)
+        chosen = most_important(score, p, valid)
+        call.notes[call.layer] = chosen
+        pairs = p * (p if call.window is None else p.clamp(max=call.window))
+        call.account(call.pair_cost() * (call.bare_pairs() - pairs))
+        index = chosen.long().argsort(dim=1, descending=True, stable=True)[:, : int(p.max())]
+        inside = torch.arange(index.shape[1], device=p.device) < p[:, None]
+        out = proceed(call.square(index, None if bool(inside.all()) else inside))
+        out = out.masked_fill(~inside[..., None, None], 0)
+        full = out.new_zeros(len(out), valid.shape[1], *out.shape[2:])
+        return full.scatter(1, index[..., None, None].expand_as(out), out)
+
+    def how_many(self, mass: Tensor, valid: Tensor, item: Tensor) -> Tensor:
+        """How many (B,) tokens are important. item (B, N): visual item of each, -1 for text."""
+        if self.keep == ADAPTIVE:
+            return needed(mass, valid, self.tau)
+        n = valid.sum(1)
+        if isinstance(self.keep, int):
+            text = (valid & (item < 0)).sum(1)
+            return torch.minimum(text + self.keep * (item.amax(1) + 1), n).clamp(min=1)
+        return (n * self.keep).round().long().clamp(min=1)
+
+
+@dataclass(frozen=True)
+class MixedBits(CachesPart):
+    """The side of ZipVL in the cache."""
+
+    method: ZipVL
+
+    @property
+    def owner(self) -> Part:
+        return self.method
+
+    @property
+    def gap(self) -> int | None:  # type: ignore[override]
+        return None if self.method.evict and self.method.bits is None else self.method.streaming_gap
+
+    def hold(self, state: CacheState) -> Packed | None:
+        m = self.method
+        if m.whole:
+            return None
+        if state.attention is None:
+            chosen = state.notes.pop(state.layer)
+            if m.evict:
+                bits = 16 if m.bits is None else m.bits[0]
+                return pack_chosen(state.keys, state.values, chosen, bits)
+        else:
+            mass = state.attention.mean(1)
+            chosen = most_important(mass, m.how_many(mass, state.valid, state.item), state.valid)
+        return pack_tokens(state.keys, state.values, state.valid, chosen, m.bits or (4, 2))
