@@ -265,7 +265,8 @@ class RulePart(Part):
     """Says how decoder layers compute; every column stays.
 
     It holds while the prompt runs and for every token behind it. Rules of one layer run in road
-    order: the first one is outermost. A rule overrides what it needs.
+    order: the first one is outermost. A rule overrides what it needs. Parts that look at a layer
+    before it runs are told of its `place` only, and refused where columns are `raw`.
 
     textual: it also holds for prompts without visual tokens.
     """

@@ -67,6 +67,8 @@ class Boundaries:
                 )
         rotary = inspect.signature(anatomy.text.rotary_emb.forward).parameters
         self._typed_rotary = "layer_type" in rotary
+        # What rules make of the rotary tables of a layer that has not run yet.
+        self.ahead: Callable[..., tuple[Tensor, Tensor]] | None = None
 
     def __bool__(self) -> bool:
         return bool(self.at)
@@ -145,16 +147,19 @@ class Boundaries:
     def _state(
         self, i: int, call: Pass, module: nn.Module, hidden: Tensor, kw: dict, stage: Stage
     ) -> BoundaryState:
-        tables = self._tables(stage, call, module, hidden, kw)
+        given = self._tables(stage, call, module, hidden, kw)
+
+        def tables() -> tuple[Tensor, Tensor]:
+            return given if self.ahead is None else self.ahead(i, call, module, hidden, given)
 
         def attention(rows: Tensor) -> Tensor:
-            return next_attention(module, hidden, tables, rows, stage.valid)
+            return next_attention(module, hidden, tables(), rows, stage.valid)
 
         def heads_ahead() -> Heads:
             first = stage is call.prompt.first
             mask = kw.get("attention_mask")
             mask = mask if first else prefill_mask(stage, call, module, hidden, kw)
-            return next_heads(module, hidden, tables, stage.valid, square(mask))
+            return next_heads(module, hidden, tables(), stage.valid, square(mask))
 
         values: dict[Any, Any] = {}
         for need, seen in call.seen.items():

@@ -43,6 +43,8 @@ class Rules:
                 self.at.setdefault(i, []).append(part)
         self.parts = tuple(p for p in parts if any(p in held for held in self.at.values()))
         self.textual = any(p.textual for p in self.parts)
+        if self.at:
+            boundaries.ahead = self.ahead
 
     def __bool__(self) -> bool:
         return bool(self.at)
@@ -87,10 +89,7 @@ class Rules:
         call.tables["turn", i] = kw["position_embeddings"]
         where, raw = self._placed(i, call, columns, held)
         if where is not columns.positions:
-            key = ("rules", *map(id, self.at[i]), held, id(columns), self._kind(module))
-            if key not in call.tables:
-                call.tables[key] = self.boundaries.rotary(module, hidden, where)
-            call.tables["turn", i] = call.tables[key]
+            call.tables["turn", i] = self._turn(i, call, module, hidden, columns, held)
         cos, sin = call.tables["turn", i]
         if raw is not None:
             cos, sin = (t.expand(len(raw), -1, -1) for t in (cos, sin))
@@ -100,12 +99,37 @@ class Rules:
             return None
         return {**kw, "position_embeddings": (cos, sin)}
 
+    def ahead(
+        self, i: int, call: Pass, module: nn.Module, hidden: Tensor, tables: Tables
+    ) -> Tables:
+        """Rotary tables of layer i for parts that look at it before it runs."""
+        if i not in self.at:
+            return tables
+        columns = stage_columns(call.prompt, call.prompt.at(i))
+        where, raw = self._placed(i, call, columns, 0)
+        if raw is not None and bool(raw.any()):
+            raise UnsupportedCall(
+                f"A rule leaves columns of layer {i} without rotation, so that what the layer will "
+                "attend to can't be told ahead; use methods that read layers which have run."
+            )
+        if where is columns.positions:
+            return tables
+        return self._turn(i, call, module, hidden, columns, 0)
+
+    def _turn(
+        self, i: int, call: Pass, module: nn.Module, hidden: Tensor, columns: Columns, held: int
+    ) -> Tables:
+        """Rotary tables of columns where the rules place them."""
+        kind = self.boundaries.layer_type(module)
+        key = ("rules", *map(id, self.at[i]), held, id(columns), kind)
+        if key not in call.tables:
+            where, _ = self._placed(i, call, columns, held)
+            call.tables[key] = self.boundaries.rotary(module, hidden, where)
+        return call.tables[key]
+
     def raw(self, i: int) -> bool:
         """Whether some columns of layer i may not be rotated."""
         return bool(self._at(i, "raw"))
-
-    def _kind(self, module: nn.Module) -> str | None:
-        return self.boundaries.layer_type(module)
 
     def _placed(self, i: int, call: Pass, columns: Columns, held: int):
         """Position ids and unrotated columns, asked once for layers that hold the same columns."""

@@ -7,13 +7,17 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import flash_attention_mask
 
 import foveate
 from foveate.attending import Attending, Feeding
 from foveate.errors import UnsupportedCall
 from foveate.method import Method
 from foveate.methods.layers.fastv import FastV
-from foveate.parts import RulePart
+from foveate.methods.layers.vista_llama import VistaLLaMA
+from foveate.parts import LayersPart, RulePart
+from foveate.signals import DecoderAttention
 from tests.families import zoo
 from tests.families.halves import Half, HalfAt
 from tests.families.reference import Drop, Reference, every_second
@@ -216,6 +220,129 @@ def test_what_can_not_be_right_is_refused():
     more = {"input_ids": torch.tensor([[7]]), "past_key_values": out.past_key_values}
     with foveate.attach(model, Around()), pytest.raises(UnsupportedCall, match="other rules"):
         model(**more)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Stretched(Method, RulePart):
+    """Columns twice as far apart."""
+
+    slug = "stretched"
+
+    def place(self, columns, notes):
+        return 2 * columns.positions
+
+
+def test_parts_that_look_ahead_see_where_columns_are_placed():
+    model = zoo.model("llava")
+    seen = []
+
+    @dataclass(frozen=True, kw_only=True, repr=False)
+    class Ahead(Method, LayersPart):
+        slug = "ahead"
+
+        def boundaries(self, layers):
+            return (2, 3)
+
+        def at_boundary(self, k, layers, state):
+            if k == 2:
+                seen.append(state.attention(state.last[:, None])[:, :, 0])
+            else:
+                seen.append(state.signals[DecoderAttention(2)])
+
+        @property
+        def needs(self):
+            return (DecoderAttention(2),)
+
+    with foveate.attach(model, Stretched() + Ahead()), torch.no_grad():
+        model(**zoo.pair("llava", "image"))
+    assert torch.allclose(seen[0], seen[1], atol=1e-5)
+    with (
+        foveate.attach(model, Around() + Ahead()),
+        pytest.raises(UnsupportedCall, match="layer 2 without rotation"),
+    ):
+        model(**zoo.pair("llava", "image"))
+
+
+def test_gradients_are_the_bare_models():
+    model, grads = zoo.model("llava"), []
+    inputs = zoo.pair("llava", "image")
+    labels = inputs["input_ids"].masked_fill(inputs["input_ids"] == zoo.IMAGE, -100)
+    weight = model.get_decoder().layers[0].self_attn.k_proj.weight
+    for method in (Half(), Half() + Around() + Pieces()):
+        with foveate.attach(model, method):
+            model(**inputs, labels=labels).loss.backward()
+        grads.append(weight.grad.clone())
+        model.zero_grad()
+    assert torch.allclose(grads[0], grads[1], atol=1e-5) and grads[0].any()
+    model.train()
+    model.gradient_checkpointing_enable()
+    try:
+        with (
+            foveate.attach(model, Around()),
+            pytest.raises(UnsupportedCall, match="checkpointing"),
+        ):
+            model(**inputs, labels=labels)
+    finally:
+        model.gradient_checkpointing_disable()
+        model.eval()
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Real(Method, RulePart):
+    """In the prompt only columns that are no padding run, the others give zeros."""
+
+    slug = "real"
+
+    def attend(self, call: Attending, proceed) -> Tensor:
+        if not call.prefill:
+            return proceed(call)
+        valid = call.queries.valid
+        index = valid.long().argsort(dim=1, descending=True, stable=True)
+        index = index[:, : int(valid.sum(1).max())].sort(1).values
+        real = valid.gather(1, index)
+        out = proceed(call.square(index, None if bool(real.all()) else real))
+        whole = out.new_zeros(*call.queries.valid.shape, *out.shape[2:])
+        return whole.scatter(1, index[..., None, None].expand(out.shape), out)
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+def test_flash_kernels_are_told_what_they_can_be(name):
+    def flat(module, query, key, value, attention_mask=None, scaling=None, **_):
+        assert attention_mask is None or attention_mask.dim() == 2
+        assert query.shape[-1] == key.shape[-1] == value.shape[-1]
+        q, k = query.shape[2], key.shape[2]
+        seen = torch.ones(q, k, dtype=torch.bool).tril(k - q)[None, None]
+        if attention_mask is not None:
+            own = torch.eye(k, dtype=torch.bool)[k - q :]
+            seen = seen & attention_mask[:, None, None, -k:].bool() | own
+        out = torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=seen, scale=scaling, enable_gqa=True
+        )
+        return out.transpose(1, 2).contiguous(), None
+
+    AttentionInterface.register("own_flash", flat)
+    AttentionMaskInterface.register("own_flash", flash_attention_mask)
+    model, inputs = zoo.model(name), zoo.pair(name, "image")
+    methods = VistaLLaMA(), Half() + VistaLLaMA(), Real(), HalfAt(k=2) + Real()
+    expected = []
+    for method in methods:
+        with foveate.attach(model, method):
+            expected.append(generate(model, inputs, 4))
+    try:
+        model.set_attn_implementation({"text_config": "own_flash"})
+        for method, run in zip(methods, expected, strict=True):
+            with foveate.attach(model, method):
+                again = generate(model, inputs, 4)
+            for b in (0, 1):
+                assert_equal(again.row(b), run.row(b))
+        with (
+            foveate.attach(model, NoPicture()),
+            pytest.raises(UnsupportedCall, match="attn_implementation='sdpa'"),
+        ):
+            generate(model, inputs, 1)
+    finally:
+        model.set_attn_implementation("sdpa")
+    assert_equal(expected[2].row(0), generate(model, inputs, 4).row(0))
 
 
 def test_what_is_put_down_reaches_the_report():

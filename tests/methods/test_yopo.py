@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import foveate
 from foveate.engine.neurons import narrowed
@@ -108,6 +109,15 @@ def test_saves_what_it_says():
     out, report = run(YOPO(**{**OFF, "mlpcut_ratio": 3.0}))
     neurons, tokens = 64 - int(64 / 3), sum(report.tokens_in)
     assert report.flops_full - report.flops == tokens * 5 * 3 * 2 * zoo.WIDTH * neurons
+    model, ((one, _), _) = zoo.model("llava"), pair("llava")
+    counted = []
+    for method in (YOPO(**OFF), YOPO(**{**OFF, "mlpcut_ratio": 3.0})):
+        with foveate.attach(model, method) as att, FlopCounterMode(display=False) as counter:
+            with torch.no_grad():
+                model(**one)
+        counted.append((counter.get_total_flops(), att.report.flops))
+    (full, told), (less, told_less) = counted
+    assert full - less == told - told_less > 0
     assert not close(out, generate(zoo.model("llava"), pair("llava")[1], 4))
 
 
