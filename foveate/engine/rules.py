@@ -186,13 +186,13 @@ class Rules:
         call: Pass,
         reader: Reader | None,
         kernel: Kernel,
-        query,
-        key,
-        value,
-        mask,
-        **kw,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        **kw: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        module = kernel.args[0]
+        module = self.anatomy.layers[i].self_attn
         q, wide = query.shape[2], key.shape[2]
         kind = implementation(module)
         weights: list[Tensor | None] = []
@@ -205,12 +205,12 @@ class Rules:
             elif not shown[0]:
                 reader(attending.query, attending.key, attending.mask, **more)
                 shown[0] = True
-            value, width = attending.value, attending.value.shape[-1]
-            if "flash" in kind and width < attending.query.shape[-1]:
-                value = nn.functional.pad(value, (0, attending.query.shape[-1] - width))
-            out, seen = kernel(attending.query, attending.key, value, attending.mask, **more)
+            given = attending.query, attending.key, attending.value
+            if "flash" in kind:
+                given = _equally_wide(*given)
+            out, seen = kernel(*given, attending.mask, **more)
             weights.append(seen)
-            return out[..., :width]
+            return out[..., : attending.value.shape[-1]]
 
         stage = call.prompt.at(i)
         queries, keys = self._queries(i, call, call.held[i], q), self._keys(i, call, q, wide)
@@ -280,6 +280,12 @@ class Rules:
             account=partial(_account, call),
         )
         return chained([p.feed for p in parts], lambda f: f.apply(f.x))(feeding)
+
+
+def _equally_wide(*heads: Tensor) -> tuple[Tensor, ...]:
+    """Queries, keys and values of one width: zeros add nothing to products."""
+    width = max(x.shape[-1] for x in heads)
+    return tuple(nn.functional.pad(x, (0, width - x.shape[-1])) for x in heads)
 
 
 def _with_notes(part: RulePart, call: Pass, attending: Attending, proceed) -> Tensor:

@@ -16,6 +16,7 @@ from foveate.errors import UnsupportedCall
 from foveate.method import Method
 from foveate.methods.layers.fastv import FastV
 from foveate.methods.layers.vista_llama import VistaLLaMA
+from foveate.methods.layers.yopo import YOPO
 from foveate.parts import LayersPart, RulePart
 from foveate.signals import DecoderAttention
 from tests.families import zoo
@@ -323,7 +324,10 @@ def test_flash_kernels_are_told_what_they_can_be(name):
     AttentionInterface.register("own_flash", flat)
     AttentionMaskInterface.register("own_flash", flash_attention_mask)
     model, inputs = zoo.model(name), zoo.pair(name, "image")
-    methods = VistaLLaMA(), Half() + VistaLLaMA(), Real(), HalfAt(k=2) + Real()
+    heads = YOPO(
+        attncut_w=None, keep=0.5, headmask=((1, 1, 1, 1), (1, 0, 0, 1), *[(1, 0, 1, 1)] * 3)
+    )
+    methods = VistaLLaMA(), Half() + VistaLLaMA(), Real(), HalfAt(k=2) + Real(), heads
     expected = []
     for method in methods:
         with foveate.attach(model, method):
