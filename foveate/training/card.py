@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from foveate.benchmarks.questions import Questions
 from foveate.benchmarks.subject import Subject
 from foveate.method import Composed, Method
 from foveate.mini.progress import bar
+from foveate.trained import RANDOM
 
 
 def measure(
@@ -38,7 +40,7 @@ def measure(
                 tick(done := done + 1, f"{task} {name}")
     for name, row in table.items():
         rates = np.array(list(row["tasks"].values()))
-        row["method"] = repr(rows[name])
+        row["method"] = _told(rows[name])
         row["mean"] = round(float(rates.mean()), 4)
         spread = np.sqrt((rates * (1 - rates) / count).sum()) / len(rates)
         row["spread"] = round(float(spread), 4)
@@ -46,6 +48,13 @@ def measure(
             round(float(v), 4) for v in np.mean(row.pop("costs"), axis=0)
         )
     return table
+
+
+def _told(method: Method) -> str:
+    """A method without the folder of its weights, which is where the card lies."""
+    weights = getattr(method, "weights", None)
+    own = weights is not None and not weights.startswith(RANDOM)
+    return repr(replace(method, weights=None) if own else method)
 
 
 def write_card(
