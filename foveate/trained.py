@@ -138,6 +138,8 @@ def save_parts(
     folder.mkdir(parents=True, exist_ok=True)
     state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     save_file(state, folder / WEIGHTS)
+    # safetensors keeps files from other users of the machine, unlike all other writers.
+    (folder / WEIGHTS).chmod(0o644)
     versions = {
         "foveate": foveate.__version__,
         "torch": torch.__version__,
