@@ -192,6 +192,10 @@ class LayersPart(Part):
         """Ascending boundaries in a decoder of `layers` layers at which tokens may go."""
         raise NotImplementedError
 
+    def needs_in(self, layers: int) -> tuple[Need, ...]:
+        """`needs` in a decoder of `layers` layers, for parts that scale with its depth."""
+        return self.needs
+
     def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | Merge | None:
         """Columns that stay, (B, N) bool, or None for all; text always stays whatever is said.
 

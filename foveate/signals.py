@@ -98,6 +98,18 @@ class DecoderHeads:
     """`Heads` of the decoder layer in front of each boundary: queries and keys of all columns."""
 
 
+@dataclass(frozen=True)
+class DecoderTransition:
+    """What attention and MLP of one finished decoder layer did to every column, (B, 2, N, 2).
+
+    Of each of the two: the length of what it returned over that of what it was given, and the
+    cosine between them. What a layer does to either's output before adding it is left out.
+    layer: 0-based decoder layer, below the boundary that reads it.
+    """
+
+    layer: int
+
+
 Need = (
     VisionAttention
     | VisionKeys
@@ -108,6 +120,7 @@ Need = (
     | DecoderAttention
     | DecoderKeys
     | DecoderHeads
+    | DecoderTransition
 )
 
 

@@ -291,6 +291,9 @@ class Attachment:
                 stack.enter_context(surrounded(attention, around[i]))
             else:
                 stack.enter_context(tapped(attention, readers[i]))
+        if call.prefill:
+            for watcher in self._boundaries.watchers(call):
+                stack.enter_context(watcher)
         self._rules.fed(call, stack)
 
     def _continue(self, kw: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,10 +33,17 @@ from foveate.engine.prompt import (
     shifted,
 )
 from foveate.engine.taps import probabilities
+from foveate.engine.transitions import watched
 from foveate.errors import InvalidParameter
 from foveate.ops.attention import Heads
 from foveate.parts import BoundaryState, LayersPart, Merge
-from foveate.signals import DecoderAttention, DecoderHeads, DecoderKeys, Signals
+from foveate.signals import (
+    DecoderAttention,
+    DecoderHeads,
+    DecoderKeys,
+    DecoderTransition,
+    Signals,
+)
 
 
 class Boundaries:
@@ -54,11 +63,18 @@ class Boundaries:
                 self.at.setdefault(k, []).append(part)
         self.needs = list(
             dict.fromkeys(
-                n for p in parts for n in p.needs if isinstance(n, DecoderAttention | DecoderKeys)
+                n
+                for p in parts
+                for n in p.needs_in(self.n)
+                if isinstance(n, DecoderAttention | DecoderKeys | DecoderTransition)
             )
         )
         self.followed = {
-            k - 1 for p in parts if DecoderHeads() in p.needs for k in p.boundaries(self.n) if k
+            k - 1
+            for p in parts
+            if DecoderHeads() in p.needs_in(self.n)
+            for k in p.boundaries(self.n)
+            if k
         }
         for need in self.needs:
             if not 0 <= need.layer < self.n:
@@ -80,8 +96,16 @@ class Boundaries:
 
     def readers(self, call: Pass) -> Iterator[tuple[int, Callable[..., None]]]:
         """Per layer that parts want to see, what records it; a layer can be tapped once only."""
-        for layer in {need.layer for need in self.needs} | self.followed:
+        attended = {n.layer for n in self.needs if not isinstance(n, DecoderTransition)}
+        for layer in attended | self.followed:
             yield layer, self._reader(layer, call)
+
+    def watchers(self, call: Pass) -> Iterator[AbstractContextManager[None]]:
+        """What records the transitions that parts want to see, while it is open."""
+        for need in self.needs:
+            if isinstance(need, DecoderTransition):
+                layer = self.anatomy.layers[need.layer]
+                yield watched(layer, partial(call.seen.__setitem__, need))
 
     def _reader(self, layer: int, call: Pass) -> Callable[..., None]:
         def read(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, **_) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from foveate.engine.prompt import Prompt, Stage
 from foveate.ops.attention import Heads
 from foveate.parts import Merge
-from foveate.signals import DecoderAttention, DecoderKeys
+from foveate.signals import DecoderAttention, DecoderKeys, DecoderTransition
 
 
 @dataclass
@@ -32,7 +32,9 @@ class Pass:
     positions: Tensor | None = None
     behind: Tensor | None = None
     candidates: int = 0
-    seen: dict[DecoderAttention | DecoderKeys, Tensor] = field(default_factory=dict)
+    seen: dict[DecoderAttention | DecoderKeys | DecoderTransition, Tensor] = field(
+        default_factory=dict
+    )
     heads: dict[int, Heads] = field(default_factory=dict)
     merges: list[tuple[int, Stage, Merge]] = field(default_factory=list)
     notes: dict[int, dict[str, Tensor]] = field(default_factory=dict)

@@ -18,6 +18,7 @@ from foveate.signals import (
     ClassState,
     DecoderAttention,
     DecoderKeys,
+    DecoderTransition,
     Need,
     ProjectorInput,
     TextEmbeddings,
@@ -323,6 +324,51 @@ def test_decoder_keys_are_those_of_the_cache(name):
         assert torch.equal(keys[:, :, -held.shape[2] :], held)
     assert attention.shape[2] == later.shape[2] == state.hidden.shape[1] < first.shape[2]
     assert torch.equal(state.norm(state.hidden), anatomy(model).text.norm(state.hidden))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransitionSpy(Method, LayersPart):
+    """Halves the visual tokens in layer 2; notes what layer 1 did, before and behind."""
+
+    slug = "transition_spy"
+    shown: tuple[list, ...] = ([],)
+
+    def needs_in(self, layers):
+        return (DecoderTransition(1),)
+
+    def boundaries(self, layers):
+        return (2, 3)
+
+    def at_boundary(self, k, layers, state):
+        keep = ~state.visual | (state.visual.cumsum(1) % 2 == 0)
+        self.shown[0].append((state.signals[DecoderTransition(1)], keep))
+        return keep if k == 2 else None
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen3_vl", "gemma3", "glm4v"])
+def test_transitions_are_those_between_norms_and_projections(name):
+    model, seen, states = zoo.model(name), [], {}
+    layer = anatomy(model).layers[1]
+    mlp_norm = getattr(layer, "pre_feedforward_layernorm", None) or layer.post_attention_layernorm
+    modules = (layer.input_layernorm, layer.self_attn.o_proj, mlp_norm, layer.mlp.down_proj)
+    handles = [
+        module.register_forward_hook(lambda m, args, out, i=i: states.setdefault(i, out))
+        for i, module in enumerate(modules)
+    ]
+    try:
+        with foveate.attach(model, TransitionSpy(shown=(seen,))), torch.no_grad():
+            model(**zoo.batch(name, [zoo.sample(name, "image")]))
+    finally:
+        for handle in handles:
+            handle.remove()
+    (found, keep), (later, _) = seen
+    for part in (0, 1):
+        before, after = states[2 * part], states[2 * part + 1]
+        ratio = after.norm(dim=-1) / before.norm(dim=-1)
+        cosine = (after * before).sum(-1) / (after.norm(dim=-1) * before.norm(dim=-1))
+        assert torch.allclose(found[:, part], torch.stack([ratio, cosine], -1), atol=1e-5)
+    assert torch.equal(later, found[:, :, keep[0]])
+    assert not layer.mlp._forward_hooks
 
 
 def test_convolutional_towers_say_what_to_use_instead():
