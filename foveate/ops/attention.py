@@ -84,6 +84,17 @@ def received_within(heads: Heads, group: Tensor) -> Tensor:
     return total / members.gather(1, group + 1)
 
 
+def paid(heads: Heads, rows: Tensor, real: Tensor) -> Tensor:
+    """Mean over heads and over the `real` ones of `rows` (B, R) of what columns get, (B, N)."""
+    total = torch.zeros(heads.valid.shape, device=rows.device)
+    done = 0
+    for some, seen in heads.blocks(rows):
+        own = real[:, done : done + some.shape[1]]
+        total += (seen.mean(1) * own[..., None]).sum(1)
+        done += some.shape[1]
+    return total / real.sum(1, keepdim=True)
+
+
 def page_rank(heads: Heads, temperature: float, iters: int, damping: float = 0.0) -> Tensor:
     """Importance (B, N): mass that flows `iters` times along attention from row to column.
 

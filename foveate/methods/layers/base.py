@@ -12,6 +12,8 @@ from foveate.budget import Keep, resolve
 from foveate.errors import BudgetError
 from foveate.parts import BoundaryState
 
+IGNORED = -100
+
 
 def items_per_row(state: BoundaryState) -> list[int]:
     """Visual items of each row of the batch."""
@@ -66,18 +68,42 @@ def item_totals(state: BoundaryState, ratios: Sequence[float]) -> Tensor:
     return (state.notes["entered"] * share).round().clamp(min=1).long()
 
 
+def instruction_rows(state: BoundaryState) -> tuple[Tensor, Tensor]:
+    """Columns (B, R) of the text behind each row's last visual token, and which of them are real.
+
+    They end with the prompt, in training in front of the answers; without any, the last one asks.
+    """
+    steps = torch.arange(state.visual.shape[1], device=state.visual.device)
+    last = state.last[:, None]
+    start = ((steps + 1) * state.visual).amax(1, keepdim=True)
+    asked = (steps >= start) & (steps <= last) & state.valid
+    if state.labels is not None:
+        asked &= state.labels == IGNORED
+    asked |= (steps == last) & ~asked.any(1, keepdim=True)
+    rows = asked.long().argsort(dim=1, descending=True, stable=True)[:, : int(asked.sum(1).max())]
+    real = asked.gather(1, rows)
+    return torch.where(real, rows, last), real
+
+
 def quarters(layers: int) -> tuple[int, ...]:
     """Boundaries at a quarter, a half and three quarters; a shallow decoder has fewer."""
     return tuple(k for k in dict.fromkeys(layers * i // 4 for i in (1, 2, 3)) if k)
 
 
 @lru_cache(maxsize=64)
-def ratios_of_share(share: float, stages: Sequence[int], layers: int) -> tuple[float, ...]:
-    """Powers of the lambda for which the mean share over all layers is `share`."""
+def ratios_of_share(
+    share: float, stages: Sequence[int], layers: int, powers: Sequence[float] | None = None
+) -> tuple[float, ...]:
+    """Powers of the lambda for which the mean share over all layers is `share`.
+
+    powers: ascending, one per stage; None counts the stages.
+    """
     bounds = (*stages, layers)
+    powers = tuple(range(1, len(bounds))) if powers is None else powers
 
     def mean(factor: float) -> float:
-        held = (factor**s * (bounds[s] - bounds[s - 1]) for s in range(1, len(bounds)))
+        spans = (b - a for a, b in zip(bounds, bounds[1:], strict=False))
+        held = (factor**p * span for p, span in zip(powers, spans, strict=True))
         return (bounds[0] + sum(held)) / layers
 
     if share == 1 or not stages:
@@ -94,4 +120,4 @@ def ratios_of_share(share: float, stages: Sequence[int], layers: int) -> tuple[f
         low, high = (middle, high) if mean(middle) < share else (low, middle)
     # Rounded, so that a lambda of 0.5 is 0.5 and floors don't slip.
     factor = round(high, 9)
-    return tuple(factor**s for s in range(1, len(bounds)))
+    return tuple(round(factor**p, 9) for p in powers)

@@ -21,20 +21,18 @@ together, where the code ranks those of the first image only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from foveate.budget import Keep, resolve
+from foveate.budget import Keep
 from foveate.errors import InvalidParameter
 from foveate.method import Method, register
-from foveate.methods.layers.base import items_per_row, quarters, ratios_of_share
+from foveate.methods.layers.base import IGNORED, quarters, ratios_of_share
+from foveate.methods.layers.staircase import check_depth, check_staircase, staged_counts
 from foveate.ops.select import top_mask
 from foveate.parts import BoundaryState, LayersPart, Widths
-
-IGNORED = -100
 
 
 @register
@@ -59,22 +57,7 @@ class PyramidDrop(Method, LayersPart):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        stages, ratios = self.layer_list, self.image_token_ratio_list
-        if stages is not None and (min(stages, default=0) < 1 or not _ascending(stages)):
-            raise InvalidParameter(
-                f"layer_list={stages} is no staircase; use ascending boundaries from 1 on."
-            )
-        if ratios is not None:
-            if not all(0 <= b <= a <= 1 for a, b in zip((1.0, *ratios), ratios, strict=False)):
-                raise InvalidParameter(
-                    f"image_token_ratio_list={ratios} leaves [0, 1] or rises; "
-                    "use shares that fall from stage to stage."
-                )
-            if stages is not None and len(ratios) != len(stages):
-                raise InvalidParameter(
-                    f"image_token_ratio_list has {len(ratios)} shares for {len(stages)} entries of "
-                    "layer_list; give one for each."
-                )
+        check_staircase(self.layer_list, self.image_token_ratio_list)
         if not self.min_tokens >= 0:
             raise InvalidParameter(f"min_tokens={self.min_tokens!r} is no count; use 0 or more.")
 
@@ -83,17 +66,7 @@ class PyramidDrop(Method, LayersPart):
             stages = quarters(layers)
         else:
             stages = self.layer_list
-        if stages and stages[-1] >= layers:
-            raise InvalidParameter(
-                f"layer_list={stages} reaches behind the last of {layers} decoder layers; "
-                f"use boundaries up to {layers - 1}."
-            )
-        ratios = self.image_token_ratio_list
-        if ratios is not None and len(ratios) != len(stages):
-            raise InvalidParameter(
-                f"image_token_ratio_list has {len(ratios)} shares, but a decoder of {layers} "
-                f"layers has {len(stages)} stages; give one share for each."
-            )
+        check_depth(stages, self.image_token_ratio_list, layers)
         return stages
 
     def ratios(self, layers: int, share: float) -> tuple[float, ...]:
@@ -107,14 +80,9 @@ class PyramidDrop(Method, LayersPart):
 
     def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | None:
         stage = self.boundaries(layers).index(k)
-        targets, counts = [], state.entered.tolist()
-        for entered, items in zip(counts, items_per_row(state), strict=True):
-            share = self.keep
-            if isinstance(share, int):
-                share = resolve(share * items, entered) / entered if entered else 1.0
-            ratio = self.ratios(layers, share)[stage]
-            targets.append(max(self.min_tokens, int(entered * ratio)))
-        if all(t >= n for t, n in zip(targets, counts, strict=True)):
+        targets = staged_counts(state, self.keep, lambda share: self.ratios(layers, share)[stage])
+        targets = [max(self.min_tokens, n) for n in targets]
+        if all(t >= n for t, n in zip(targets, state.entered.tolist(), strict=True)):
             return None
         target = torch.tensor(targets, device=state.hidden.device)
         if state.labels is None:
@@ -147,7 +115,3 @@ def answer_rows(labels: Tensor) -> tuple[Tensor, Tensor]:
     most = max(1, int(starts.sum(1).max()))
     rows = starts.long().argsort(dim=1, descending=True, stable=True)[:, :most]
     return rows, starts.gather(1, rows)
-
-
-def _ascending(values: Sequence[int]) -> bool:
-    return all(a < b for a, b in zip(values, values[1:], strict=False))

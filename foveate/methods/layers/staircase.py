@@ -1,0 +1,69 @@
+"""Schedules that fall in steps: a list of boundaries, and the share that goes on from each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from foveate.budget import Keep, resolve
+from foveate.errors import InvalidParameter
+from foveate.methods.layers.base import items_per_row
+from foveate.parts import BoundaryState
+
+
+def check_staircase(
+    stages: Sequence[int] | None,
+    ratios: Sequence[float] | None,
+    name: str = "layer_list",
+    shares: str = "image_token_ratio_list",
+) -> None:
+    """`InvalidParameter` where boundaries don't ascend, shares rise, or there are not as many."""
+    if stages is not None and (
+        min(stages, default=0) < 1 or any(a >= b for a, b in zip(stages, stages[1:], strict=False))
+    ):
+        raise InvalidParameter(
+            f"{name}={stages} is no staircase; use ascending boundaries from 1 on."
+        )
+    if ratios is None:
+        return
+    if not all(0 <= b <= a <= 1 for a, b in zip((1.0, *ratios), ratios, strict=False)):
+        raise InvalidParameter(
+            f"{shares}={ratios} leaves [0, 1] or rises; use shares that fall from stage to stage."
+        )
+    if stages is not None and len(ratios) != len(stages):
+        raise InvalidParameter(
+            f"{shares} has {len(ratios)} shares for {len(stages)} entries of {name}; "
+            "give one for each."
+        )
+
+
+def check_depth(
+    stages: Sequence[int],
+    ratios: Sequence[float] | None,
+    layers: int,
+    name: str = "layer_list",
+    shares: str = "image_token_ratio_list",
+) -> None:
+    """`InvalidParameter` where a decoder of `layers` layers lacks a boundary."""
+    if stages and stages[-1] >= layers:
+        raise InvalidParameter(
+            f"{name}={stages} reaches behind the last of {layers} decoder layers; "
+            f"use boundaries up to {layers - 1}."
+        )
+    if ratios is not None and len(ratios) != len(stages):
+        raise InvalidParameter(
+            f"{shares} has {len(ratios)} shares, but a decoder of {layers} layers has "
+            f"{len(stages)} stages; give one share for each."
+        )
+
+
+def staged_counts(
+    state: BoundaryState, keep: Keep, ratio_of: Callable[[float], float]
+) -> list[int]:
+    """Tokens per row that go on: the floor of ratio_of(mean share) times those that entered."""
+    counts = []
+    for entered, items in zip(state.entered.tolist(), items_per_row(state), strict=True):
+        share = keep
+        if isinstance(share, int):
+            share = resolve(share * items, entered) / entered if entered else 1.0
+        counts.append(int(entered * ratio_of(share)))
+    return counts

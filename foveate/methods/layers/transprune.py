@@ -1,0 +1,159 @@
+"""TransPrune: keep the visual tokens that the layers still change, and that the question looks at.
+
+Li et al., "TransPrune: Token Transition Pruning for Efficient Large Vision-Language Model", CVPR
+2026, arXiv 2507.20630.
+
+Transition of token t in attention and MLP of a layer, each with input a and output b:
+|b| / |a| softmax_t(1 - cos(a, b)), summed over both and over the layers of a window (TTV). At each
+boundary the tokens are ranked by alpha TTV + (1 - alpha) IGA, each made to sum to 1 over the visual
+tokens; IGA is the mean attention of the words behind the picture, with the next layer's queries and
+keys. Of the n that entered, floor(n r_s) go on; positions are renumbered per stage.
+
+Needs inputs and outputs of both sub-modules, and queries and keys of the next layer. Cost: these
+projections at each boundary.
+Departs from the official code in a batch, which shares one softmax there; each row has its own.
+The paper's direction is 1 - |cos| over visual tokens: direction="abs", softmax_over="visual". In a
+layer that norms what its sub-modules return, the transition is taken in front of that norm.
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.TransPrune(keep=0.5)):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log2
+
+import torch
+from torch import Tensor
+
+from foveate.budget import Keep
+from foveate.errors import InvalidParameter
+from foveate.method import Method, register
+from foveate.methods.layers.base import instruction_rows, ratios_of_share
+from foveate.methods.layers.staircase import check_depth, check_staircase, staged_counts
+from foveate.ops.attention import paid
+from foveate.ops.select import top_mask
+from foveate.parts import BoundaryState, LayersPart, Widths
+from foveate.signals import DecoderTransition, Need
+
+NAMES = ("pruning_layer_list", "image_token_ratio_list")
+# Of 32 layers, in the paper.
+BOUNDARIES, RATIOS, DEPTH = (7, 9, 12), (0.875, 0.625, 0.125), 32
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class TransPrune(Method, LayersPart):
+    """keep: mean share or count over all decoder layers, from which the ratios follow.
+
+    The default keep gives the paper's ratios at 32 layers. pruning_layer_list: ascending
+    boundaries; None scales the paper's with the depth. accumulating_layer_list: layers, counted
+    from 1, whose transitions are summed; None is from the first boundary to the last.
+    image_token_ratio_list: share that goes on at each boundary, in place of `keep`. alpha: weight
+    of the transitions. use_iga: False leaves the attention out. direction: "signed" or "abs".
+    softmax_over: "all" or "visual". eps: of the sums.
+    """
+
+    slug = "transprune"
+    paper = "arXiv 2507.20630"
+    prompt_agnostic = False
+
+    keep: Keep = 0.41015625
+    positions: str = "packed"
+    pruning_layer_list: tuple[int, ...] | None = None
+    accumulating_layer_list: tuple[int, ...] | None = None
+    image_token_ratio_list: tuple[float, ...] | None = None
+    alpha: float = 0.5
+    use_iga: bool = True
+    direction: str = "signed"
+    softmax_over: str = "all"
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_staircase(self.pruning_layer_list, self.image_token_ratio_list, *NAMES)
+        if self.accumulating_layer_list is not None:
+            check_staircase(self.accumulating_layer_list, None, "accumulating_layer_list")
+        if not 0 <= self.alpha <= 1 or not self.eps > 0:
+            raise InvalidParameter(
+                f"alpha={self.alpha}, eps={self.eps} weigh nothing; use an alpha in [0, 1] and an "
+                "eps above 0."
+            )
+        if self.direction not in ("signed", "abs") or self.softmax_over not in ("all", "visual"):
+            raise InvalidParameter(
+                f"direction={self.direction!r}, softmax_over={self.softmax_over!r} is unknown; use "
+                "'signed' or 'abs', over 'all' or 'visual'."
+            )
+
+    def boundaries(self, layers: int) -> tuple[int, ...]:
+        stages = self.pruning_layer_list
+        stages = tuple(_scaled(layers)) if stages is None else stages
+        check_depth(stages, self.image_token_ratio_list, layers, *NAMES)
+        return stages
+
+    def window(self, layers: int) -> tuple[int, ...]:
+        """0-based layers whose transitions are summed."""
+        stages, counts = self.boundaries(layers), self.accumulating_layer_list
+        if counts is None:
+            return tuple(range(stages[0] - 1, stages[-1])) if stages else ()
+        if stages and not counts[0] <= stages[0]:
+            raise InvalidParameter(
+                f"accumulating_layer_list={counts} starts behind boundary {stages[0]}, where "
+                f"tokens are ranked first; start at layer {stages[0]} at the latest."
+            )
+        return tuple(n - 1 for n in counts if stages and n <= stages[-1])
+
+    def needs_in(self, layers: int) -> tuple[Need, ...]:
+        return tuple(DecoderTransition(layer) for layer in self.window(layers))
+
+    def ratios(self, layers: int, share: float) -> tuple[float, ...]:
+        """Share of the tokens behind each boundary where `share` is wanted on average."""
+        if self.image_token_ratio_list is not None:
+            return self.image_token_ratio_list
+        stages = self.boundaries(layers)
+        powers = tuple(_scaled(DEPTH if len(stages) == len(RATIOS) else layers).values())
+        powers = powers if len(powers) == len(stages) else None
+        return ratios_of_share(share, stages, layers, powers)
+
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        return 2 * n * (widths.model + widths.keys) * widths.model if self.use_iga else 0
+
+    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | None:
+        stage = self.boundaries(layers).index(k)
+        targets = staged_counts(state, self.keep, lambda share: self.ratios(layers, share)[stage])
+        if all(t >= n for t, n in zip(targets, state.entered.tolist(), strict=True)):
+            return None
+        score = self._share(sum(self._ttv(n, state) for n in self.window(layers) if n < k), state)
+        if self.use_iga:
+            iga = self._share(paid(state.heads(), *instruction_rows(state)), state)
+            score = self.alpha * score + (1 - self.alpha) * iga
+        target = torch.tensor(targets, device=state.hidden.device)
+        return top_mask(score, target, state.visual) | ~state.visual
+
+    def _ttv(self, layer: int, state: BoundaryState) -> Tensor:
+        """Transition (B, N) of every column in one layer."""
+        among = state.visual if self.softmax_over == "visual" else state.valid
+        ratio, cosine = state.signals[DecoderTransition(layer)].unbind(-1)
+        cosine = cosine.abs() if self.direction == "abs" else cosine
+        turned = (1 - cosine).exp().masked_fill(~among[:, None], 0)
+        # The columns that the layer had are not all left at later boundaries.
+        total = state.notes.setdefault(f"layer {layer}", turned.sum(-1, keepdim=True))
+        return (ratio * turned / total.clamp(min=self.eps)).sum(1)
+
+    def _share(self, x: Tensor, state: BoundaryState) -> Tensor:
+        x = x.masked_fill(~state.visual, 0)
+        return x / (x.sum(1, keepdim=True) + self.eps)
+
+
+def _scaled(layers: int) -> dict[int, float]:
+    """The paper's boundaries in a decoder of `layers` layers, and the power of 1/2 behind each.
+
+    Where two of them meet in a shallow decoder, the later one stands.
+    """
+    placed = {
+        max(1, round(k * layers / DEPTH)): -log2(r) for k, r in zip(BOUNDARIES, RATIOS, strict=True)
+    }
+    return {k: power for k, power in placed.items() if k < layers}
