@@ -1,0 +1,151 @@
+"""G-Search and P-Sigmoid: a schedule over depth that was searched for, no guess at three layers.
+
+Zhao et al., "Accelerating Multimodal Large Language Models by Searching Optimal Vision Token
+Reduction", CVPR 2025, arXiv 2412.00556.
+
+Layer l reads floor(k_l V) of the V visual tokens, 1 = k_0 >= k_1 >= ...: those that layer l - 1
+looks at most, by its mean attention over heads and the words behind the picture. A token that left
+never comes back, so each layer's set lies in the one before. Without a schedule k_l falls as
+sigmoid(kappa (l - alpha)), with the alpha for which the mean is `keep` (P-Sigmoid); `foveate.tune`
+searches schedules (G-Search) and kappas.
+
+Needs queries and keys of the layer in front of each boundary where the rate falls. Cost: the rows
+of these words, at most as much as attention of all text to all tokens.
+Departs from the paper, for which there is no official code, in nothing known: floors, positions
+that stay, heads and rows that count alike are our reading.
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.GSearch(schedule=(1.0, 0.5, 0.25))):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import exp
+
+import torch
+from torch import Tensor
+
+from foveate.budget import Keep
+from foveate.errors import BudgetError, InvalidParameter
+from foveate.method import Method, register
+from foveate.methods.layers.base import instruction_rows
+from foveate.methods.layers.staircase import staged_counts
+from foveate.ops.attention import paid
+from foveate.ops.select import top_mask
+from foveate.parts import BoundaryState, LayersPart, Widths
+from foveate.signals import DecoderHeads, Need
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class GSearch(Method, LayersPart):
+    """keep: mean share or count over all decoder layers, met by the sigmoid.
+
+    schedule: rate of every layer, in place of `keep`; the first is 1, none is above the one before.
+    kappa: slope of the sigmoid per layer; near 0 it is flat, far below a step. floor: least rate.
+    rows: "text" behind the picture asks, or its "last" token.
+    """
+
+    slug = "gsearch"
+    paper = "arXiv 2412.00556"
+    prompt_agnostic = False
+
+    keep: Keep = 0.5
+    schedule: tuple[float, ...] | None = None
+    kappa: float = -1.0
+    floor: float = 0.0
+    rows: str = "text"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.schedule is not None:
+            check_schedule(self.schedule)
+        if not self.kappa < 0 or not 0 <= self.floor < 1:
+            raise InvalidParameter(
+                f"kappa={self.kappa}, floor={self.floor} is no falling sigmoid; use a slope below "
+                "0 and a least rate in [0, 1)."
+            )
+        if self.rows not in ("text", "last"):
+            raise InvalidParameter(f"rows={self.rows!r} is unknown; use 'text' or 'last'.")
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (DecoderHeads(),)
+
+    def rates(self, layers: int, share: float) -> tuple[float, ...]:
+        """Share of the tokens that each layer reads where `share` is wanted on average."""
+        if self.schedule is None:
+            return sigmoid_rates(share, layers, self.kappa, self.floor)
+        if len(self.schedule) != layers:
+            raise InvalidParameter(
+                f"schedule has {len(self.schedule)} rates for {layers} decoder layers; "
+                "give one for each."
+            )
+        return self.schedule
+
+    def boundaries(self, layers: int) -> tuple[int, ...]:
+        if self.schedule is None:
+            return () if self.keep == 1.0 and isinstance(self.keep, float) else (*range(1, layers),)
+        rates = self.rates(layers, 1.0)
+        return tuple(k for k in range(1, layers) if rates[k] < rates[k - 1])
+
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        return 2 * n * widths.model * (1 if self.rows == "last" else keep)
+
+    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | None:
+        targets = staged_counts(state, self.keep, lambda share: self.rates(layers, share)[k])
+        target = torch.tensor(targets, device=state.hidden.device)
+        if bool((target >= state.visual.sum(1)).all()):
+            return None
+        if not any(targets):
+            return ~state.visual
+        last = state.last[:, None]
+        asked = (last, torch.ones_like(last)) if self.rows == "last" else instruction_rows(state)
+        score = paid(state.signals[DecoderHeads()], *asked)
+        return top_mask(score, target, state.visual) | ~state.visual
+
+
+def check_schedule(schedule: tuple[float, ...]) -> None:
+    """`InvalidParameter` where rates start elsewhere than at 1, rise, or leave [0, 1]."""
+    if not schedule or schedule[0] != 1:
+        raise InvalidParameter(
+            f"schedule={schedule} cuts in front of the first layer, which nothing ranks; "
+            "start it with 1.0."
+        )
+    for layer, (above, rate) in enumerate(zip(schedule, schedule[1:], strict=False), 1):
+        if not 0 <= rate <= above:
+            raise InvalidParameter(
+                f"schedule grows or leaves [0, 1] at layer {layer}, from {above} to {rate}; "
+                "tokens that left can't come back, use rates that fall."
+            )
+
+
+@lru_cache(maxsize=1024)
+def sigmoid_rates(share: float, layers: int, kappa: float, floor: float = 0.0) -> tuple[float, ...]:
+    """Rates that fall as a sigmoid of slope `kappa` behind layer 0, with the mean `share`."""
+    if share == 1 or layers == 1:
+        return (1.0,) * layers
+    least = (1 + (layers - 1) * floor) / layers
+    if share <= least:
+        raise BudgetError(
+            f"A mean share of {share:.4g} over the layers is out of reach: layer 0 reads all, "
+            f"which is {least:.4g} already; raise keep."
+        )
+
+    def at(alpha: float) -> tuple[float, ...]:
+        return 1.0, *(floor + (1 - floor) * _sigmoid(kappa * (i - alpha)) for i in range(1, layers))
+
+    # Far enough out for every rate to be 1 or 0 in float64.
+    low, high = -50 / -kappa, layers + 50 / -kappa
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sum(at(middle)) < share * layers else (low, middle)
+    return at(high)
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + exp(-x)) if x > -700 else 0.0
