@@ -31,6 +31,8 @@ _HOMES = {
     "UnsupportedModel": "foveate.errors",
     "BudgetError": "foveate.errors",
     "mini": "foveate.mini",
+    "tune": "foveate.tuning",
+    "from_plan": "foveate.tuning",
 }
 
 

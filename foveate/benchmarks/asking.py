@@ -6,7 +6,7 @@ import copy
 import hashlib
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -50,10 +50,12 @@ def ask(
     method: Method,
     mode: str = "likelihood",
     before: Callable[[Batch], None] | None = None,
+    inputs: Callable[[Batch], dict[str, Any]] | None = None,
 ) -> Outcome:
     """Answers of `method` to all items of `batches`, in the order of their numbers.
 
-    before(batch) runs ahead of each batch, for controls that must know it.
+    before(batch) runs ahead of each batch, for controls that must know it. inputs(batch): what the
+    model gets in place of the batch's own inputs, asked for while the method is attached.
     """
     right: dict[int, bool] = {}
     digests: list[str] = []
@@ -65,6 +67,8 @@ def ask(
         for batch in batches:
             if before is not None:
                 before(batch)
+            if inputs is not None:
+                batch = replace(batch, inputs=inputs(batch))
             start = time.perf_counter()
             answers, given = answer(subject, batch)
             calls += time.perf_counter() - start

@@ -9,17 +9,24 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from foveate.benchmarks.errors import BenchError
 
 ROWS = "results.jsonl"
 RUN = "run.json"
-_FIELDS = {"kind", "task", "name", "role", "keep", "seed", "k", "n"}
 
 
 class Ledger:
-    """The rows of one run, and the file that they are in."""
+    """The rows of one run, and the file that they are in.
+
+    fields: what every row has. origin: what writes such folders, and with which command.
+    """
+
+    fields: ClassVar[frozenset[str]] = frozenset(
+        {"kind", "task", "name", "role", "keep", "seed", "k", "n"}
+    )
+    origin: ClassVar[tuple[str, str]] = ("the bench", "foveate bench --out")
 
     def __init__(self, folder: Path, configuration: dict[str, Any], rows: list[dict[str, Any]]):
         self.folder = folder
@@ -27,7 +34,7 @@ class Ledger:
         self.rows = rows
 
     @classmethod
-    def open(cls, folder: str | Path, configuration: dict[str, Any]) -> Ledger:
+    def open(cls, folder: str | Path, configuration: dict[str, Any]) -> Self:
         """The folder's rows where it holds a run of this configuration, else a new run in it.
 
         Raises `BenchError` where the folder holds a run of another configuration.
@@ -52,7 +59,7 @@ class Ledger:
         return cls(folder, configuration, [])
 
     @classmethod
-    def load(cls, folder: str | Path, repair: bool = False) -> Ledger:
+    def load(cls, folder: str | Path, repair: bool = False) -> Self:
         """The run in a folder. repair: take a last row that was cut short off the file."""
         folder = Path(folder)
         try:
@@ -63,15 +70,15 @@ class Ledger:
             data = path.read_bytes() if path.exists() else b""
         except (OSError, ValueError):
             raise BenchError(
-                f"{str(folder)!r} holds no results of the bench; give a folder that "
-                "'foveate bench --out' wrote."
+                f"{str(folder)!r} holds no results of {cls.origin[0]}; give a folder that "
+                f"'{cls.origin[1]}' wrote."
             ) from None
         whole = data.rfind(b"\n") + 1
         rows = []
         for number, line in enumerate(data[:whole].splitlines(), 1):
             try:
                 row = json.loads(line)
-                if not _FIELDS <= row.keys():
+                if not cls.fields <= row.keys():
                     raise ValueError
             except (ValueError, AttributeError):
                 raise BenchError(

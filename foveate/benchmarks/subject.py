@@ -54,7 +54,7 @@ def subject(model: Any, processor: Any, name: str | None = None) -> Subject:
         model=model,
         processor=processor,
         name=name or card.get("name") or folder.name or type(model).__name__,
-        weights=_digest(model),
+        weights=weights_digest(model),
         tasks=known or tuple(task for task in TASKS if task in exist),
         size=size,
         patch=patch,
@@ -74,7 +74,7 @@ def _card(folder: Path) -> dict[str, Any]:
         raise BenchError(f"The model card {str(path)!r} can't be read: {error}.") from None
 
 
-def _digest(model: Any) -> str:
+def weights_digest(model: Any) -> str:
     """A short hash over all weights, so that results of two trainings are never mixed."""
     digest = hashlib.blake2b(digest_size=8)
     for name, tensor in sorted(model.state_dict().items()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -59,6 +60,11 @@ class Item:
         return tokens.merge(assign[None], count, self.features[first][None])
 
 
+def _encoded_otherwise(items: list[Item]) -> bool:
+    """Whether the encoder made something else of an item than the model alone would have."""
+    return any(i.clusters is not None or i.encoded is not i.layout for i in items)
+
+
 class Record:
     """Items of one modality with the signals that were recorded while they were encoded.
 
@@ -82,7 +88,7 @@ class Record:
         self._project = project
         self.tower = tower
         self._reduced: list[VisualTokens] | None = None
-        self.changed = any(i.clusters is not None or i.encoded is not i.layout for i in items)
+        self.changed = _encoded_otherwise(items)
 
     def reduce(
         self, parts: list[TokensPart], text: Callable[[int, bool], Tensor], agnostic: bool
@@ -136,6 +142,13 @@ class Record:
         for i in members:
             self.items[i].spread = tokens.assign[0].clamp(min=0)
         return tokens
+
+    def fresh(self) -> Record:
+        """The same record as it was before any tokens part ran; what was recorded is shared."""
+        record = copy(self)
+        record._reduced = None
+        record.changed = _encoded_otherwise(self.items)
+        return record
 
     def planes(self, i: int, tokens: VisualTokens) -> list[Tensor]:
         """DeepStack features of item i reduced exactly as its tokens were, (K, D) each."""

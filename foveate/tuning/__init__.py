@@ -1,0 +1,25 @@
+"""The best method and schedule for a model and your own questions, under a bound on what is lost.
+
+>>> import foveate
+>>> model, processor = foveate.mini("nano")
+>>> plan = foveate.tune(model, processor, "questions.jsonl", max_drop=0.01)
+>>> foveate.attach(model, plan.method)
+"""
+
+from foveate.tuning.errors import TuneError
+from foveate.tuning.evaluations import Score
+from foveate.tuning.plan import Plan, from_plan, read_plan
+from foveate.tuning.samples import Sample, read_samples, world_samples
+from foveate.tuning.tuner import tune
+
+__all__ = [
+    "Plan",
+    "Sample",
+    "Score",
+    "TuneError",
+    "from_plan",
+    "read_plan",
+    "read_samples",
+    "tune",
+    "world_samples",
+]

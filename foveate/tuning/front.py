@@ -1,0 +1,26 @@
+"""Which of many settings no other one beats, and how sure a loss is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from foveate.benchmarks.statistics import interval, resampled
+from foveate.tuning.evaluations import Score
+
+
+def front(scores: Iterable[Score]) -> list[Score]:
+    """The scores that no cheaper one equals, cheapest first."""
+    best: list[Score] = []
+    for score in sorted(scores, key=lambda s: (s.cost, -s.accuracy)):
+        if not score.refused and (not best or score.accuracy > best[-1].accuracy):
+            best.append(score)
+    return best
+
+
+def loss(full: np.ndarray, right: np.ndarray) -> tuple[float, tuple[float, float]]:
+    """Accuracy lost against `full` on the same samples, with its 95 % interval, paired."""
+    drawn = resampled(np.stack([full, right]))
+    low, high = interval(drawn[:, 0] - drawn[:, 1]) or (0.0, 0.0)
+    return float(full.mean() - right.mean()), (low, high)

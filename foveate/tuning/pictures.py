@@ -1,0 +1,55 @@
+"""Pictures are encoded once for all settings that ask the same of the vision tower."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import Any
+
+from foveate.benchmarks.questions import Batch
+from foveate.engine.anatomy import anatomy
+from foveate.method import Method, in_road_order
+
+
+class Pictures:
+    """What the tower made of each batch, kept until a method needs it run in another way.
+
+    A method that acts behind the tower only leaves what it makes as it is; what `needs` names is
+    recorded while it runs, so features are shared by methods with the same needs.
+    """
+
+    def __init__(self, model: Any):
+        self._anatomy = anatomy(model)
+        self._key: tuple | None = None
+        self._kept: dict[int, tuple[Batch, dict[str, Any]]] = {}
+
+    def turn_to(self, method: Method) -> None:
+        """Forget what the tower did for a method that asked something else of it."""
+        parts = in_road_order(method.parts())
+        before = tuple(p for p in parts if p.stage in ("frames", "encoders"))
+        needs = tuple(n for p in parts if p.stage == "tokens" for n in p.needs)
+        if (before, needs) != self._key:
+            self._key = before, needs
+            self._kept.clear()
+
+    def inputs(self, batch: Batch) -> dict[str, Any]:
+        """The batch's inputs with features in place of pixels; a method must be attached."""
+        if id(batch) not in self._kept:
+            self._kept[id(batch)] = batch, self._encoded(batch.inputs)
+        outputs = {}
+        for modality, output in self._kept[id(batch)][1].items():
+            outputs[modality] = copy.copy(output)
+            outputs[modality].foveate = output.foveate.fresh()
+        pixels = set(self._anatomy.family.pixels.values())
+        rest = {name: value for name, value in batch.inputs.items() if name not in pixels}
+        return {**rest, "mm_encoder_outputs": outputs}
+
+    def _encoded(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        made = {}
+        for modality in self._anatomy.modalities:
+            if self._anatomy.family.pixels[modality] in inputs:
+                encode = getattr(self._anatomy.inner, f"get_{modality}_features")
+                names = inspect.signature(encode).parameters
+                given = {name: inputs[name] for name in names if name in inputs}
+                made[modality] = encode(**given, return_dict=True)
+        return made

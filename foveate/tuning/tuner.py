@@ -1,0 +1,203 @@
+"""`tune`: the cheapest setting of many methods that loses next to nothing on your own questions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+import foveate
+from foveate.benchmarks.statistics import wilson
+from foveate.benchmarks.subject import weights_digest
+from foveate.engine.anatomy import anatomy
+from foveate.errors import InvalidParameter, UnknownName
+from foveate.method import Composed, method_class
+from foveate.tuning.batches import batches_of
+from foveate.tuning.errors import TuneError
+from foveate.tuning.evaluations import PARTS, Evaluations, Evaluator, Score
+from foveate.tuning.front import front, loss
+from foveate.tuning.plan import Plan
+from foveate.tuning.samples import Sample, read_samples, split
+from foveate.tuning.schedules import SEARCHERS
+from foveate.tuning.search import KEEPS, METHODS, Search
+
+
+def tune(
+    model: Any,
+    processor: Any,
+    data: str | Path | Sequence[Sample],
+    *,
+    methods: Sequence[str] | None = None,
+    keep: Sequence[float] | None = None,
+    max_drop: float = 0.01,
+    budget_flops: float | None = None,
+    searcher: str = "bisect",
+    held_out: float = 0.5,
+    batch: int = 32,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    name: str | None = None,
+    watch: Callable[[Score], None] = lambda score: None,
+) -> Plan:
+    """The cheapest setting that loses at most `max_drop` of accuracy, measured on `data`.
+
+    data: samples, or a JSONL file of them. methods: slugs, or several as "a+b"; "gsearch" searches
+    a rate for every layer. keep: shares to try, larger first. max_drop: 0.01 is one point.
+    budget_flops: share of the bare model's prefill FLOPs that may be spent, or FLOPs per sample
+    from 1 on; the most accurate setting within it is chosen then. searcher: of G-Search, "bisect"
+    or "bo". held_out: share of the samples that chooses nothing and is reported. folder: keeps
+    every measurement, so that an interrupted search goes on. watch: is told of every measurement.
+    """
+    named = check(methods, keep, max_drop, budget_flops, searcher, held_out, batch)
+    samples = read_samples(data) if isinstance(data, str | Path) else list(data)
+    parts = dict(zip(PARTS, split(samples, held_out, seed), strict=True))
+    name = name or str(getattr(model, "name_or_path", "") or type(model).__name__)
+    configuration = _configuration(model, name, samples, held_out, seed, batch)
+    ledger = Evaluations.start(None if folder is None else Path(folder), configuration)
+    with _evaluating(model):
+        batches = {part: batches_of(model, processor, own, batch) for part, own in parts.items()}
+        evaluate = Evaluator(model, processor, batches, ledger, watch)
+        full = evaluate(Composed(), "bare model")
+        limit = budget_flops
+        if limit is not None and limit > 1:
+            limit = limit / full.flops
+        search = Search(evaluate, full, max_drop, limit, len(anatomy(model).layers), seed)
+        search.run(named, sorted(keep or KEEPS, reverse=True), searcher)
+        chosen = search.choice()
+        return _plan(evaluate, search, chosen, name, {"max_drop": max_drop, "budget": limit})
+
+
+def _plan(
+    evaluate: Evaluator, search: Search, chosen: Score | None, name: str, asked: dict[str, Any]
+) -> Plan:
+    scores = list(evaluate.scores.values())
+    shown = front(scores)
+    if chosen is not None and all(s.method != chosen.method for s in shown):
+        shown.append(chosen)
+    whole = evaluate(Composed(), "bare model", "held_out")
+    rows = []
+    for score in shown:
+        method = foveate.from_dict(score.method)
+        out = evaluate(method, score.source, "held_out")
+        row = {
+            "method": score.method,
+            "words": repr(method) or "bare model",
+            "source": score.source,
+            "fit": _figures(search.full, score),
+            "held_out": _figures(whole, out),
+        }
+        rows.append(row)
+    mine = next((r for r in rows if chosen is not None and r["method"] == chosen.method), None)
+    return Plan(
+        setting=None if chosen is None else chosen.method,
+        model=name,
+        layers=search.layers,
+        held_out=mine["held_out"] if mine else {},
+        front=rows,
+        evaluations=len(scores),
+        asked=asked,
+    )
+
+
+def _figures(full: Score, score: Score) -> dict[str, Any]:
+    """Figures of a setting on one part; intervals hold with 95 %."""
+    n = len(score.right)
+    lost, between = loss(full.right, score.right)
+    return {
+        "n": n,
+        "accuracy": score.accuracy,
+        "accuracy_interval": list(wilson(int(score.right.sum()), n)),
+        "drop": lost,
+        "drop_interval": list(between),
+        "cost": score.cost,
+        "flops": score.flops,
+        "tokens": score.tokens,
+    }
+
+
+def check(
+    methods: Sequence[str] | None,
+    keep: Sequence[float] | None,
+    max_drop: float,
+    budget_flops: float | None,
+    searcher: str,
+    held_out: float,
+    batch: int,
+) -> list[str]:
+    """The methods to search; cheap mistakes are found before anything is loaded or measured."""
+    if isinstance(max_drop, bool) or not 0 <= max_drop < 1:
+        raise InvalidParameter(
+            f"max_drop={max_drop} is no loss of accuracy; use a share in [0, 1) such as 0.01, "
+            "which is one point."
+        )
+    if budget_flops is not None and not budget_flops > 0:
+        raise InvalidParameter(
+            f"budget_flops={budget_flops} is no budget; use a share of the bare model's FLOPs such "
+            "as 0.4, or FLOPs per sample."
+        )
+    if searcher not in SEARCHERS:
+        raise UnknownName.of("searcher", searcher, SEARCHERS)
+    if not 0 < held_out < 1:
+        raise InvalidParameter(
+            f"held_out={held_out} is no part of the samples; use a share such as 0.5."
+        )
+    if batch < 1:
+        raise InvalidParameter(f"batch={batch} holds no sample; use at least 1.")
+    for share in keep or ():
+        if not isinstance(share, float) or not 0 < share < 1:
+            raise InvalidParameter(f"keep={share!r} is no share to try; use shares in (0, 1).")
+    named = list(dict.fromkeys(METHODS if methods is None else methods))
+    if not named:
+        raise TuneError("There is no method to search; name some, such as gsearch.")
+    for words in named:
+        for slug in words.split("+"):
+            method_class(slug)
+    return named
+
+
+def _configuration(model, name, samples, held_out, seed, batch) -> dict[str, Any]:
+    """What all measurements of one folder share."""
+    parameter = next(model.parameters())
+    return {
+        "model": name,
+        "weights": weights_digest(model),
+        "samples": _samples_digest(samples),
+        "n": len(samples),
+        "held_out": held_out,
+        "seed": seed,
+        "batch": batch,
+        "dtype": str(parameter.dtype).removeprefix("torch."),
+        "device": parameter.device.type,
+        "versions": {
+            "foveate": foveate.__version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
+
+
+def _samples_digest(samples: Sequence[Sample]) -> str:
+    """A short hash of questions, answers and pictures, so that two sets are never mixed."""
+    digest = hashlib.blake2b(digest_size=8)
+    for sample in samples:
+        digest.update(repr((sample.question, sample.answer, sample.candidates)).encode())
+        for image in sample.images:
+            known = isinstance(image, str | Path)
+            digest.update(Path(image).read_bytes() if known else image.tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)

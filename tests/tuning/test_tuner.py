@@ -1,0 +1,171 @@
+"""Searches on an untrained model: what is measured, kept, chosen and written."""
+
+import json
+
+import pytest
+
+import foveate
+from foveate.benchmarks.asking import ask
+from foveate.errors import InvalidParameter, UnknownName
+from foveate.tuning import Sample, TuneError, from_plan, read_plan, world_samples
+from foveate.tuning.batches import batches_of
+from foveate.tuning.evaluations import Evaluator
+from foveate.tuning.front import front
+from foveate.tuning.pictures import Pictures
+from foveate.tuning.search import Search
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return world_samples(["I1"], 12, 64, 8)
+
+
+def quick(pair, samples, **more):
+    asked = {"methods": ["divprune", "gsearch"], "keep": [0.5], "max_drop": 0.9, "batch": 8}
+    return foveate.tune(*pair, samples, **{**asked, **more})
+
+
+class Same:
+    """A model for `ask`."""
+
+    def __init__(self, pair):
+        self.model, self.processor = pair
+
+
+@pytest.mark.parametrize("slug", ["fastv", "divprune", "visionzip", "downsample", "tome"])
+def test_pictures_that_were_kept_give_the_same_answers(pair, samples, slug):
+    method = foveate.create(slug, keep=0.5, **({"k": 1} if slug == "fastv" else {}))
+    batches = batches_of(*pair, samples[:5], 3)["likelihood"]
+    pictures = Pictures(pair[0])
+    pictures.turn_to(method)
+    plain = ask(Same(pair), batches, method)
+    for _ in range(2):
+        again = ask(Same(pair), batches, method, inputs=pictures.inputs)
+        assert again.digests == plain.digests and again.flops == plain.flops
+    assert len(pictures._kept) == 2
+
+
+def test_pictures_are_encoded_anew_only_where_the_tower_runs_otherwise(pair):
+    pictures = Pictures(pair[0])
+    pictures.turn_to(foveate.create("divprune"))
+    pictures._kept[0] = None
+    for slug in ("fastv", "gsearch", "transprune", "uniform"):
+        pictures.turn_to(foveate.create(slug))
+        assert pictures._kept, slug
+    pictures.turn_to(foveate.create("visionzip"))
+    assert not pictures._kept
+
+
+def test_a_plan_is_a_method_with_its_figures(pair, samples, tmp_path):
+    seen = []
+    plan = quick(pair, samples, watch=seen.append)
+    assert plan.evaluations == len({repr(s.method) for s in seen})
+    assert plan.held_out["n"] == 6 and plan.held_out["cost"] < 1
+    assert {"bare model", plan.setting and repr(plan.method)} & {r["words"] for r in plan.front}
+    path = plan.save(tmp_path / "plan.json")
+    assert from_plan(path) == plan.method
+    assert json.loads(json.dumps(plan.to_dict())) == read_plan(path).to_dict()
+    with foveate.attach(pair[0], from_plan(path)):
+        pass
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_an_interrupted_search_goes_on_to_the_same_plan(pair, samples, tmp_path, monkeypatch):
+    whole = quick(pair, samples)
+    measured, left = Evaluator._measured, iter(range(4))
+
+    def interrupted(*args):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return measured(*args)
+
+    monkeypatch.setattr(Evaluator, "_measured", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        quick(pair, samples, folder=tmp_path / "run")
+    monkeypatch.undo()
+    rows = (tmp_path / "run" / "results.jsonl").read_text().splitlines()
+    assert len(rows) == 4
+    resumed = quick(pair, samples, folder=tmp_path / "run")
+    assert json.dumps(resumed.to_dict()) == json.dumps(whole.to_dict())
+    with pytest.raises(foveate.FoveateError, match="seed 0 in place of 1"):
+        quick(pair, samples, folder=tmp_path / "run", seed=1)
+
+
+def test_a_budget_takes_the_most_accurate_within_it(pair, samples):
+    seen = []
+    plan = quick(pair, samples, methods=["gsearch"], budget_flops=0.7, watch=seen.append)
+    assert plan.held_out["cost"] <= 0.7 + 1e-6
+    within = [s for s in seen if s.cost <= 0.7 and not s.refused]
+    assert max(s.accuracy for s in within) == next(
+        row["fit"]["accuracy"] for row in plan.front if row["method"] == plan.setting
+    )
+    sigmoids = [s.cost for s in seen if s.source == "p-sigmoid"]
+    assert sum(abs(cost - 0.7) < 0.03 for cost in sigmoids) >= 20
+
+
+def test_methods_can_be_tried_together(pair, samples):
+    plan = quick(pair, samples, methods=["divprune+gsearch"], keep=[0.75])
+    costs = {row["words"]: row["fit"]["cost"] for row in plan.front}
+    assert min(costs, key=costs.get) == "DivPrune(keep=0.75) + GSearch(keep=0.75)"
+
+
+def test_nothing_good_enough_is_no_plan(pair, samples, monkeypatch):
+    monkeypatch.setattr(Search, "good", lambda self, score: False)
+    plan = quick(pair, samples, methods=["divprune"])
+    assert plan.setting is None and plan.front
+    with pytest.raises(TuneError, match="no setting"):
+        plan.method  # noqa: B018
+
+
+def test_free_answers_are_written(pair, samples):
+    free = [Sample(s.question, s.answer, s.images, (s.answer,), False) for s in samples]
+    plan = quick(pair, [*free, *samples], methods=["divprune"])
+    assert plan.front[0]["fit"]["n"] == 12
+
+
+def test_the_front_holds_what_no_cheaper_setting_equals(pair, samples):
+    seen = []
+    quick(pair, samples, watch=seen.append)
+    best = front(seen)
+    assert [s.cost for s in best] == sorted(s.cost for s in best)
+    for score in seen:
+        assert any(b.cost <= score.cost and b.accuracy >= score.accuracy for b in best)
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "words"),
+    [
+        ({"max_drop": 1.5}, InvalidParameter, "max_drop=1.5"),
+        ({"max_drop": -0.1}, InvalidParameter, "max_drop=-0.1"),
+        ({"budget_flops": 0}, InvalidParameter, "budget_flops=0"),
+        ({"searcher": "luck"}, UnknownName, "luck"),
+        ({"methods": ["gserch"]}, UnknownName, "did you mean 'gsearch'"),
+        ({"methods": []}, TuneError, "no method"),
+        ({"keep": [1.5]}, InvalidParameter, "keep=1.5"),
+        ({"held_out": 1.0}, InvalidParameter, "held_out=1.0"),
+        ({"batch": 0}, InvalidParameter, "batch=0"),
+    ],
+)
+def test_what_can_not_be_searched_is_refused(pair, samples, asked, error, words):
+    with pytest.raises(error, match=words):
+        quick(pair, samples, **asked)
+
+
+def test_what_is_no_plan_is_refused(tmp_path):
+    path = tmp_path / "plan.json"
+    with pytest.raises(TuneError, match="no plan"):
+        from_plan(path)
+    for text in ("{", "[]", "{}", '{"plan": 1, "x": 2}', '{"plan": 9}'):
+        path.write_text(text)
+        with pytest.raises(TuneError, match="holds no plan"):
+            from_plan(path)
+    made = {"plan": 1, "model": "m", "layers": 3}
+    grows = {"method": "gsearch", "schedule": [1.0, 0.2, 0.5]}
+    for setting, words in (
+        ({"method": "gserch"}, "gserch"),
+        (grows, "grows"),
+        (None, "no setting"),
+    ):
+        path.write_text(json.dumps({**made, "setting": setting}))
+        with pytest.raises(TuneError, match=words):
+            from_plan(path)
