@@ -17,6 +17,7 @@ from foveate.cli.doctor import doctor
 from foveate.cli.methods import methods
 from foveate.cli.sentences import Sentences
 from foveate.cli.train import train
+from foveate.cli.tune import tune
 from foveate.cli.world import world
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.command()(ask)
 app.command()(methods)
 app.command()(bench)
+app.command()(tune)
 app.command()(train)
 app.command()(world)
 app.command()(doctor)

@@ -41,7 +41,7 @@ def answer(
     for name, value in inputs.items():
         if torch.is_floating_point(value):
             inputs[name] = value.to(model.dtype)
-    with torch.no_grad(), _threads(model), foveate.attach(model, method) as attached:
+    with torch.no_grad(), threads(model), foveate.attach(model, method) as attached:
         out = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
         report = attached.report
     new = out[0, inputs["input_ids"].shape[1] :]
@@ -49,7 +49,7 @@ def answer(
 
 
 @contextmanager
-def _threads(model: Any) -> Iterator[None]:
+def threads(model: Any) -> Iterator[None]:
     """One thread for a small model: several would wait for each other longer than they compute."""
     import torch
 

@@ -43,6 +43,9 @@ def ask(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the method; repeatable."),
     ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="What 'foveate tune' found, in place of --method.")
+    ] = None,
     overlay: Annotated[
         Path | None, typer.Option(help="Write a picture of what was kept to this file.")
     ] = None,
@@ -66,7 +69,14 @@ def ask(
         raise FoveateError("The question is empty; write one behind -q.")
     check_overlay(overlay)
     images = [load_image(source) for source in media]
-    chosen = build_method(method, keep, set_ or ())
+    if plan is None:
+        chosen = build_method(method, keep, set_ or ())
+    elif method is not None or keep is not None or set_:
+        raise FoveateError("--plan brings a method with it; leave out --method, --keep and --set.")
+    else:
+        from foveate.tuning.plan import from_plan
+
+        chosen = from_plan(plan)
 
     from foveate.cli.answering import answer
     from foveate.cli.console import print_json, waiting
@@ -88,13 +98,13 @@ def ask(
                 "question": question,
                 "media": media,
                 "model": model,
-                "method": chosen.to_dict() if method else None,
+                "method": chosen.to_dict() if method or plan else None,
                 "overlay": str(overlay) if overlay else None,
                 "report": result.report.to_dict(),
             }
         )
         return
-    _print(result, f"{chosen if method else 'no method'} on {model}", overlay)
+    _print(result, f"{chosen if method or plan else 'no method'} on {model}", overlay)
 
 
 def _unknown_words(processor: Any, question: str) -> list[str]:
