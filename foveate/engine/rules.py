@@ -196,15 +196,14 @@ class Rules:
         q, wide = query.shape[2], key.shape[2]
         kind = implementation(module)
         weights: list[Tensor | None] = []
-        shown = [reader is None]
+        unread = [] if reader is None else [reader]
 
         def last(attending: Attending) -> Tensor:
             more = {**kw, "scaling": attending.scaling}
             if attending.query.shape[2] != q or attending.key.shape[2] != wide:
                 more.pop("position_ids", None)
-            elif not shown[0]:
-                reader(attending.query, attending.key, attending.mask, **more)
-                shown[0] = True
+            elif unread:
+                unread.pop()(attending.query, attending.key, attending.mask, **more)
             given = attending.query, attending.key, attending.value
             if "flash" in kind:
                 given = _equally_wide(*given)
@@ -242,13 +241,13 @@ class Rules:
         )
         steps = [partial(_with_notes, p, call) for p in self._at(i, "attend")]
         out = chained(steps, last)(start)
-        if not shown[0]:
+        if unread:
             if self.raw(i):
                 raise UnsupportedCall(
                     f"What layer {i} attends to can't be read while a rule attends in pieces; "
                     "attach the methods one at a time."
                 )
-            reader(query, key, mask, **kw)
+            unread.pop()(query, key, mask, **kw)
         return out, weights[0] if len(weights) == 1 else None
 
     def _whole(self, i: int, call: Pass, stage: Stage, q: int, wide: int) -> Whole:

@@ -121,14 +121,15 @@ class YOPO(Method, RulePart, LayersPart):
 
     def _windowed(self, call: Attending, proceed: Attend) -> tuple[Tensor, Tensor]:
         """Output under the window, and the (query, key) pairs (B,) that the kernel was given."""
-        if self.attncut_w is None or not call.prefill or not bool(call.queries.visual.any()):
+        window = self.attncut_w
+        if window is None or not call.prefill or not bool(call.queries.visual.any()):
             return proceed(call), call.bare_pairs()
         steps = torch.arange(call.query.shape[2], device=call.query.device)
         pieces, pairs = [], torch.zeros_like(call.bare_pairs())
         for block in steps.split(BLOCK):
             part = call.rows(block.expand(len(call.query), -1))
             real = part.queries.valid
-            visible = self.visible(part) & real[:, None, :, None]
+            visible = self.visible(part, window) & real[:, None, :, None]
             used = visible.any(2).any(1)
             part = part.masked(visible)
             count = used.sum(1)
@@ -140,10 +141,10 @@ class YOPO(Method, RulePart, LayersPart):
             pairs += real.sum(1) * count
         return torch.cat(pieces, 1), pairs
 
-    def visible(self, call: Attending) -> Tensor:
+    def visible(self, call: Attending, window: int) -> Tensor:
         """What each row sees under the window, (B, 1 or H, q, K) bool."""
         seen, (rows, keys) = call.seen(), (call.queries, call.keys)
-        near = neighbors(rows.place, keys.place, self.attncut_w)[:, None]
+        near = neighbors(rows.place, keys.place, window)[:, None]
         same = _patch(rows)[:, :, None] & _patch(keys)[:, None, :]
         same &= rows.item[:, :, None] == keys.item[:, None, :]
         same &= rows.frame[:, :, None] == keys.frame[:, None, :]
