@@ -17,7 +17,7 @@ from foveate.assets import PHOTOGRAPH
 from foveate.cli import app
 from foveate.cli.checkup import EXTRAS
 from foveate.cli.settings import build_method, parse_keep
-from foveate.method import registered
+from foveate.method import from_dict, registered
 from foveate.trained import TrainedMethod
 from tests.tiny_model import save_tiny
 
@@ -57,6 +57,19 @@ def test_help_names_every_command_and_works_as_a_module():
     assert done.returncode == 0
     for command in ("ask", "methods", "train", "doctor"):
         assert command in done.stdout
+
+
+def test_calibrate_writes_what_set_reads(tmp_path):
+    path = tmp_path / "thresholds.json"
+    fixed = ["calibrate", "--keep", "50%", "--world", 2, "--out", path]
+    found = json.loads(run(*fixed, "--set", "r_schedule=linear", "--json").stdout)
+    assert found["method"] == "dymu" and found["pictures"] > 20 and len(found["thresholds"]) == 3
+    assert from_dict(json.loads(path.read_text())).r_schedule == "linear"
+    options = ["--method", "dymu", "--set", f"thresholds={path}", "--json"]
+    asked = json.loads(run("ask", PHOTOGRAPH, "-q", "how many objects are there?", *options).stdout)
+    assert asked["method"]["thresholds"] == found["thresholds"]
+    wrong = run("calibrate", "--method", "divprune", code=2)
+    assert "method with thresholds 'divprune'" in wrong.stderr
 
 
 def test_version():

@@ -13,6 +13,7 @@ import typer
 import foveate
 from foveate.cli.ask import ask
 from foveate.cli.bench import bench
+from foveate.cli.calibrate import calibrate
 from foveate.cli.doctor import doctor
 from foveate.cli.methods import methods
 from foveate.cli.sentences import Sentences
@@ -31,6 +32,7 @@ app.command()(ask)
 app.command()(methods)
 app.command()(bench)
 app.command()(tune)
+app.command()(calibrate)
 app.command()(train)
 app.command()(world)
 app.command()(doctor)

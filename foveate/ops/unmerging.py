@@ -35,6 +35,42 @@ def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([turned, rest], -1)
 
 
+def visible(
+    seen: Tensor, mapping: Tensor, rows: Tensor, at: tuple[Tensor, Tensor], window: int | None
+) -> Tensor:
+    """What each of the last q virtual rows sees, (B, h, q, N) bool, from what unique tokens see.
+
+    seen (B, h, u, U): what u unique rows see of U columns. rows (B, q): which of these stands at
+    each virtual row. at: ranks (B, u) and (B, U) of unique rows and columns.
+
+    Order is that of virtual positions: copies of a token see each other as they follow, unless it
+    sees others in both directions. What was hidden from a later token stays hidden.
+    """
+    n, q = mapping.shape[1], rows.shape[1]
+    columns = mapping.clamp(min=0)
+    rank, ahead = at[0].gather(1, rows), at[1].gather(1, columns)
+    own = _both(seen, rows, columns)
+    later = (ahead[:, None, :] > rank[:, :, None])[:, None]
+    steps = torch.arange(n, device=mapping.device)
+    gap = steps[n - q :, None] - steps
+    sees = (own | later) & (gap >= 0)
+    if window is not None:
+        sees = ((gap >= 0) & (gap < window)).expand_as(own)
+    # Only prefixes and blocks that see both ways look ahead.
+    looks = (seen & (at[1][:, None, :] > at[0][:, :, None])[:, None]).any(-1)
+    if bool(looks.any()):
+        looks = looks.gather(2, rows[:, None].expand(-1, looks.shape[1], -1))
+        same = (ahead[:, None, :] == rank[:, :, None])[:, None]
+        sees = sees | own & (later | same) & looks[..., None]
+    return sees & (mapping >= 0)[:, None, None, :]
+
+
+def _both(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """x (B, h, u, U) at rows (B, q) and columns (B, N), (B, h, q, N)."""
+    x = x.gather(2, rows[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))
+    return x.gather(3, columns[:, None, None, :].expand(-1, x.shape[1], x.shape[2], -1))
+
+
 def factorised_logits(
     query: Tensor, key: Tensor, mapping: Tensor, cos: Tensor, sin: Tensor, scaling: float
 ) -> Tensor:

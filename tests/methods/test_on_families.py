@@ -13,6 +13,21 @@ from tests.families import zoo
 from tests.methods.made import made
 
 QUICK = {"llava", "llava_next", "llava_onevision", "qwen2_5_vl", "gemma3"}
+# Where a token is not one row of the tower, so that rows can't be merged inside it.
+POOLED = {
+    "qwen2_vl",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "video_llama_3",
+    "glm4v",
+    "internvl",
+    "idefics3",
+    "smolvlm",
+    "gemma3",
+    "fast_vlm",
+    ("llava_next_video", "video"),
+    ("llava_onevision", "video"),
+}
 # Families that can't host a method, with the reason they must give.
 REFUSED = {
     "downsample": (
@@ -35,23 +50,8 @@ REFUSED = {
     "hired": ("no attention", {"fast_vlm"}),
     "globalcom2": ("no attention", {"fast_vlm"}),
     "vispruner": ("no attention", {"fast_vlm"}),
-    "tome": (
-        "VisionZip",
-        {
-            "qwen2_vl",
-            "qwen2_5_vl",
-            "qwen3_vl",
-            "video_llama_3",
-            "glm4v",
-            "internvl",
-            "idefics3",
-            "smolvlm",
-            "gemma3",
-            "fast_vlm",
-            ("llava_next_video", "video"),
-            ("llava_onevision", "video"),
-        },
-    ),
+    "tome": ("VisionZip", POOLED),
+    "dymu": ("VisionZip", POOLED),
 }
 CASES = [
     pytest.param(

@@ -1,0 +1,307 @@
+"""DyMU: merge what is alike inside the vision tower, as much as each picture allows, and let the
+language model attend as if nothing had been merged.
+
+Wang et al., "DyMU: Dynamic Merging and Virtual Unmerging for Efficient VLMs", 2025,
+arXiv 2504.17040.
+
+Between attention and MLP of a block, even tokens are paired with the odd ones of largest cosine of
+keys (mean over heads); every pair above the block's threshold becomes its mean, weighted by size.
+The thresholds are means over many pictures of what the first pair left out has, when r pairs per
+picture are merged in each batch: pictures keep `keep` on average, simple ones less, crowded ones
+more. In the language model every merged token stands at all places that it holds: attention runs
+over that virtual sequence, and a token takes the mean of what its copies get.
+
+Needs the keys of every block, and `DyMU.calibrate` for its thresholds. Without them each crop or
+frame leaves with exactly its budget. Cost: one product of half the keys with the other half per
+block; attention pairs of the whole prompt in the language model, where all else is shorter.
+Departs from the paper in dividing by the exact size in batches, in one order of tokens for single
+pictures and batches, so that both give the same, and in a budget over the blocks that run.
+
+    model, processor = foveate.mini("nano")
+    pictures = [item.image() for item in foveate.mini.world.items("I1", "train", 64)]
+    method = foveate.DyMU.calibrate(model, processor, pictures, keep=0.5)
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, method):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveate.attending import Attend, Attending, Columns, Whole
+from foveate.budget import Keep, resolve
+from foveate.errors import BudgetError, InvalidParameter, UnsupportedCall
+from foveate.method import Method, register
+from foveate.methods.encoders.base import count_of_views, out_of_reach
+from foveate.ops.matching import (
+    above,
+    best_of_batch,
+    bipartite_soft_matching,
+    merge_chosen,
+    pair_up,
+    spread,
+)
+from foveate.ops.unmerging import averaged, stood, visible
+from foveate.parts import BlockState, EncodersPart, Part, RulePart, Widths
+from foveate.tokens import Grid
+
+SCHEDULES = ("constant", "linear", "reverse_linear")
+MODES = ("batch_level", "instance_level")
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class DyMU(Method, EncodersPart):
+    """keep: patches of each crop or frame that leave the tower; with thresholds, on average.
+
+    thresholds: one cosine per block that merges, from `calibrate` or the path of a JSON file with
+    what `to_dict` of its result gives; 1.0 merges nothing. None: exactly `keep` in every picture.
+    merge_mode: "instance_level" leaves thresholds aside, so that the budget is known beforehand.
+    r_total: patches that merge, in place of `keep`. r_schedule: "constant", "linear" (falling) or
+    "reverse_linear" merges over the blocks.
+    max_r_per_instance_ratio: most merges of a picture in a block, as a multiple of the mean.
+    repeat_merged_tokens: virtual unmerging in the language model.
+    """
+
+    slug = "dymu"
+    paper = "arXiv 2504.17040"
+
+    keep: Keep = 0.5
+    thresholds: tuple[float, ...] | str | None = None
+    merge_mode: str = "batch_level"
+    r_total: int | None = None
+    r_schedule: str = "constant"
+    max_r_per_instance_ratio: float | None = None
+    repeat_merged_tokens: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.thresholds, str):
+            object.__setattr__(self, "thresholds", _read(self.thresholds))
+        if self.r_schedule not in SCHEDULES or self.merge_mode not in MODES:
+            raise InvalidParameter(
+                f"r_schedule={self.r_schedule!r}, merge_mode={self.merge_mode!r} are unknown; use "
+                f"one of {', '.join(SCHEDULES)} and one of {', '.join(MODES)}."
+            )
+        ratio = self.max_r_per_instance_ratio
+        if self.r_total is not None and self.r_total < 0 or ratio is not None and not ratio > 0:
+            raise InvalidParameter(
+                f"r_total={self.r_total}, max_r_per_instance_ratio={ratio} merge less than "
+                "nothing; use a count from 0 on and a ratio above 0."
+            )
+
+    def parts(self) -> tuple[Part, ...]:
+        whole = isinstance(self.keep, float) and self.keep == 1 and not self.adaptive
+        return (self,) if whole or not self.repeat_merged_tokens else (self, Unmerging())
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether pictures differ in how many tokens they keep."""
+        return self.thresholds is not None and self.merge_mode == "batch_level"
+
+    def target(self, n: int) -> int:
+        """Patches that are left of n in each crop or frame, on average where adaptive."""
+        if self.r_total is None:
+            return resolve(self.keep, n)
+        if self.r_total >= n:
+            raise BudgetError(f"r_total={self.r_total} of {n} patches; keep at least one.")
+        return n - self.r_total
+
+    def count(self, grid: Grid) -> int:
+        if self.adaptive:
+            raise UnsupportedCall(
+                "With thresholds every picture keeps its own number of tokens; use "
+                "merge_mode='instance_level' to hold each to its budget."
+            )
+        if self.r_total is None:
+            return count_of_views(self.keep, grid)
+        views = grid.views or (grid.h * grid.w,) * grid.t
+        return sum(self.target(n) for n in views if n) + grid.special
+
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        pairs = 0
+        for r in spread(max(0, n - keep), max(1, widths.blocks), self.r_schedule):
+            pairs += (n // 2) * (n - n // 2)
+            n -= r
+        return 2 * pairs * widths.head
+
+    def planned(self, block: int, blocks: int, n: int) -> int:
+        """Merges of a block by the schedule, for n patches that entered the first one."""
+        return spread(n - self.target(n), blocks, self.r_schedule)[block]
+
+    def most(self, block: int, blocks: int, state: BlockState) -> Tensor:
+        """Pairs (B, 1) that each picture may merge in a block."""
+        half = (state.valid.sum(1, keepdim=True) - int(state.class_token)) // 2
+        ratio = self.max_r_per_instance_ratio
+        if ratio is None:
+            return half
+        return half.clamp(max=int(ratio * self.planned(block, blocks, state.entered)))
+
+    def merge(self, block: int, blocks: int, state: BlockState) -> tuple[Tensor, int] | None:
+        if self.adaptive:
+            return self._above_threshold(block, blocks, state)
+        n = state.hidden.shape[1] - state.class_token
+        target = self.target(state.entered)
+        left = blocks - block - 1
+        r = spread(state.entered - target, blocks, self.r_schedule)
+        # As planned, but never more than half, and what later blocks could not make up for.
+        after = max(n - n // 2, min(state.entered - sum(r[: block + 1]), target << left))
+        if after > target << left:
+            raise out_of_reach(target, n, blocks - block)
+        if after >= n:
+            return None
+        return bipartite_soft_matching(state.keys.mean(1), n - after, state.class_token)
+
+    def _above_threshold(
+        self, block: int, blocks: int, state: BlockState
+    ) -> tuple[Tensor, int] | None:
+        if len(self.thresholds) != blocks:
+            raise InvalidParameter(
+                f"thresholds has {len(self.thresholds)} entries for {blocks} blocks that merge; "
+                "calibrate on this model."
+            )
+        best, partner = pair_up(state.keys.mean(1), state.class_token, state.valid)
+        chosen = above(best, self.thresholds[block], self.most(block, blocks, state))
+        if not bool(chosen.any()):
+            return None
+        return merge_chosen(chosen, best, partner, state.valid, state.class_token)
+
+    @classmethod
+    def calibrate(
+        cls,
+        model: Any,
+        processor: Any,
+        images: Sequence[Any],
+        *,
+        batch_size: int = 64,
+        progress: bool = False,
+        **parameters: Any,
+    ) -> DyMU:
+        """The method with thresholds by which `images` keep `keep` on average on this model.
+
+        images: a few hundred or more pictures of the kind to come. parameters: those of the method.
+        """
+        from foveate.calibration import encode
+
+        watch = Watching(method=cls(**parameters))
+        encode(model, processor, images, watch, batch_size=batch_size, progress=progress)
+        found = (sum(s) / len(s) for _, s in sorted(watch.samples.items()))
+        return replace(watch.method, thresholds=tuple(round(x, 6) for x in found))
+
+
+@dataclass(frozen=True)
+class Unmerging(RulePart):
+    """The language model attends as if every token still stood at each place that it took in.
+
+    Keys are cached once per token and not rotated: copies are made, and turned to their places,
+    for one layer at a time. So the cache is as short as the prompt.
+    """
+
+    def raw(self, columns: Columns) -> Tensor:
+        return torch.ones_like(columns.valid)
+
+    def attend(self, call: Attending, proceed: Attend) -> Tensor:
+        whole = call.whole()
+        held, where = whole.held, whole.positions
+        alive, own = held >= 0, held.clamp(min=0)
+        if call.prefill and not _in_place(call, whole):
+            raise UnsupportedCall(
+                "Virtual unmerging puts tokens where they were, which packed positions leave; use "
+                "positions='original' for the methods beside it, or repeat_merged_tokens=False."
+            )
+        steps = torch.arange(held.shape[1], device=held.device).expand_as(held)
+        keys = replace(call.keys.take(own).but(alive), at=steps, positions=where)
+        queries, rows, query = keys, own, call.query
+        if call.prefill:
+            query = call.rotated(stood(query, held), where)
+        else:
+            q = query.shape[2]
+            queries, query = keys.take(steps[:, -q:]), call.turned(query)
+            rows = steps[:, :q]
+        virtual = replace(
+            call,
+            query=query,
+            key=call.rotated(stood(call.key, held), where),
+            value=stood(call.value, held),
+            queries=queries,
+            keys=keys,
+        )
+        if call.mask is not None or not bool(alive.all()):
+            virtual = _masked(call, virtual, held, rows)
+        out = proceed(virtual)
+        if not call.prefill:
+            return out
+        _account(call, alive)
+        b, n, heads, d = out.shape
+        unique = averaged(out.flatten(2), held, call.query.shape[2])
+        return unique.view(b, -1, heads, d)
+
+
+def _in_place(call: Attending, whole: Whole) -> bool:
+    """Whether the last token of each row stands where it stood before anything merged."""
+    last = whole.held.shape[1] - 1 - (whole.held >= 0).flip(1).long().argmax(1, keepdim=True)
+    before, now = whole.positions, call.queries.positions
+    own = whole.held.gather(1, last)
+    before, now = (
+        x.gather(-1, i.expand(*x.shape[:-2], -1, -1)) for x, i in ((before, last), (now, own))
+    )
+    return bool((before == now).all())
+
+
+def _masked(call: Attending, virtual: Attending, held: Tensor, rows: Tensor) -> Attending:
+    if "flash" in call.seam.kind:
+        return replace(virtual, mask=(held >= 0).long())
+    seen = call.seen().expand(len(held), -1, -1, -1)
+    at = call.queries.at, call.keys.at
+    return virtual.masked(visible(seen, held, rows, at, call.window))
+
+
+def _account(call: Attending, alive: Tensor) -> None:
+    """The pairs of the virtual sequence, which are more than those of its columns."""
+    few, many = (
+        n * (n if call.window is None else n.clamp(max=call.window))
+        for n in (call.queries.valid.sum(1), alive.sum(1))
+    )
+    call.account(4 * call.query.shape[1] * call.query.shape[3] * (few - many))
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Watching(Method, EncodersPart):
+    """Merges the r best pairs per picture of each batch, and notes where the cut falls.
+
+    samples: per block, for every batch, the cosine of the first pair that was left out.
+    """
+
+    slug = "dymu_watching"
+    method: DyMU = field(default_factory=DyMU)
+    samples: dict[int, list[float]] = field(default_factory=dict)
+
+    def merge(self, block: int, blocks: int, state: BlockState) -> tuple[Tensor, int] | None:
+        m, samples = self.method, self.samples.setdefault(block, [])
+        b, n, _ = state.hidden.shape
+        r = min(m.planned(block, blocks, state.entered), (n - state.class_token) // 2)
+        if r == 0:
+            samples.append(1.0)
+            return None
+        best, partner = pair_up(state.keys.mean(1), state.class_token, state.valid)
+        chosen, cut = best_of_batch(best, r * b, m.most(block, blocks, state))
+        samples.append(cut)
+        return merge_chosen(chosen, best, partner, state.valid, state.class_token)
+
+
+def _read(path: str) -> tuple[float, ...]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return tuple(float(x) for x in json.load(file)["thresholds"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidParameter(
+            f"thresholds={path!r} is no file of a calibrated DyMU ({error}); write "
+            "json.dumps(method.to_dict()) of what DyMU.calibrate gives."
+        ) from None
