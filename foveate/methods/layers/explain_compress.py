@@ -1,0 +1,143 @@
+"""Explainability-guided compression: keep what a small network expects the answer to depend on.
+
+"Generic Token Compression in Multimodal Large Language Models from an Explainability Perspective",
+ICLR 2026, arXiv 2506.01097.
+
+Before the first decoder layer runs, the text behind the last visual token asks: a_j is the mean,
+over these rows and over heads, of the attention that layer 0 gives token j, softmax over all keys.
+Five depthwise-separable 1-D convolutions f along the tokens turn a into a score, softmax over the
+tokens of an item, and the best `keep` go on. f learns the relevance of tokens to the answers:
+gradient times attention, propagated through all layers (`foveate.training.relevance`).
+
+Needs queries of the asking rows and keys of layer 0. Cost: these keys, one row per word of the
+question, and 0.18 million multiply-adds per token.
+No official code exists. Attention is divided by its mean, so that f fits any number of tokens. On
+M-RoPE models the paper keeps positions: positions="original".
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.ExplainCompress(keep=0.5)):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from foveate.budget import Keep, resolve
+from foveate.errors import InvalidParameter
+from foveate.method import register
+from foveate.methods.layers.base import item_batches
+from foveate.ops.select import top_k
+from foveate.parts import BoundaryState, LayersPart, Widths
+from foveate.trained import TrainedMethod
+
+IGNORED = -100
+# Rows of attention in flight.
+ROWS = 64
+
+
+class Relevance(nn.Module):
+    """f: attention to n tokens (B, n) to how relevant each is, (B, n), for any n."""
+
+    def __init__(self, channels: tuple[int, ...]):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after in zip((1, *channels), channels, strict=False):
+            layers += [
+                nn.Conv1d(before, before, 3, padding=1, groups=before),
+                nn.Conv1d(before, after, 1),
+                nn.ReLU(),
+            ]
+        self.layers = nn.Sequential(*layers, nn.Conv1d(channels[-1], 1, 1))
+        for module in self.layers:
+            if isinstance(module, nn.Conv1d):
+                # Differences between tokens must survive ten convolutions from the first step on.
+                wide = module.kernel_size[0] > 1
+                nn.init.kaiming_normal_(module.weight, nonlinearity="linear" if wide else "relu")
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+    def logits(self, attention: Tensor) -> Tensor:
+        """Scores (B, n) before the softmax, float32."""
+        scaled = attention / attention.mean(1, keepdim=True).clamp(min=1e-12)
+        weight: Tensor = self.layers[-1].weight  # type: ignore[assignment]
+        return self.layers(scaled.to(weight.dtype)[:, None])[:, 0].float()
+
+    def forward(self, attention: Tensor) -> Tensor:
+        """Shares (B, n) that sum to 1."""
+        return self.logits(attention).softmax(1)
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ExplainCompress(TrainedMethod, LayersPart):
+    """keep: share or count per visual item that enters the first layer; rho of the paper.
+
+    channels: widths of the convolutions.
+    """
+
+    slug = "explain_compress"
+    paper = "arXiv 2506.01097"
+    prompt_agnostic = False
+    shapes = ("channels",)
+
+    keep: Keep = 0.5
+    positions: str = "packed"
+    channels: tuple[int, ...] = (32, 64, 128, 256, 512)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.channels or min(self.channels) < 1:
+            raise InvalidParameter(
+                f"channels={self.channels!r} is no network; give one width or more, each from 1 on."
+            )
+
+    def build(self, **base: int) -> Relevance:
+        return Relevance(self.channels)
+
+    def boundaries(self, layers: int) -> tuple[int, ...]:
+        return (0,)
+
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        pairs = zip((1, *self.channels), self.channels, strict=False)
+        network = sum(a * (b + 3) for a, b in pairs) + self.channels[-1]
+        return 2 * n * (widths.keys * widths.model + network)
+
+    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | None:
+        if self.keep == 1.0 and isinstance(self.keep, float):
+            return None
+        seen = instruction_attention(state)
+        module = self.module(state.hidden, layers=layers)
+        keep = ~state.visual
+        for rows, columns in item_batches(state):
+            n = columns.shape[1]
+            score = module.logits(seen[rows[:, None], columns])
+            best = top_k(score, resolve(self.keep, n))
+            keep[rows[:, None], columns.gather(1, best)] = True
+        return keep
+
+
+def instruction_attention(state: BoundaryState) -> Tensor:
+    """Attention (B, N) that the text behind the last visual token gives every column.
+
+    Mean over heads and over these rows; answers that are being trained don't ask. The last row of
+    the prompt asks where no text stands there.
+    """
+    columns = torch.arange(state.visual.shape[1], device=state.visual.device)
+    end = torch.where(state.visual, columns, -1).amax(1, keepdim=True)
+    asks = (columns > end) & state.valid & (columns <= state.last[:, None])
+    if state.labels is not None:
+        asks &= state.labels == IGNORED
+    asks |= (columns == state.last[:, None]) & ~asks.any(1, keepdim=True)
+    most = int(asks.sum(1).max())
+    rows = asks.long().argsort(dim=1, descending=True, stable=True)[:, :most]
+    weight = asks.gather(1, rows).float() / asks.sum(1, keepdim=True)
+    total = torch.zeros(state.visual.shape, device=columns.device)
+    for some, share in zip(rows.split(ROWS, 1), weight.split(ROWS, 1), strict=True):
+        # Rows that only fill a shorter question up may be padding, which sees nothing.
+        attention = state.attention(some).mean(1).nan_to_num()
+        total += (share[:, None] @ attention)[:, 0]
+    return total

@@ -1,0 +1,133 @@
+"""Explainability-guided compression: the network learns what the base model's answers rest on."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import foveate
+from foveate.benchmarks import questions
+from foveate.budget import Keep, resolve
+from foveate.method import Method
+from foveate.methods.layers.base import item_batches
+from foveate.methods.layers.explain_compress import ExplainCompress, instruction_attention
+from foveate.ops.select import top_k
+from foveate.parts import BoundaryState, LayersPart
+from foveate.training.batches import IGNORED, Batch
+from foveate.training.probe import Probe
+from foveate.training.recipe import Recipe, Run
+from foveate.training.relevance import overlap, relevance, upper_half
+
+SHARES = (0.5, 0.25)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainCompressRecipe(Recipe):
+    """Every map is used once, where the paper shows 10,000 a hundred times."""
+
+    slug = "explain_compress"
+
+    steps: int = 240
+    rate: float = 2e-3
+
+    def loss(self, run: Run, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        seen: dict[str, Tensor] = {}
+
+        def look(state: BoundaryState) -> None:
+            seen["attention"] = instruction_attention(state)
+
+        answers = batch.labels.masked_fill(batch.labels == _end(run.subject), IGNORED)
+        # The labels tell which columns are answers, which don't ask.
+        inputs = {**batch.inputs, "labels": batch.labels}
+        with foveate.attach(run.model, Probe(seen={0: look})):
+            truth, right = relevance(run.model, inputs, answers)
+        visual = batch.inputs["input_ids"] == run.model.config.image_token_id
+        attention, truth = (
+            x[visual].view(len(truth), -1)[right] for x in (seen["attention"], truth)
+        )
+        logits = run.module.logits(attention)
+        if not len(truth):
+            return logits.sum(), {}
+        loss = F.kl_div(logits.log_softmax(1), upper_half(truth), reduction="batchmean")
+        figures = {
+            "right": right.float().mean(),
+            "overlap": overlap(logits, truth).mean(),
+            "overlap_attention": overlap(attention, truth).mean(),
+        }
+        return loss, {name: value.item() for name, value in figures.items()}
+
+    def rows(self, run: Run, trained: Method) -> dict[str, Method]:
+        rows: dict[str, Method] = {}
+        for keep in SHARES:
+            at = f"at {keep:.0%}"
+            own = {k: v for k, v in trained.to_dict().items() if k != "method"}
+            rows[f"trained {at}"] = ExplainCompress(**{**own, "keep": keep})
+            rows[f"true relevance {at}"] = Ranked(keep=keep, oracle=Oracle(run.subject))
+            rows[f"attention {at}"] = Ranked(keep=keep)
+            rows[f"random {at}"] = foveate.create("random", keep=keep)
+        return rows
+
+
+class Oracle:
+    """The relevance of a batch's tokens to what the bare model answers to it."""
+
+    def __init__(self, subject: Any):
+        self.subject = subject
+        # What is attached to the model must not reach the labels.
+        self.model = copy.deepcopy(subject.model)
+        self.scores: Tensor | None = None
+
+    @torch.no_grad()
+    def read(self, batch: questions.Batch) -> None:
+        """Answer the batch, and explain the answers."""
+        prompt = batch.inputs["input_ids"].shape[1]
+        ids = self.model.generate(**batch.inputs, max_new_tokens=8, do_sample=False)
+        said = ids[:, prompt:] != _end(self.subject)
+        # Behind the first end of text nothing counts.
+        said = said & (said.cumprod(1) == 1)
+        # An answer that ends at once is explained by its end.
+        said[:, 0] = True
+        labels = ids.clone()
+        labels[:, :prompt] = IGNORED
+        labels[:, prompt:] = labels[:, prompt:].masked_fill(~said, IGNORED)
+        mask = torch.cat([batch.inputs["attention_mask"], said.long()], 1)
+        inputs = {**batch.inputs, "input_ids": ids, "attention_mask": mask}
+        self.scores = relevance(self.model, inputs, labels)[0][:, :prompt]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Ranked(Method, LayersPart):
+    """Keep the best by true relevance where there is an oracle, else by plain attention."""
+
+    slug = "ranked"
+    prompt_agnostic = False
+
+    keep: Keep = 0.5
+    positions: str = "packed"
+    oracle: Oracle | None = field(default=None, compare=False)
+
+    def before(self, batch: questions.Batch) -> None:
+        """Called ahead of each batch of questions."""
+        if self.oracle is not None:
+            self.oracle.read(batch)
+
+    def boundaries(self, layers: int) -> tuple[int, ...]:
+        return (0,)
+
+    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor:
+        score = None if self.oracle is None else self.oracle.scores
+        score = instruction_attention(state) if score is None else score
+        keep = ~state.visual
+        for rows, columns in item_batches(state):
+            best = top_k(score[rows[:, None], columns], resolve(self.keep, columns.shape[1]))
+            keep[rows[:, None], columns.gather(1, best)] = True
+        return keep
+
+
+def _end(subject: Any) -> int:
+    return subject.processor.tokenizer.eos_token_id
