@@ -85,7 +85,7 @@ def _parts(
     from foveate.cli.models import load_model
     from foveate.training import recipe_of, train
 
-    recipe_of(slug)
+    usage = recipe_of(slug).usage
     if threads is not None:
         torch.set_num_threads(threads)
     model, processor = load_model(name, "auto", "float32")
@@ -97,6 +97,7 @@ def _parts(
     if as_json:
         print_json({"method": slug, "model": name, "folder": str(written), **card})
         return
+    usage = usage.format(folder=written)
     for label, row in card.get("test", {}).items():
         typer.echo(f"{label:>12}  {row['mean']:.3f}  {row['tokens']:.0%} of the tokens")
-    typer.echo(f"{slug} for {name} is in {written}; use it with --set weights={written}")
+    typer.echo(f"{slug} for {name} is in {written}; use it with {usage}")

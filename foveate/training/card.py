@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,31 +17,35 @@ from foveate.benchmarks.subject import Subject
 from foveate.method import Composed, Method
 from foveate.mini.progress import bar
 from foveate.trained import RANDOM
+from foveate.training.recipe import Row
 
 
 def measure(
-    subject: Subject, rows: dict[str, Method], count: int, progress: bool = False
+    subject: Subject, rows: Mapping[str, Row], count: int, progress: bool = False
 ) -> dict[str, dict[str, Any]]:
     """By name of a method: accuracy by task on `count` test items each, and what it cost.
 
     "tokens": visual tokens that a layer held on average, as a share of all. "spread": the standard
     deviation of the mean accuracy, from the number of items.
     """
-    rows = {"bare": Composed(), **rows}
-    table: dict[str, dict[str, Any]] = {name: {"tasks": {}} for name in rows}
-    with bar("measuring", len(subject.tasks) * len(rows), show=progress) as tick, torch.no_grad():
+    pairs = {name: row if isinstance(row, tuple) else (subject, row) for name, row in rows.items()}
+    pairs = {"bare": (subject, Composed()), **pairs}
+    table: dict[str, dict[str, Any]] = {name: {"tasks": {}} for name in pairs}
+    with bar("measuring", len(subject.tasks) * len(pairs), show=progress) as tick, torch.no_grad():
         done = 0
         for task in subject.tasks:
             questions = Questions(subject, task, count)
-            for name, method in rows.items():
-                found = ask(subject, questions.batches, method)
+            for name, (under, method) in pairs.items():
+                # Some rows of a table must see the questions ahead.
+                before = getattr(method, "before", None)
+                found = ask(under, questions.batches, method, before=before)
                 table[name]["tasks"][task] = round(float(found.right.mean()), 4)
                 costs = table[name].setdefault("costs", [])
                 costs.append((found.tokens_mean / found.tokens_in, found.flops / found.flops_full))
                 tick(done := done + 1, f"{task} {name}")
     for name, row in table.items():
         rates = np.array(list(row["tasks"].values()))
-        row["method"] = _told(rows[name])
+        row["method"] = _told(pairs[name][1])
         row["mean"] = round(float(rates.mean()), 4)
         spread = np.sqrt((rates * (1 - rates) / count).sum()) / len(rates)
         row["spread"] = round(float(spread), 4)
@@ -62,7 +67,7 @@ def write_card(
     subject: Subject,
     facts: dict[str, Any],
     history: list[dict[str, float]],
-    rows: dict[str, Method],
+    rows: Mapping[str, Row],
     count: int,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -79,10 +84,15 @@ def write_card(
 
 def markdown(card: dict[str, Any]) -> str:
     """The card as a page."""
+    name = card["base"]["name"]
+    what = {
+        "parts": f"Trained parts of `{card['slug']}` for the base model {name}, whose own weights "
+        "stayed as they were.",
+        "model": f"The base model {name}, trained on with `{card['slug']}`.",
+    }[card["trains"]]
     parts = [
-        f"# {card['slug']} for {card['base']['name']}",
-        f"Trained parts of `{card['slug']}` for the base model {card['base']['name']}, whose own "
-        f"weights stayed as they were. {card['recipe']['steps']} steps in "
+        f"# {card['slug']} for {name}",
+        f"{what} {card['recipe']['steps']} steps in "
         f"{card['seconds'] / 60:.1f} minutes, seed {card['seed']}.",
     ]
     if "test" in card:

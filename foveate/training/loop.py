@@ -148,5 +148,6 @@ def train(
     made = recipe.finish(trainer.run, out, **facts, command=command)
     rows = recipe.rows(trainer.run, made) if evaluate else {}
     facts |= {"slug": slug, "method": repr(recipe.method(trainer.run.subject)), "command": command}
+    facts["trains"] = recipe.trains
     write_card(out, trainer.run.subject, facts, trainer.history, rows, evaluate, progress)
     return out

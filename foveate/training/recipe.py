@@ -40,6 +40,10 @@ class Run:
         return self.subject.model
 
 
+# What a row of the card measures.
+Row = Method | tuple[Subject, Method]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """steps, pictures, questions: length of the run, and what a step shows.
@@ -49,6 +53,9 @@ class Recipe:
     """
 
     slug: ClassVar[str]
+    # What is trained, "parts" beside the base model or the "model" itself, and how it is used.
+    trains: ClassVar[str] = "parts"
+    usage: ClassVar[str] = "--set weights={folder}"
 
     steps: int = 400
     pictures: int = 8
@@ -87,8 +94,11 @@ class Recipe:
         save_parts(run.method, copy.deepcopy(run.module).to(torch.bfloat16), out, base, **made)
         return trained_class(self.slug)(**{**_plain(run.method), "weights": str(out)})
 
-    def rows(self, run: Run, trained: Method) -> dict[str, Method]:
-        """Methods to measure for the card, by name: what was trained and what it must beat."""
+    def rows(self, run: Run, trained: Method) -> dict[str, Row]:
+        """Methods to measure for the card, by name: what was trained and what it must beat.
+
+        A pair with a subject is measured on that one in place of the base model.
+        """
         untrained_parts = trained_class(self.slug)(**{**_plain(trained), "weights": "random"})
         return {"trained": trained, "untrained": untrained_parts}
 

@@ -1,0 +1,93 @@
+"""LLaVolta: the model itself is trained on, with visual tokens pooled from heavily to not at all.
+
+The same steps run beside it without pooling, so that the card shows what pooling saves and costs.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+import foveate
+from foveate.benchmarks.subject import Subject
+from foveate.method import Method
+from foveate.methods.layers.llavolta import LLaVolta, setting_at
+from foveate.mini.weights_loading import silent_bars
+from foveate.training.batches import Batch
+from foveate.training.recipe import Recipe, Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class LLaVoltaRecipe(Recipe):
+    """strides: windows of the stages, which are equally long. layers: where pooling starts, as
+    shares of the decoder; the paper's are 2, 2, 16 and 0 of 32."""
+
+    slug = "llavolta"
+    trains: ClassVar[str] = "model"
+    usage: ClassVar[str] = "--model {folder}/staged"
+
+    steps: int = 160
+    rate: float = 2e-4
+    strides: tuple[int, ...] = (8, 2, 2, 1)
+    layers: tuple[float, ...] = (1 / 16, 1 / 16, 1 / 2, 0.0)
+
+    def method(self, subject: Subject) -> Method:
+        return LLaVolta(stride=self.strides[0], layer=self._layers(subject)[0])
+
+    def start(self, subject: Subject, method: Method, seed: int) -> nn.Module:
+        return nn.ModuleDict({n: copy.deepcopy(subject.model) for n in ("staged", "plain")})
+
+    def parameters(self, module: nn.Module) -> Iterable[nn.Parameter]:
+        """The language models and the projectors; towers stay as they are."""
+        tower = "vision_tower"
+        return [p for name, p in module.named_parameters() if tower not in name]
+
+    def loss(self, run: Run, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        pivots = [self.steps * i // len(self.strides) - 1 for i in range(1, len(self.strides))]
+        stride, layer = setting_at(run.step, self.strides, self._layers(run.subject), pivots)
+        total, figures = torch.zeros(()), {"stride": float(stride)}
+        for name, pooled in (("staged", stride), ("plain", 1)):
+            model: Any = run.module[name]  # type: ignore[index]
+            method = LLaVolta(stride=pooled, layer=layer)
+            attached = foveate.attach(model, method) if pooled > 1 else nullcontext()
+            parameters = [p for p in model.parameters() if p.requires_grad]
+            # Time of the process: on a busy machine both runs wait, but not equally long.
+            began = time.process_time()
+            with attached:
+                value = model(**batch.inputs, labels=batch.labels, use_cache=False).loss
+                gradients = torch.autograd.grad(value, parameters)
+            figures[f"{name}_seconds"] = time.process_time() - began
+            figures[name] = value.item()
+            # Each run is clipped by itself, so far that the loop finds nothing left to clip.
+            norm, limit = torch.stack([g.norm() for g in gradients]).norm(), self.clip / 2**0.5
+            share = limit / norm.clamp(min=limit)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                total = total + (parameter * gradient * share).sum()
+        return total - total.detach() + figures["staged"], figures
+
+    def finish(self, run: Run, out: Path, **made: Any) -> Method:
+        for name, model in run.module.items():  # type: ignore[operator]
+            with silent_bars():
+                copy.deepcopy(model).to(torch.bfloat16).save_pretrained(out / name)
+            run.subject.processor.save_pretrained(out / name)
+        return run.method
+
+    def rows(self, run: Run, trained: Method) -> dict[str, Any]:
+        rows: dict[str, Any] = {}
+        for name, model in run.module.items():  # type: ignore[operator]
+            subject = replace(run.subject, model=model.eval(), name=name)
+            rows[name] = subject, foveate.method.Composed()
+            rows[f"{name}, {trained!r}"] = subject, trained
+        return rows
+
+    def _layers(self, subject: Subject) -> tuple[int, ...]:
+        # Before layer 1 nothing was seen of the text.
+        return tuple(max(1, round(share * subject.layers)) for share in self.layers)

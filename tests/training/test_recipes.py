@@ -1,0 +1,72 @@
+"""Recipes from end to end, a few steps each."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+import foveate
+from foveate.benchmarks.subject import subject
+from foveate.mini.weights_loading import load_folder
+from foveate.training import train
+from foveate.training.loop import Trainer
+from foveate.training.recipes.explain_compress import ExplainCompressRecipe
+from foveate.training.recipes.llavolta import LLaVoltaRecipe
+
+BRIEF = {"pictures": 1, "questions": 2}
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return foveate.mini("nano")
+
+
+def test_pooling_starts_heavy_and_ends(nano):
+    recipe = LLaVoltaRecipe(steps=4, **BRIEF)
+    trainer = Trainer(recipe, *nano, seed=0)
+    assert recipe._layers(trainer.run.subject) == (1, 1, 3, 1)
+    figures = list(trainer.steps(1))
+    assert [f["stride"] for f in figures] == [8, 2, 2, 1]
+    towers = [p for n, p in trainer.run.module.named_parameters() if "vision_tower" in n]
+    assert towers and not any(p.requires_grad for p in towers)
+
+
+def test_without_pooling_both_runs_are_one(nano):
+    trainer = Trainer(LLaVoltaRecipe(steps=2, strides=(1, 1), **BRIEF), *nano, seed=0)
+    for figures in trainer.steps(1):
+        assert figures["staged"] == figures["plain"] == figures["loss"]
+    staged, plain = (trainer.run.module[n].state_dict() for n in ("staged", "plain"))
+    before = nano[0].state_dict()
+    assert all(torch.equal(staged[name], plain[name]) for name in staged)
+    assert any(not torch.equal(staged[name], before[name]) for name in staged)
+
+
+@pytest.mark.slow
+def test_llavolta_leaves_a_model_and_its_twin(nano, tmp_path):
+    out = train(
+        "llavolta", *nano, tmp_path, recipe=LLaVoltaRecipe(steps=2, **BRIEF), evaluate=2,
+        progress=False,
+    )  # fmt: skip
+    card = json.loads((out / "card.json").read_text())
+    assert len(card["test"]) == 5 and {"bare", "staged", "plain"} <= set(card["test"])
+    assert "trained on with `llavolta`" in (out / "README.md").read_text()
+    assert subject(*load_folder(out / "staged")).layers == 6
+
+
+def test_learning_relevance_asks_the_prompt_alone(nano):
+    trainer = Trainer(ExplainCompressRecipe(steps=2, **BRIEF), *nano, seed=0)
+    for figures in trainer.steps(1):
+        assert 0 < figures["loss"] and 0 <= figures.get("overlap", 0.5) <= 1
+
+
+@pytest.mark.slow
+def test_relevance_is_compared_with_what_it_must_beat(nano, tmp_path):
+    recipe = ExplainCompressRecipe(steps=2, **BRIEF)
+    out = train("explain_compress", *nano, tmp_path, recipe=recipe, evaluate=2, progress=False)
+    card = json.loads((out / "card.json").read_text())
+    assert len(card["test"]) == 9
+    assert card["test"]["true relevance at 50%"]["tokens"] == 0.5
+    method = foveate.from_pretrained(out)
+    assert method.keep == 0.5 and (out / "parts.safetensors").stat().st_size < 500_000
