@@ -36,13 +36,14 @@ def attention_maps(model: Any) -> Iterator[list[Tensor]]:
         model.disable_input_require_grads()
 
 
+@torch.enable_grad()
 def relevance(model: Any, inputs: dict[str, Any], labels: Tensor) -> tuple[Tensor, Tensor]:
     """How much the answers depend on every column, (B, L), and whether all of each is right, (B,).
 
     inputs: prompts with their answers. labels (B, L): answer tokens, -100 elsewhere. Per answer
     token the logit that gives it is explained; the mean over tokens counts.
     """
-    with torch.enable_grad(), attention_maps(model) as maps:
+    with attention_maps(model) as maps:
         logits = model(**inputs, use_cache=False).logits
     told = labels != IGNORED
     wrong = (logits[:, :-1].argmax(-1) != labels[:, 1:]) & told[:, 1:]
