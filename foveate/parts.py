@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -80,6 +80,10 @@ class FramesPart(Part):
         raise NotImplementedError
 
 
+def _unknown() -> Any:
+    raise NotImplementedError
+
+
 @dataclass
 class BlockState:
     """What a part sees inside one block of the vision tower, between attention and MLP.
@@ -89,6 +93,8 @@ class BlockState:
     size (B, T): patches that each token stands for, 0 for padding, which stands behind all tokens
     of its row. class_token: row 0 is a class token.
     entered: patches per crop or frame that entered the first block.
+    attention(): probabilities (B, H, T) that this block's class token gave each token, or, where
+    there is none, the mean over all tokens of what each received.
     """
 
     hidden: Tensor
@@ -96,6 +102,7 @@ class BlockState:
     size: Tensor
     class_token: bool
     entered: int
+    attention: Callable[[], Tensor] = field(default=_unknown)
 
     @property
     def valid(self) -> Tensor:
@@ -112,10 +119,25 @@ class EncodersPart(Part):
     stage = "encoders"
     proportional: bool = True
 
-    def merge(self, block: int, blocks: int, state: BlockState) -> tuple[Tensor, int] | None:
+    def vectors(self, block: int, blocks: int) -> int:
+        """How many `beside` gives this block."""
+        return 0
+
+    def beside(self, block: int, blocks: int, state: Tensor) -> Tensor | None:
+        """Vectors (B, E, C) that this block's attention sees beside the tokens, or None.
+
+        state (B, C): the class token that enters the block, or the mean of its tokens. The vectors
+        are keys and values only: no token comes of them.
+        """
+        return None
+
+    def merge(
+        self, block: int, blocks: int, state: BlockState
+    ) -> tuple[Tensor, int] | tuple[Tensor, int, Tensor] | None:
         """Assignment (B, T) of every token to one of `count` merged tokens, or None for no change.
 
-        Merged vectors are the size-weighted means of their members. block: 0-based of `blocks`.
+        Merged vectors are the size-weighted means of their members, or with weights (B, T) as a
+        third value the sums of members times weights. block: 0-based of `blocks`.
         Rows may end with different counts, each numbered from 0 without gaps: `count` is the
         largest, and padding belongs to -1. No token sees padding: a batch gives what its rows give.
         """
@@ -134,10 +156,6 @@ class TokensPart(Part):
     def reduce(self, tokens: VisualTokens, signals: Signals, keep: int) -> VisualTokens:
         """Exactly `keep` tokens per item out of B equally laid out items."""
         raise NotImplementedError
-
-
-def _no_heads() -> Heads:
-    raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +197,7 @@ class BoundaryState:
     attention: Callable[[Tensor], Tensor]
     signals: Signals
     norm: Callable[[Tensor], Tensor] = lambda x: x
-    heads: Callable[[], Heads] = field(default=_no_heads)
+    heads: Callable[[], Heads] = field(default=_unknown)
     notes: dict[str, Tensor] = field(default_factory=dict)
 
 

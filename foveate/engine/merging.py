@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from foveate.engine.anatomy import Anatomy
-from foveate.engine.taps import implementation
+from foveate.engine.dual import DualEncoder
+from foveate.engine.taps import implementation, probabilities, received
 from foveate.errors import UnsupportedCall, UnsupportedModel
 from foveate.ops.matching import merge
 from foveate.parts import BlockState, EncodersPart
@@ -23,7 +24,7 @@ from foveate.parts import BlockState, EncodersPart
 class Merger:
     """Runs the blocks of one tower with merging between attention and MLP."""
 
-    def __init__(self, anatomy: Anatomy, modality: str, parts: list[EncodersPart]):
+    def __init__(self, anatomy: Anatomy | DualEncoder, modality: str, parts: list[EncodersPart]):
         if not anatomy.family.merges:
             raise UnsupportedModel(
                 f"Tokens can't be merged inside the vision tower of {anatomy.family.name}, whose "
@@ -91,19 +92,17 @@ class Merger:
                 self.assign, self.history = None, [None]
                 self.size = hidden_states.new_ones(hidden_states.shape[:2])
                 self.entered = hidden_states.shape[1] - self.classed
-            keys: list[Tensor] = []
-            hook = block.self_attn.k_proj.register_forward_hook(lambda _, a, out: keys.append(out))
-            try:
-                mask = self._bias(block, attention_mask)
-                normed = block.layer_norm1(hidden_states)
+            mask = self._bias(block, attention_mask)
+            beside = self._beside(i, hidden_states) if i < self.count else []
+            extra = sum(x.shape[1] for x in beside)
+            if extra and mask is not None:
+                mask = nn.functional.pad(mask, (extra, 0, 0 if mask.shape[-2] == 1 else extra, 0))
+            with _projections(block.self_attn) as made:
+                normed = block.layer_norm1(torch.cat([*beside, hidden_states], 1))
                 attended, _ = block.self_attn(hidden_states=normed, attention_mask=mask, **kwargs)
-            finally:
-                hook.remove()
-            hidden = hidden_states + attended
+            hidden = hidden_states + attended[:, extra:]
             if i < self.count:
-                hidden = self._merge(
-                    i, hidden, keys[0].unflatten(-1, (block.self_attn.num_heads, -1))
-                )
+                hidden = self._merge(i, hidden, block.self_attn, made, mask, extra)
             self.history.append(self.assign)
             return hidden + block.mlp(block.layer_norm2(hidden))
 
@@ -126,17 +125,54 @@ class Merger:
         bias = weight.log()[:, None, None, :]
         return bias if mask is None else mask + bias
 
-    def _merge(self, i: int, hidden: Tensor, keys: Tensor) -> Tensor:
+    def _beside(self, i: int, hidden: Tensor) -> list[Tensor]:
+        """What the parts put beside the tokens (B, T, C) that enter block i."""
+        state = hidden[:, 0] if self.classed else hidden.mean(1)
+        found = [part.beside(i, self.count, state) for part in self.parts]
+        return [x for x in found if x is not None]
+
+    def _merge(
+        self,
+        i: int,
+        hidden: Tensor,
+        attention: Any,
+        made: dict[str, Tensor],
+        mask: Tensor | None,
+        extra: int,
+    ) -> Tensor:
+        """made: queries and keys of the block, behind `extra` rows that are no tokens."""
+
+        def seen() -> Tensor:
+            if merged:
+                raise UnsupportedCall(
+                    f"{type(part).__name__} ranks tokens by attention, which those that "
+                    f"{type(merged[0]).__name__} merged in the same block have not; use one of "
+                    "them."
+                )
+            q, k = (x.transpose(1, 2) for x in (made["q_proj"], made["k_proj"]))
+            if self.classed:
+                rows = probabilities(q[:, :, extra : extra + 1], k, attention.scale, mask)[:, :, 0]
+            else:
+                rows = received(q[:, :, extra:], k, attention.scale, mask)
+            return rows[..., extra:]
+
+        merged: list[EncodersPart] = []
+        keys = made["k_proj"][:, extra:]
         for part in self.parts:
-            state = BlockState(hidden, keys.transpose(1, 2), self.size, self.classed, self.entered)
+            state = BlockState(
+                hidden, keys.transpose(1, 2), self.size, self.classed, self.entered, seen
+            )
             plan = part.merge(i, self.count, state)
             if plan is None:
                 continue
-            assign, count = plan
+            merged.append(part)
+            assign, count, *weights = plan
             size = merge(self.size[..., None], assign, count, "sum")
-            total = merge(hidden * self.size[..., None], assign, count, "sum")
-            # Padding holds nothing of size 0.
-            hidden = total / size.clamp(min=1)
+            share = (weights[0] if weights else self.size)[..., None].to(hidden.dtype)
+            hidden = merge(hidden * share, assign, count, "sum")
+            if not weights:
+                # Padding holds nothing of size 0.
+                hidden = hidden / size.clamp(min=1)
             keys = merge(keys.flatten(2), assign, count).unflatten(2, keys.shape[2:])
             self.size = size[..., 0]
             self.assign = assign if self.assign is None else assign.gather(1, self.assign)
@@ -152,3 +188,22 @@ class Merger:
                 for j, h in enumerate(output.hidden_states)
             )
         return output
+
+
+@contextmanager
+def _projections(attention: Any) -> Iterator[dict[str, Tensor]]:
+    """Queries and keys (B, T, H, d) that an attention module makes while this is open, by name."""
+    made: dict[str, Tensor] = {}
+
+    def keep(name: str):
+        def hook(_: nn.Module, args: tuple, out: Tensor) -> None:
+            made[name] = out.unflatten(-1, (attention.num_heads, -1))
+
+        return getattr(attention, name).register_forward_hook(hook)
+
+    handles = [keep("q_proj"), keep("k_proj")]
+    try:
+        yield made
+    finally:
+        for handle in handles:
+            handle.remove()
