@@ -52,6 +52,7 @@ REFUSED = {
     "vispruner": ("no attention", {"fast_vlm"}),
     "tome": ("VisionZip", POOLED),
     "dymu": ("VisionZip", POOLED),
+    "tca": ("VisionZip", POOLED),
 }
 CASES = [
     pytest.param(

@@ -1,0 +1,195 @@
+"""TCA: keep what the class token attends to, average what it doubts, sum up the rest.
+
+Wang et al., "Is Less More? Exploring Token Condensation as Training-free Test-time Adaptation",
+ICCV 2025, arXiv 2410.14729.
+
+Behind the attention of three layers (3, 6, 9 of 12, scaled to the tower's depth) patches are ranked
+by a, what the class token pays them, mean over heads. Of n patches d = n - ceil((1 - delta) n) go:
+the lowest d become one token, sum_i a_i x_i; the 2 (d + 1) above them are averaged around four
+centres (k-centre greedy, weights 1 / distance); the rest stays as it is. With `keep` the share that
+goes is the same in each of the layers, and the last one ends with exactly the budget.
+
+For zero-shot classification of a stream, `foveate.zero_shot(model, processor, classes, TCA())` adds
+the adaptation: a reservoir of confident, diverse samples per class gives anchors, one of which the
+attention of the three layers sees as one more key, and corrects the logits (`Adapter`).
+
+Needs the class token's row of attention in three layers; without a class token the mean of what
+patches receive. Cost: those rows, and distances among the tokens in doubt.
+Departs from the official code in the first centre, the token farthest from the mean unless a
+generator is given; in float32 sums; in corrections that follow the model's own temperature, which
+is 100 for CLIP; budgets below six tokens have fewer centres. `centers=0` is EViT: everything that
+goes is summed up.
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.TCA(keep=0.5)):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foveate.budget import Keep, resolve
+from foveate.errors import BudgetError, InvalidParameter, UnsupportedCall
+from foveate.method import Method, register
+from foveate.methods.encoders.reservoir import Adapter
+from foveate.methods.tokens.base import is_everything
+from foveate.ops.coreset import coreset, farthest_from_mean
+from foveate.parts import BlockState, EncodersPart, Widths
+from foveate.tokens import Grid
+
+DEPTH = 12  # of the tower that drop_loc counts in
+# What three layers of delta = 0.1 leave of 196 patches.
+KEPT = 76 / 196
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class TCA(Method, EncodersPart):
+    """keep: patches of each crop or frame that leave the tower; a count counts those of one view.
+
+    delta: share that goes per condensing layer, in place of `keep` (0.1 and 0.035 in the paper; 0
+    leaves the tower whole). drop_loc: condensing layers, of a tower of 12. centers: averages made
+    of the tokens in doubt. rank: "mean_attn", or "head_rank", the mean over heads of ranks.
+    reservoir_size: samples kept per class of a stream, 0 for no adaptation. scale, lam, beta:
+    spread of the weights of layers, weight and sharpness of the correction. gate: "all" refreshes
+    the anchors when all classes seen have two samples, "class" those of each class that has.
+    """
+
+    slug = "tca"
+    paper = "arXiv 2410.14729"
+    proportional = False
+
+    keep: Keep = KEPT
+    delta: float | None = None
+    drop_loc: tuple[int, ...] = (3, 6, 9)
+    centers: int = 4
+    rank: str = "mean_attn"
+    reservoir_size: int = 3
+    scale: float = 0.1
+    lam: float = 3.0
+    beta: float = 5.0
+    gate: str = "all"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.delta is not None and not 0 <= self.delta < 1:
+            raise InvalidParameter(f"delta={self.delta} is no share that goes; use 0 to below 1.")
+        if not self.drop_loc or not all(0 <= i < DEPTH for i in self.drop_loc):
+            raise InvalidParameter(f"drop_loc={self.drop_loc} are no layers of {DEPTH}; use 0..11.")
+        if self.centers < 0 or self.reservoir_size < 0 or not self.scale > 0:
+            raise InvalidParameter(
+                f"centers={self.centers}, reservoir_size={self.reservoir_size}, scale={self.scale} "
+                "are out of range; use counts from 0 on and a scale above 0."
+            )
+        for name, known in (("rank", ("mean_attn", "head_rank")), ("gate", ("all", "class"))):
+            if getattr(self, name) not in known:
+                raise InvalidParameter(
+                    f"{name}={getattr(self, name)!r} is unknown; use {known[0]!r} or {known[1]!r}."
+                )
+
+    def adapter(self, generator: torch.Generator | None = None) -> Adapter:
+        """The state of one stream, a part that condenses with anchors."""
+        return Adapter(self, generator)
+
+    def layers(self, blocks: int) -> list[int]:
+        """Condensing layers of a tower of that depth; the first has no layer in front of it."""
+        return sorted({max(min(1, blocks - 1), i * blocks // DEPTH) for i in self.drop_loc})
+
+    def count(self, grid: Grid) -> int:
+        if self.delta is not None:
+            raise UnsupportedCall(
+                f"delta={self.delta} condenses per layer, so the number of tokens depends on the "
+                "depth of the tower; use keep=... in place of delta to know it beforehand."
+            )
+        if is_everything(self.keep, grid.n):
+            return grid.n
+        views = grid.views or (grid.h * grid.w,) * grid.t
+        return sum(resolve(self.keep, n) for n in views if n) + grid.special
+
+    def plan(self, block: int, blocks: int, n: int, entered: int) -> tuple[int, int, int] | None:
+        """Of n patches those kept and those in doubt, and the centres of the latter; None for all.
+
+        entered: patches that entered the first block.
+        """
+        layers = self.layers(blocks)
+        if block not in layers or self.delta == 0:
+            return None
+        if self.delta is not None:
+            left = math.ceil((1 - self.delta) * n)
+            gap = n + 1 - left  # the class token is counted
+            kept, doubt, centres = left - 2 * gap, 2 * gap, self.centers
+            if not centres:
+                kept, doubt = left, 0
+            if kept < 1 or doubt < centres:
+                raise BudgetError(
+                    f"delta={self.delta} leaves {kept} of {n} tokens as they are and {doubt} for "
+                    f"{self.centers} centres; use another delta, fewer centers, or keep."
+                )
+            return kept, doubt, centres
+        target = resolve(self.keep, entered)
+        done = (layers.index(block) + 1) / len(layers)
+        target = max(target, round(entered * (target / entered) ** done))
+        if target >= n:
+            return None
+        centres = max(0, min(self.centers, target - 2, n - target - 1))
+        kept = target - centres - 1
+        if not centres:
+            return kept, 0, 0
+        gone = min(max(1, (n - kept - 2) // 3), n - kept - centres)
+        return kept, n - kept - gone, centres
+
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        total, left = 0, n
+        for block in range(widths.blocks):
+            planned = self.plan(block, widths.blocks, left, n)
+            if planned is not None:
+                kept, doubt, centres = planned
+                total += 2 * widths.tower * (left + doubt * (doubt + centres))
+                left = kept + centres + 1
+        return total
+
+    def merge(
+        self,
+        block: int,
+        blocks: int,
+        state: BlockState,
+        draw: Callable[[int, int], Tensor] | None = None,
+    ) -> tuple[Tensor, int, Tensor] | None:
+        """draw(n, B): first centres (B,) among n tokens, if not those farthest from the mean."""
+        skip = int(state.class_token)
+        x = state.hidden[:, skip:]
+        planned = self.plan(block, blocks, x.shape[1], state.entered)
+        if planned is None:
+            return None
+        if not bool(state.valid.all()):
+            raise UnsupportedCall(
+                "TCA can't rank rows of different lengths, as DyMU leaves them; use one of the two."
+            )
+        kept, doubt, centres = planned
+        seen = state.attention()[:, :, skip:]
+        paid = seen.mean(1)
+        score = paid if self.rank == "mean_attn" else seen.argsort(-1).argsort(-1).float().mean(1)
+        order = score.argsort(dim=1, descending=True, stable=True)
+        steps = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
+        into, weight = steps.clamp(max=kept).clone(), torch.ones_like(paid)
+        if doubt:
+            some = slice(kept, kept + doubt)
+            doubted = x.gather(1, order[:, some, None].expand(-1, -1, x.shape[2])).float()
+            first = draw(doubt, len(x)).to(x.device) if draw else farthest_from_mean(doubted)
+            centre, weight[:, some] = coreset(doubted, centres, first)
+            into[:, some] = kept + centre
+        into[:, kept + doubt :] = kept + centres
+        weight[:, kept + doubt :] = paid.gather(1, order[:, kept + doubt :])
+        # From ranked places back to those of the tokens.
+        assign = torch.empty_like(into).scatter_(1, order, into + skip)
+        weight = torch.empty_like(weight).scatter_(1, order, weight)
+        assign = torch.cat([assign.new_zeros(len(x), skip), assign], 1)
+        weight = torch.cat([weight.new_ones(len(x), skip), weight], 1)
+        return assign, skip + kept + centres + 1, weight
