@@ -33,6 +33,7 @@ _HOMES = {
     "mini": "foveate.mini",
     "tune": "foveate.tuning",
     "from_plan": "foveate.tuning",
+    "zero_shot": "foveate.classifier",
 }
 
 
