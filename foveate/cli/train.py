@@ -14,6 +14,7 @@ class Recipe(StrEnum):
 
     nano = "nano"
     image = "mini-image"
+    text = "mini-text"
 
 
 def train(
@@ -22,7 +23,7 @@ def train(
         str | None, typer.Option(help="A method whose parts shall be trained for --model.")
     ] = None,
     model: Annotated[
-        str, typer.Option(help="Base model of the parts: an embedded one or a folder.")
+        str, typer.Option(help="What parts and mini-text are for: an embedded model or a folder.")
     ] = "nano",
     out: Annotated[
         Path | None, typer.Option(help="Folder to write; runs/NAME or runs/SLUG by default.")
@@ -42,7 +43,8 @@ def train(
 ) -> None:
     """Train an embedded model, or the parts of a method for a model that stays frozen.
 
-    The procedural world is the only teacher of both.
+    The procedural world is the only teacher of both. mini-text is a text tower that makes a CLIP
+    model of the vision tower of --model: minutes on one thread, a run always begins anew.
     """
     from foveate.errors import FoveateError
 
@@ -54,7 +56,9 @@ def train(
     if evaluate is not None:
         common["evaluate"] = evaluate
     try:
-        if name is not None:
+        if name is Recipe.text:
+            _text(model, folder, common, as_json)
+        elif name is not None:
             _model(name, folder, threads, common, as_json)
         else:
             _parts(str(method), model, folder, threads, common, as_json)
@@ -72,6 +76,18 @@ def _model(name: Recipe, folder: Path, threads: int | None, common: dict, as_jso
         print_json({"model": name.value, "folder": str(written), "seed": common["seed"]})
     else:
         typer.echo(f"{name.value} is in {written}; use it with --model {written}")
+
+
+def _text(model: str, folder: Path, common: dict, as_json: bool) -> None:
+    from foveate.cli.console import print_json
+    from foveate.mini import contrast
+
+    asked = {k: v for k, v in common.items() if k != "resume"}
+    written = contrast.train(folder, model=model, **asked)
+    if as_json:
+        print_json({"model": f"{model}-text", "folder": str(written), "seed": common["seed"]})
+    else:
+        typer.echo(f"The text tower is in {written}; foveate.mini.clip.load_clip reads it.")
 
 
 def _parts(

@@ -14,7 +14,10 @@ from foveate.errors import UnknownName
 WEIGHTS = Path(__file__).parent / "weights"
 
 # What a model is for, and which one is the best that this installation has for it.
-ROLES = {"image": "nano"}
+ROLES = {"image": "nano", "clip": "nano-text"}
+
+# Folders of this ending hold a text tower beside the vision tower of the model before it.
+TEXT = "-text"
 
 
 def available() -> list[str]:
@@ -25,14 +28,19 @@ def available() -> list[str]:
 def load(name: str = "image", dtype=None):
     """An embedded model and its processor, offline: ``(model, processor)``, model in eval mode.
 
-    ``name`` is a model's name or its role ("image"). ``dtype`` is a torch dtype; float32 by
-    default, whatever the weights are stored in.
+    ``name`` is a model's name or its role: "image" is a VLM, "clip" a `CLIPModel` with the same
+    vision tower. ``dtype`` is a torch dtype; float32 by default, whatever the weights are
+    stored in.
     """
     known = available()
     folder = ROLES.get(name, name)
     if folder not in known:
         roles = [role for role, model in ROLES.items() if model in known]
         raise UnknownName.of("embedded model", name, [*known, *roles])
+    if folder.endswith(TEXT):
+        from .clip import load_clip
+
+        return load_clip(WEIGHTS / folder, dtype)
     from .weights_loading import load_folder
 
     return load_folder(WEIGHTS / folder, dtype)

@@ -9,3 +9,7 @@ class EvaluationError(FoveateError, ValueError):
 
 class TrainingError(FoveateError, ValueError):
     """A training run that was asked for with a wrong argument."""
+
+
+class WeightsError(FoveateError, RuntimeError):
+    """Embedded weights that do not fit each other."""
