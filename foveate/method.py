@@ -61,6 +61,9 @@ class Method:
         """The parts of this method, in any order; the engine runs them in road order."""
         return (self,) if isinstance(self, Part) else ()
 
+    def check(self, **base: int) -> None:
+        """Called by `attach` with facts of the base model ("width", "layers"): refuse it here."""
+
     @property
     def stages(self) -> tuple[str, ...]:
         """Stages at which this method acts, in road order."""
@@ -100,6 +103,10 @@ class Composed(Method):
 
     def parts(self) -> tuple[Part, ...]:
         return tuple(part for m in self.methods for part in m.parts())
+
+    def check(self, **base: int) -> None:
+        for method in self.methods:
+            method.check(**base)
 
     @property
     def prompt_agnostic(self) -> bool:  # type: ignore[override]

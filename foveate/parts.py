@@ -172,6 +172,17 @@ class Merge:
     place: Tensor | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Soft:
+    """Nothing goes, but columns weigh less as keys from this boundary on: how choices are trained.
+
+    log_weight (B, N): added to the attention logits of these columns, on top of what earlier
+    boundaries said; gradients flow through it. Read for visual columns only.
+    """
+
+    log_weight: Tensor
+
+
 @dataclass
 class BoundaryState:
     """What a part sees at boundary k: the residual stream that enters decoder layer k.
@@ -184,6 +195,8 @@ class BoundaryState:
     columns `rows` (B, R) over all columns, with heads repeated for grouped queries.
     signals: what `needs` asked for. norm: the decoder's final norm.
     heads(): queries and keys that the next layer will make of all columns.
+    places(): where visual columns stand in their item: (t, h, w) (B, N, 3) int, -1 for text and
+    special tokens, and the (t, h, w) extent (B, N, 3) of that item, 0 for text.
     notes: what this part wrote into it at earlier boundaries of the same prompt.
     """
 
@@ -198,6 +211,7 @@ class BoundaryState:
     signals: Signals
     norm: Callable[[Tensor], Tensor] = lambda x: x
     heads: Callable[[], Heads] = field(default=_unknown)
+    places: Callable[[], tuple[Tensor, Tensor]] = field(default=_unknown)
     notes: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -214,10 +228,12 @@ class LayersPart(Part):
         """`needs` in a decoder of `layers` layers, for parts that scale with its depth."""
         return self.needs
 
-    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | Merge | None:
+    def at_boundary(
+        self, k: int, layers: int, state: BoundaryState
+    ) -> Tensor | Merge | Soft | None:
         """Columns that stay, (B, N) bool, or None for all; text always stays whatever is said.
 
-        A `Merge` where columns take others in or change their order.
+        A `Merge` where columns take others in or change their order, `Soft` in training.
         """
         raise NotImplementedError
 

@@ -70,6 +70,8 @@ class Attachment:
                 f"{type(self.anatomy.outer).__name__} carries {inner._foveate.method!r} already; "
                 "detach it first, or compose methods with +."
             )
+        layers = len(self.anatomy.layers)
+        method.check(width=self.anatomy.text.config.hidden_size, layers=layers)
         parts = in_road_order(method.parts())
         self._refuse_foreign(parts)
         self._tokens = [p for p in parts if isinstance(p, TokensPart)]
@@ -302,6 +304,11 @@ class Attachment:
         prompt = prompt_of(cache)
         if cache is None or prompt is None:
             return kw
+        if prompt.soft:
+            raise UnsupportedCall(
+                "The cache was filled while choices were soft, in training; fill it anew without "
+                "labels, or pass use_cache=False."
+            )
         new: Any = kw.get("inputs_embeds") if kw.get("input_ids") is None else kw["input_ids"]
         b, q = new.shape[:2]
         entry = prompt.at(0)

@@ -22,13 +22,14 @@ from foveate.engine.columns import (
     settled,
     take_columns,
 )
-from foveate.engine.masks import decode_mask, prefill_mask, square
+from foveate.engine.masks import decode_mask, prefill_mask, softened, square
 from foveate.engine.prompt import (
     Stage,
     decode_shift,
     gather_positions,
     last_column,
     pad_rows,
+    places,
     renumbered,
     shifted,
 )
@@ -36,7 +37,7 @@ from foveate.engine.taps import probabilities
 from foveate.engine.transitions import watched
 from foveate.errors import InvalidParameter
 from foveate.ops.attention import Heads
-from foveate.parts import BoundaryState, LayersPart, Merge
+from foveate.parts import BoundaryState, LayersPart, Merge, Soft
 from foveate.signals import (
     DecoderAttention,
     DecoderHeads,
@@ -146,6 +147,9 @@ class Boundaries:
             verdict = part.at_boundary(i, self.n, state)
             if verdict is None:
                 continue
+            if isinstance(verdict, Soft):
+                call.soften(verdict.log_weight, before)
+                continue
             merge = settled(verdict, before)
             if isinstance(verdict, Merge):
                 hidden = merged(hidden, merge)
@@ -159,13 +163,14 @@ class Boundaries:
             prompt.stages.append(stage)
         call.heads.pop(i - 1, None)
         stage = prompt.at(i)
-        if stage is prompt.first:
-            return (hidden,), kw
-        kw["position_embeddings"] = self._tables(stage, call, module, hidden, kw)
-        if kw.get("position_ids") is not None:
-            where = stage.positions
-            kw["position_ids"] = where if where.dim() == 2 else where[0]
-        kw["attention_mask"] = prefill_mask(stage, call, module, hidden, kw)
+        if stage is not prompt.first:
+            kw["position_embeddings"] = self._tables(stage, call, module, hidden, kw)
+            if kw.get("position_ids") is not None:
+                where = stage.positions
+                kw["position_ids"] = where if where.dim() == 2 else where[0]
+            kw["attention_mask"] = prefill_mask(stage, call, module, hidden, kw)
+        if call.soft is not None:
+            kw["attention_mask"] = softened(stage, call, module, hidden, kw)
         return (hidden,), kw
 
     def _state(
@@ -208,6 +213,7 @@ class Boundaries:
             signals=Signals(values),
             norm=self.anatomy.text.norm,
             heads=heads_ahead,
+            places=lambda: places(call.prompt, stage),
         )
 
     def _next(

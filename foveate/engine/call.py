@@ -21,9 +21,10 @@ class Pass:
     positions: ids of the new columns as the caller counts them, in a decode step. behind (B, new):
     which columns behind the prompt are no padding, None for all. seen: signals of finished layers,
     (B, H, N, ...). heads: of finished layers, until the boundary behind them. merges: boundary,
-    stage that reached it, what merged there. notes: of each part, by its id. tables, masks: what
-    layers behind a boundary, or under the same rules, share, made once. held: columns in a layer's
-    cache before this call, where rules hold.
+    stage that reached it, what merged there. notes: of each part, by its id. soft (B, N of the
+    first stage): what is added to the logits of keys. tables, masks: what layers behind a boundary,
+    or under the same rules, share, made once. held: columns in a layer's cache before this call,
+    where rules hold.
     """
 
     prompt: Prompt
@@ -38,6 +39,16 @@ class Pass:
     heads: dict[int, Heads] = field(default_factory=dict)
     merges: list[tuple[int, Stage, Merge]] = field(default_factory=list)
     notes: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+    soft: Tensor | None = None
     tables: dict[tuple, Any] = field(default_factory=dict)
     masks: dict[tuple, Any] = field(default_factory=dict)
     held: dict[int, int] = field(default_factory=dict)
+
+    def soften(self, log_weight: Tensor, stage: Stage) -> None:
+        """Add to the logits of the visual columns of a stage, in all layers from here on."""
+        first = self.prompt.first
+        if self.soft is None:
+            self.soft = log_weight.new_zeros(first.item.shape)
+        visual = stage.item >= 0
+        self.soft = self.soft.scatter_add(1, stage.local, log_weight.masked_fill(~visual, 0))
+        self.prompt.soft = True

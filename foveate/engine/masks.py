@@ -50,6 +50,26 @@ def prefill_mask(
     return short
 
 
+def softened(
+    stage: Stage, call: Pass, module: nn.Module, hidden: Tensor, kw: dict[str, Any]
+) -> Tensor:
+    """The mask of a layer with what parts add to the logits of its keys."""
+    mask, kind = kw.get("attention_mask"), implementation(module.self_attn)
+    if "flash" in kind or "flex" in kind:
+        raise UnsupportedCall(
+            f"{kind} takes no weights of keys, which training a choice needs; "
+            "use attn_implementation='sdpa'."
+        )
+    n = stage.n
+    if mask is None:
+        mask = hidden.new_ones(n, n, dtype=torch.bool).tril()[None, None]
+    if mask.dtype == torch.bool:
+        lowest = torch.finfo(hidden.dtype).min
+        mask = torch.zeros_like(mask, dtype=hidden.dtype).masked_fill(~mask, lowest)
+    bias = call.soft.gather(1, stage.local)[:, None, None]
+    return mask + nn.functional.pad(bias, (0, mask.shape[-1] - n)).to(mask.dtype)
+
+
 def decode_mask(
     i: int, call: Pass, module: nn.Module, hidden: Tensor, kw: dict[str, Any]
 ) -> Tensor | None:
