@@ -1,0 +1,166 @@
+"""CoViPAL: a small trained module reads pictures and text and says which visual tokens matter.
+
+Tang et al., "CoViPAL: Layer-wise Contextualized Visual Token Pruning for Large Vision-Language
+Models", Findings of EMNLP 2025, arXiv 2508.17243.
+
+In front of layer b, S = p(H_v, H_t) for visual and text states H_v, H_t; the int(r n) best of the n
+visual tokens go on, at their original positions. p learns twice, the model frozen
+(`foveate train --method covipal`): first to foretell the attention that tokens receive in a deep
+layer, then from the answers, with tokens softly weighed: m = sigmoid((S - kappa) / T), sum m = r n,
+and log m on the attention logits of their keys.
+
+Needs the residual stream, no attention. Cost: the module, O(n (width inner + text inner)).
+Departs from the paper, whose code is not to be had, in what it leaves open: the module's layers,
+T, and the budgets of several boundaries, which share one module each and fall as powers.
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.CoViPAL(keep=0.25)):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foveate.budget import Keep
+from foveate.errors import InvalidParameter
+from foveate.method import register
+from foveate.methods.layers.base import ratios_of_share, rows_share
+from foveate.ops.select import columns_of, soft_top_k, top_mask
+from foveate.parts import BoundaryState, LayersPart, Soft, Widths
+from foveate.trained import TrainedMethod
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class CoViPAL(TrainedMethod, LayersPart):
+    """keep: mean share or count over all layers; at boundary 0 it is the paper's r.
+
+    boundary: in front of which layers tokens go, one module each. inner, blocks, heads: width,
+    depth and heads of untrained modules. temperature, eps: of the soft choice, in training only.
+    """
+
+    slug = "covipal"
+    paper = "arXiv 2508.17243"
+    prompt_agnostic = False
+    shapes = ("boundary", "inner", "blocks", "heads")
+
+    keep: Keep = 0.25
+    boundary: tuple[int, ...] = (0,)
+    inner: int = 256
+    blocks: int = 2
+    heads: int = 4
+    temperature: float = 0.1
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.boundary or list(self.boundary) != sorted({*self.boundary}):
+            raise InvalidParameter(
+                f"boundary={self.boundary} is no staircase; use ascending layers from 0 on."
+            )
+        if min(self.boundary[0], self.blocks) < 0 or self.heads < 1 or self.inner % self.heads:
+            raise InvalidParameter(
+                f"boundary={self.boundary}, inner={self.inner}, blocks={self.blocks}, "
+                f"heads={self.heads} make no module; inner is a multiple of heads, the rest from 0."
+            )
+
+    def build(self, width: int, layers: int) -> nn.Module:
+        made = (PruningModule(width, self.inner, self.blocks, self.heads) for _ in self.boundary)
+        return nn.ModuleList(made)
+
+    def boundaries(self, layers: int) -> tuple[int, ...]:
+        if isinstance(self.keep, float) and self.keep == 1:
+            return ()
+        if self.boundary[-1] >= layers:
+            raise InvalidParameter(
+                f"boundary={self.boundary} reaches behind the last of {layers} decoder layers; "
+                f"use boundaries up to {layers - 1}."
+            )
+        return self.boundary
+
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        # Both projections; then per block query and output, keys and values, and a twofold MLP.
+        return 2 * n * self.inner * (widths.model + 6 * self.blocks * self.inner)
+
+    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | Soft | None:
+        stage = self.boundary.index(k)
+        targets = []
+        for entered, share in zip(
+            state.entered.tolist(), rows_share(self.keep, state), strict=True
+        ):
+            ratio = ratios_of_share(share, self.boundary, layers)[stage]
+            targets.append(max(1, int(entered * ratio + 1e-6)))
+        target = torch.tensor(targets, device=state.hidden.device)
+        if bool((target >= state.visual.sum(1)).all()):
+            return None
+        module = self.module(state.hidden, layers=layers)
+        score = scores(module[stage], state)
+        if module.training and state.labels is not None:
+            m = soft_top_k(score, target, state.visual, self.temperature)
+            return Soft((m + self.eps).log())
+        return top_mask(score, target, state.visual) | ~state.visual
+
+
+def scores(module: PruningModule, state: BoundaryState) -> Tensor:
+    """What a module thinks of every visual column, (B, N) float32; 0 for all others.
+
+    In training, text from the first answer on is hidden from it.
+    """
+    asks = state.valid & ~state.visual
+    if state.labels is not None:
+        asks = asks & ((state.labels != -100).cumsum(1) == 0)
+    (seen, real), (told, text) = columns_of(state.visual), columns_of(asks)
+    visual, words = (
+        state.hidden.gather(1, index[..., None].expand(-1, -1, state.hidden.shape[-1]))
+        for index in (seen, told)
+    )
+    found = module(visual, words, text).float().masked_fill(~real, 0)
+    return torch.zeros(state.visual.shape, device=found.device).scatter_add(1, seen, found)
+
+
+class PruningModule(nn.Module):
+    """Scores visual tokens in the light of text, whatever their order."""
+
+    def __init__(self, width: int, inner: int, blocks: int, heads: int):
+        super().__init__()
+        # Norms of the residual stream grow with depth.
+        self.norm = nn.LayerNorm(width)
+        self.visual = nn.Linear(width, inner)
+        self.text = nn.Linear(width, inner)
+        self.blocks = nn.ModuleList(Block(inner, heads) for _ in range(blocks))
+        self.out = nn.Sequential(nn.LayerNorm(inner), nn.Linear(inner, 1))
+
+    def forward(self, visual: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+        """Scores (B, V) of visual (B, V, D) next to text (B, T, D), where mask (B, T) is true."""
+        v, t = self.visual(self.norm(visual)), self.text(self.norm(text))
+        # A row without text would see nothing: it sees the padding, which is the same for all.
+        mask = mask | ~mask.any(1, keepdim=True)
+        for block in self.blocks:
+            v = block(v, t, mask)
+        return self.out(v)[..., 0]
+
+
+class Block(nn.Module):
+    """Visual queries look at text; then an MLP. Pre-norm, residual."""
+
+    def __init__(self, inner: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.norm, self.query = nn.LayerNorm(inner), nn.Linear(inner, inner)
+        self.both, self.mix = nn.Linear(inner, 2 * inner), nn.Linear(inner, inner)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(inner), nn.Linear(inner, 2 * inner), nn.GELU(), nn.Linear(2 * inner, inner)
+        )
+
+    def forward(self, v: Tensor, t: Tensor, mask: Tensor) -> Tensor:
+        query, (key, value) = self.query(self.norm(v)), self.both(t).chunk(2, -1)
+        q, k, x = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in (query, key, value))
+        looked = F.scaled_dot_product_attention(q, k, x, attn_mask=mask[:, None, None])
+        v = v + self.mix(looked.transpose(1, 2).flatten(2))
+        return v + self.mlp(v)

@@ -1,0 +1,125 @@
+"""CoViPAL: the module foretells a deep layer's attention, then learns from the answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+import foveate
+from foveate.benchmarks.subject import Subject
+from foveate.method import Method
+from foveate.methods.layers.covipal import CoViPAL, scores
+from foveate.methods.layers.fastv import FastV
+from foveate.methods.tokens.random import Random
+from foveate.mini.errors import TrainingError
+from foveate.ops.attention import Heads
+from foveate.ops.select import columns_of
+from foveate.parts import BoundaryState
+from foveate.trained import lent
+from foveate.training.batches import Batch
+from foveate.training.probe import Probe
+from foveate.training.recipe import Recipe, Run
+
+ROWS = ("last_nv", "from_visual", "text")
+TARGETS = ("raw", "mean", "log1p")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoViPALRecipe(Recipe):
+    """guided: share of the steps that learn from attention; the rest learn from answers.
+
+    layer: whose attention is foretold; None is half of the depth. rows: whose attention counts,
+    the last n_v columns (the paper), all from the first visual one, or text. target: "raw" sums
+    (the paper), their "mean", or "log1p", which tames sinks. keeps: budgets of the soft choice,
+    one drawn per step.
+    """
+
+    slug = "covipal"
+
+    steps: int = 600
+    rate: float = 2e-3
+    guided: float = 0.5
+    layer: int | None = None
+    rows_of: str = "text"
+    target: str = "log1p"
+    keeps: tuple[float, ...] = (0.5, 0.25, 0.125)
+    boundary: tuple[int, ...] = (0,)
+    inner: int | None = None
+
+    def method(self, subject: Subject) -> Method:
+        width = subject.model.config.get_text_config().hidden_size
+        inner = self.inner or min(256, width // 4 // 8 * 8)
+        return CoViPAL(weights="random", boundary=self.boundary, inner=inner, temperature=0.2)
+
+    def loss(self, run: Run, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        if run.share < self.guided:
+            loss = self._foretell(run, batch)
+            return loss, {"attention": loss.item()}
+        drawn = int(torch.randint(len(self.keeps), (1,), generator=run.generator))
+        method = replace(run.method, keep=self.keeps[drawn])
+        with lent(self.slug, run.module), foveate.attach(run.model, method):
+            loss = run.model(**batch.inputs, labels=batch.labels, use_cache=False).loss
+        return loss, {"answers": loss.item()}
+
+    def _foretell(self, run: Run, batch: Batch) -> Tensor:
+        states: dict[int, BoundaryState] = {}
+        deep = run.subject.layers // 2 if self.layer is None else self.layer
+        wanted: dict[str, Tensor] = {}
+        if deep <= max(run.method.boundary):
+            raise TrainingError(
+                f"layer={deep} guides the module at boundary {max(run.method.boundary)}; take the "
+                "attention of a deeper layer."
+            )
+
+        def note(state: BoundaryState) -> None:
+            states[len(states)] = replace(state, labels=batch.labels)
+
+        def guide(state: BoundaryState) -> None:
+            wanted["sums"] = guidance(state.heads(), state.visual, self.rows_of, self.target)
+
+        probe = Probe(seen={**dict.fromkeys(run.method.boundary, note), deep: guide})
+        with torch.no_grad(), foveate.attach(run.model, probe):
+            run.model(**batch.prompts, use_cache=False)
+        visual = states[0].visual
+        losses = [
+            (scores(part, states[i]) - wanted["sums"])[visual].square().mean()
+            for i, part in enumerate(run.module)
+        ]
+        return torch.stack(losses).mean()
+
+    def rows(self, run: Run, trained: Method) -> dict[str, Method]:
+        rows: dict[str, Method] = {}
+        for keep in (0.5, 0.25, 0.125):
+            rows[f"trained, {keep:.1%}"] = replace(trained, keep=keep)
+            plain = replace(trained, weights="random", keep=keep)
+            rows[f"untrained, {keep:.1%}"] = plain
+            rows[f"random, {keep:.1%}"] = Random(keep=keep, positions="original")
+            # The same mean over the layers: all of them in layer 0, fewer behind it.
+            later = (keep * run.subject.layers - 1) / (run.subject.layers - 1)
+            if later > 0:
+                rows[f"FastV from layer 1, {keep:.1%}"] = FastV(keep=later, k=1)
+        return rows
+
+
+def guidance(heads: Heads, visual: Tensor, rows: str, target: str) -> Tensor:
+    """Attention (B, N) that columns receive, summed over heads and the rows asked for."""
+    before = visual.long().cumsum(1) == 0
+    if rows == "text":
+        asked = heads.valid & ~visual & ~before
+    elif rows == "from_visual":
+        asked = heads.valid & ~before
+    else:
+        from_end = heads.valid.flip(1).long().cumsum(1).flip(1)
+        asked = heads.valid & (from_end <= visual.sum(1, keepdim=True))
+    index, real = columns_of(asked)
+    total = torch.zeros(visual.shape, device=visual.device)
+    done = 0
+    for some, seen in heads.blocks(index):
+        counts = real[:, done : (done := done + some.shape[1])]
+        # Rows of padding may see nothing and hold NaN.
+        total += (seen.sum(1).nan_to_num() * counts[..., None]).sum(1)
+    if target == "mean":
+        return total / (heads.query.shape[1] * real.sum(1, keepdim=True))
+    return total.log1p() if target == "log1p" else total

@@ -1,0 +1,116 @@
+"""CoViPAL: what its module may depend on, exact budgets, and both stages of its training."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import foveate
+from foveate.errors import InvalidParameter
+from foveate.methods.layers.covipal import CoViPAL, PruningModule
+from foveate.ops.attention import Heads
+from foveate.trained import lent, untrained
+from foveate.training.recipes.covipal import guidance
+from tests.families import zoo
+
+LAYERS = 5
+
+
+def inputs():
+    return zoo.batch("llava", [zoo.sample("llava", "image", i) for i in range(2)])
+
+
+def made(**parameters):
+    return CoViPAL(weights="random", inner=16, heads=2, **parameters)
+
+
+def test_the_module_sees_text_no_padding_and_no_order():
+    torch.manual_seed(0)
+    module = PruningModule(12, 16, 2, 4)
+    visual, text = torch.randn(2, 7, 12), torch.randn(2, 4, 12)
+    mask = torch.ones(2, 4, dtype=torch.bool)
+    score = module(visual, text, mask)
+    turned = torch.randperm(7)
+    assert torch.allclose(module(visual[:, turned], text, mask), score[:, turned], atol=1e-5)
+    assert not torch.allclose(module(visual, text.flip(0), mask), score, atol=1e-3)
+    padded = torch.cat([text, torch.randn(2, 3, 12)], 1)
+    more = torch.cat([mask, torch.zeros(2, 3, dtype=torch.bool)], 1)
+    assert torch.allclose(module(visual, padded, more), score, atol=1e-5)
+    assert module(visual, text, ~mask).isfinite().all()
+
+
+@pytest.mark.parametrize(("keep", "left"), [(0.25, 4), (0.3, 4), (5, 5), (0.01, 1)])
+def test_int_of_r_n_tokens_stay_from_layer_0_on(keep, left):
+    model = zoo.model("llava")
+    with foveate.attach(model, made(keep=keep)) as att, torch.no_grad():
+        model(**inputs())
+    assert att.report.tokens_in == [16, 16]
+    assert att.report.tokens_by_layer == [[left] * LAYERS] * 2
+
+
+def test_several_boundaries_hold_the_mean_together():
+    model = zoo.model("llava")
+    with foveate.attach(model, made(keep=0.5, boundary=(0, 2))) as att, torch.no_grad():
+        model(**inputs())
+    first, *_, last = att.report.tokens_by_layer[0]
+    assert first > 8 > last and first * 2 + last * 3 == pytest.approx(8 * LAYERS, abs=3)
+
+
+@pytest.mark.parametrize("k", [0, 2])
+def test_a_hard_choice_is_where_soft_ones_end(k):
+    """Weighing keys and dropping columns give the same answers, positions being kept."""
+    model, batch = zoo.model("llava"), inputs()
+    labels = torch.full_like(batch["input_ids"], -100)
+    labels[:, -2:] = batch["input_ids"][:, -2:]
+    method = made(keep=0.5, boundary=(k,), temperature=1e-5, eps=1e-30)
+    module = untrained(method, 0, width=32, layers=LAYERS)
+    for part in module:
+        part.out[1].weight.data *= 50
+    with lent("covipal", module), foveate.attach(model, method), torch.no_grad():
+        soft = model(**batch, labels=labels, use_cache=False)
+        module.eval()
+        hard = model(**batch, labels=labels, use_cache=False)
+    assert soft.logits.shape[1] > hard.logits.shape[1]
+    assert torch.allclose(soft.logits[:, -3:], hard.logits[:, -3:], atol=1e-3)
+    assert torch.allclose(soft.loss, hard.loss, atol=1e-3)
+
+
+def test_answers_teach_the_module_and_nothing_else():
+    model, batch = zoo.model("llava"), inputs()
+    labels = torch.full_like(batch["input_ids"], -100)
+    labels[:, -2:] = batch["input_ids"][:, -2:]
+    module = untrained(made(), 0, width=32, layers=LAYERS)
+    model.requires_grad_(False)
+    try:
+        with lent("covipal", module), foveate.attach(model, made(keep=0.5, temperature=0.5)):
+            model(**batch, labels=labels, use_cache=False).loss.backward()
+    finally:
+        model.requires_grad_(True)
+    grads = [p.grad for p in module.parameters() if p.grad is not None]
+    assert len(grads) > 10 and all(g.isfinite().all() for g in grads)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_guidance_of_an_even_causal_map():
+    n, visual = 6, torch.tensor([[0, 1, 1, 1, 0, 0]]).bool()
+    heads = Heads(
+        torch.zeros(1, 2, n, 3), torch.zeros(1, 2, n, 3), 1.0, torch.ones(1, n, dtype=torch.bool)
+    )
+    # Row j gives 1 / (j + 1) to each of its columns; two heads.
+    last = 2 * (1 / 4 + 1 / 5 + 1 / 6)
+    found = guidance(heads, visual, "last_nv", "raw")[0]
+    assert torch.allclose(found[1:4], torch.full((3,), last))
+    whole = guidance(heads, visual, "from_visual", "raw")[0]
+    assert torch.allclose(whole[1], torch.tensor(last + 2 * (1 / 2 + 1 / 3)))
+    text = guidance(heads, visual, "text", "mean")[0]
+    assert torch.allclose(text[1], torch.tensor((1 / 5 + 1 / 6) / 2))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"boundary": ()}, {"boundary": (2, 1)}, {"boundary": (-1,)}, {"heads": 3}]
+)
+def test_what_makes_no_module_is_refused(wrong):
+    with pytest.raises(InvalidParameter):
+        CoViPAL(**wrong)
+    with pytest.raises(InvalidParameter, match="up to 4"):
+        replace(made(), boundary=(5,)).boundaries(LAYERS)
