@@ -1,0 +1,202 @@
+"""ATP-LLaVA: every picture and question get thresholds of their own, layer by layer.
+
+Ye et al., "ATP-LLaVA: Adaptive Token Pruning for Large Vision Language Models", CVPR 2025, arXiv
+2412.00447.
+
+Behind a few layers, s_r = (s_self + s_cross) / 2: s_self(i) is the mean logit that visual queries
+give key i, (mean_j q_j) k_i / sqrt d, s_cross(i) the attention of the text behind the picture, each
+brought to [0, 1] per sample. s_sp = 1 - lambda R^2 for tokens on every 1/R-th row and column of the
+original grid, R the coarsest of (1/8, 1/4, 1/2). Two thresholds follow from statistics of this very
+input; a token stays where s_r > theta_r or s_sp > theta_s. Trained with soft masks and a loss on
+the budget, by `foveate train --method atp_llava`.
+
+Needs queries and keys of the layers in front; text rows of attention only. Cost: those rows.
+Departs from the paper, which published no code, in what it leaves open: normalised scores, the
+statistics, and a head that is told the wanted share, so that `keep` moves trained thresholds.
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.ATPLLaVA(keep=0.5)):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from foveate.budget import Keep
+from foveate.errors import InvalidParameter
+from foveate.method import register
+from foveate.methods.layers.base import rows_share
+from foveate.ops.attention import Heads
+from foveate.ops.select import columns_of, top_mask
+from foveate.parts import BoundaryState, LayersPart, Soft, Widths
+from foveate.signals import DecoderHeads, Need
+from foveate.trained import TrainedMethod
+
+QUANTILES = 8
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ATPLLaVA(TrainedMethod, LayersPart):
+    """keep: mean over all layers that the thresholds aim at; single pictures take more or less.
+
+    layers_of: 0-based layers behind which tokens go; None is 4, 14 and 24 of 32 in proportion.
+    lambda_sample, rates: slope and rates of the spatial score. temperature: of the soft masks, in
+    training only. min_keep: never fewer visual tokens per sample. hidden: width of untrained heads.
+    """
+
+    slug = "atp_llava"
+    paper = "arXiv 2412.00447"
+    prompt_agnostic = False
+    shapes = ("layers_of", "hidden")
+
+    keep: Keep = 0.25
+    layers_of: tuple[int, ...] | None = None
+    lambda_sample: float = 3.0
+    rates: tuple[float, ...] = (1 / 8, 1 / 4, 1 / 2)
+    temperature: float = 10.0
+    min_keep: int = 1
+    hidden: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        found = self.layers_of
+        if found is not None and (not found or list(found) != sorted({*found}) or found[0] < 0):
+            raise InvalidParameter(
+                f"layers_of={found} is no staircase; use ascending layers from 0 on."
+            )
+        if list(self.rates) != sorted(self.rates) or not all(0 < r <= 1 for r in self.rates):
+            raise InvalidParameter(f"rates={self.rates} must rise within (0, 1].")
+        if self.min_keep < 1 or self.hidden < 1 or not self.temperature > 0:
+            raise InvalidParameter(
+                f"min_keep={self.min_keep}, hidden={self.hidden}, temperature={self.temperature} "
+                "must be 1 or more, 1 or more and above 0."
+            )
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (DecoderHeads(),)
+
+    def build(self, width: int, layers: int) -> nn.Module:
+        return nn.ModuleList(Thresholds(self.hidden) for _ in self._boundaries(layers))
+
+    def boundaries(self, layers: int) -> tuple[int, ...]:
+        if isinstance(self.keep, float) and self.keep == 1:
+            return ()
+        return self._boundaries(layers)
+
+    def _boundaries(self, layers: int) -> tuple[int, ...]:
+        if self.layers_of is None:
+            behind = (round(layers * share) for share in (5 / 32, 15 / 32, 25 / 32))
+            return tuple(dict.fromkeys(min(max(1, k), layers - 1) for k in behind))
+        if self.layers_of[-1] + 1 >= layers:
+            raise InvalidParameter(
+                f"layers_of={self.layers_of} leaves no layer behind it in a decoder of {layers}; "
+                f"use layers up to {layers - 2}."
+            )
+        return tuple(layer + 1 for layer in self.layers_of)
+
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        return 4 * n * widths.keys
+
+    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | Soft | None:
+        if not bool(state.visual.any()):
+            return None
+        share = state.hidden.new_tensor(rows_share(self.keep, state), dtype=torch.float32)
+        heads = self.module(state.hidden, layers=layers)
+        head = heads[self._boundaries(layers).index(k)]
+        # In training nothing goes: what a mask let go must not be seen by deeper thresholds.
+        alive = state.visual & state.notes.get("alive", state.visual)
+        own, cross = both_scores(state.signals[DecoderHeads()], alive, text_behind(state))
+        s_r = (own + cross) / 2
+        s_sp = spatial_score(*state.places(), self.rates, self.lambda_sample)
+        theta_r, theta_s = head(statistics(own, cross, alive), share)
+        if heads.training and state.labels is not None:
+            t = self.temperature
+            m = torch.maximum(
+                (t * (s_r - theta_r)).sigmoid(), (t * (s_sp - theta_s)).sigmoid()
+            ).masked_fill(~state.visual, 1.0)
+            so_far = m * state.notes["soft"] if "soft" in state.notes else m
+            state.notes |= {"soft": so_far, "alive": alive & (so_far > 0.5)}
+            return Soft((m + 1e-6).log())
+        stays = (s_r > theta_r) | (s_sp > theta_s)
+        few = torch.full_like(state.entered, self.min_keep)
+        stays |= top_mask(s_r, few, state.visual)
+        stays |= (share == 1)[:, None]
+        return stays | ~state.visual
+
+
+def text_behind(state: BoundaryState) -> Tensor:
+    """(B, N) bool: text columns behind the first visual one, up to the first answer in training."""
+    asks = state.valid & ~state.visual & (state.visual.long().cumsum(1) > 0)
+    if state.labels is not None:
+        asks = asks & ((state.labels != -100).cumsum(1) == 0)
+    return asks
+
+
+def both_scores(heads: Heads, visual: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    """Redundancy from visual queries and from text rows, (B, N) each in [0, 1]."""
+    b, shared, n, _ = heads.key.shape
+    count = visual.sum(1).clamp(min=1)[:, None, None]
+    # The mean of logits is the logit of the mean query, so no map over visual pairs is made.
+    mean = (heads.query.float() * visual[:, None, :, None]).sum(2) / count
+    logits = mean.unflatten(1, (shared, -1)) @ heads.key.float().mT * heads.scaling
+    index, real = columns_of(text)
+    rows = heads.rows(index).mean(1).nan_to_num() * real[..., None]
+    cross = rows.sum(1) / real.sum(1, keepdim=True).clamp(min=1)
+    return unit(logits.mean((1, 2)), visual), unit(cross, visual)
+
+
+def unit(x: Tensor, mask: Tensor) -> Tensor:
+    """Rows of x (B, N) in [0, 1] over the True entries of mask; 0.5 where all are equal."""
+    low = x.masked_fill(~mask, float("inf")).amin(1, keepdim=True)
+    high = x.masked_fill(~mask, float("-inf")).amax(1, keepdim=True)
+    scaled = (x - low) / (high - low).clamp(min=1e-12)
+    return torch.where(high > low, scaled.clamp(0, 1), 0.5)
+
+
+def spatial_score(place: Tensor, extent: Tensor, rates: tuple[float, ...], slope: float) -> Tensor:
+    """1 - slope R^2 of the coarsest sampling R that place (B, N, 3) lies on in its grid, else 0."""
+    row, column = place[..., 1], place[..., 2]
+    score = torch.zeros(row.shape, device=row.device)
+    for rate in reversed(rates):
+        step = round(1 / rate)
+        on = (row % step == 0) & (column % step == 0) & (row >= 0)
+        score = score.masked_fill(on, 1 - slope * rate * rate)
+    return score
+
+
+def statistics(own: Tensor, cross: Tensor, visual: Tensor) -> Tensor:
+    """Mean, deviation, largest and eight quantiles of both scores over visual columns, (B, 22)."""
+    found = []
+    for x in (own, cross):
+        count = visual.sum(1, keepdim=True).clamp(min=1)
+        mean = (x * visual).sum(1, keepdim=True) / count
+        spread = ((x - mean).square() * visual).sum(1, keepdim=True) / count
+        ranked = x.masked_fill(~visual, float("inf")).sort(1).values
+        at = torch.arange(QUANTILES, device=x.device) + 0.5
+        place = (at * count / QUANTILES).long().clamp(max=ranked.shape[1] - 1)
+        places = torch.minimum(place, count - 1)
+        quantiles = ranked.gather(1, places).nan_to_num(posinf=0)
+        found += [mean, spread.sqrt(), (x * visual).amax(1, keepdim=True), quantiles]
+    return torch.cat(found, 1)
+
+
+class Thresholds(nn.Module):
+    """Two thresholds from the statistics of one input and the share that is wanted."""
+
+    def __init__(self, hidden: int):
+        super().__init__()
+        self.mix = nn.Linear(2 * (3 + QUANTILES) + 1, hidden)
+        self.redundancy, self.space = nn.Linear(hidden, 1), nn.Linear(hidden, 1)
+
+    def forward(self, stats: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        """theta_r, theta_s (B, 1) in [0, 1] from stats (B, 22) and share (B,)."""
+        asked = torch.cat([stats, share.clamp(1e-3, 1 - 1e-3).logit()[:, None]], 1)
+        z = self.mix(asked.to(self.mix.weight.dtype))
+        return self.redundancy(z).float().sigmoid(), self.space(z).float().sigmoid()
