@@ -10,10 +10,10 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +75,15 @@ class TrainedMethod(Method):
         shape = tuple((name, getattr(self, name)) for name in self.shapes)
         facts = tuple(sorted(base.items()))
         return _loaded(type(self), source, stamp, shape, facts, like.device, like.dtype)
+
+    def sized(self, **base: int) -> Self:
+        """This method with the `shapes` of its parts for a base model of these facts."""
+        if self.slug in (_lent.get() or {}):
+            return self
+        source, _ = self._source(base)
+        if isinstance(source, str):
+            return self
+        return replace(self, **_shapes(type(self), _method_of(source)))
 
     def save_pretrained(self, folder: str | Path, **facts: Any) -> Path:
         """Write the parts that `weights` names, and these parameters; `from_pretrained` reads them.
@@ -157,7 +166,7 @@ def save_parts(
 def from_pretrained(folder: str | Path) -> Method:
     """The method that `save_pretrained` wrote into a folder, with its trained parts."""
     folder = Path(folder).expanduser()
-    told = {k: tuple(v) if isinstance(v, list) else v for k, v in _method_of(folder).items()}
+    told = _method_of(folder)
     return create(told.pop("method"), **told, weights=str(folder))
 
 
@@ -179,7 +188,12 @@ def shipped(slug: str) -> list[str]:
 
 
 def _method_of(folder: Path) -> dict[str, Any]:
-    return dict(read_config(folder)["method"])
+    told = read_config(folder)["method"]
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
+
+
+def _shapes(cls: type[TrainedMethod], told: dict[str, Any]) -> dict[str, Any]:
+    return {name: told[name] for name in cls.shapes if name in told}
 
 
 def _seed(weights: str | None) -> int | None:
@@ -261,9 +275,7 @@ def _read(
 ) -> nn.Module:
     from safetensors.torch import load_file
 
-    config = read_config(folder)
-    told = {k: tuple(v) if isinstance(v, list) else v for k, v in config["method"].items()}
-    saved = {name: told[name] for name in cls.shapes if name in told}
+    saved = _shapes(cls, _method_of(folder))
     defaults = {field.name: field.default for field in fields(cls)}
     for name, value in shape:
         if value not in (defaults[name], saved.get(name, value)):

@@ -89,6 +89,7 @@ def test_a_shipped_set_is_found_by_what_it_fits():
     save_parts(Line(inner=7), module, trained.SHIPPED / "line" / "toy", {"name": "toy", **BASE})
     assert same(Line().module(torch.zeros(32), layers=5), module)
     assert same(Line(weights="toy").module(torch.zeros(32), layers=5), module)
+    assert Line().sized(width=32).inner == 7 and Line(weights="random").sized(width=1).inner == 3
     with pytest.raises(MissingWeights, match="for toy, none for a base model of layers 6, width"):
         Line().module(torch.zeros(32), layers=6)
     with pytest.raises(UnknownName, match="did you mean 'toy'"):

@@ -90,9 +90,10 @@ def paid(heads: Heads, rows: Tensor, real: Tensor) -> Tensor:
     done = 0
     for some, seen in heads.blocks(rows):
         own = real[:, done : done + some.shape[1]]
-        total += (seen.mean(1) * own[..., None]).sum(1)
+        # Rows of padding may see nothing and hold NaN.
+        total += (seen.mean(1).nan_to_num() * own[..., None]).sum(1)
         done += some.shape[1]
-    return total / real.sum(1, keepdim=True)
+    return total / real.sum(1, keepdim=True).clamp(min=1)
 
 
 def page_rank(heads: Heads, temperature: float, iters: int, damping: float = 0.0) -> Tensor:

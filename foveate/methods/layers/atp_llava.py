@@ -31,7 +31,7 @@ from foveate.budget import Keep
 from foveate.errors import InvalidParameter
 from foveate.method import register
 from foveate.methods.layers.base import rows_share
-from foveate.ops.attention import Heads
+from foveate.ops.attention import Heads, paid
 from foveate.ops.select import columns_of, top_mask
 from foveate.parts import BoundaryState, LayersPart, Soft, Widths
 from foveate.signals import DecoderHeads, Need
@@ -146,9 +146,7 @@ def both_scores(heads: Heads, visual: Tensor, text: Tensor) -> tuple[Tensor, Ten
     # The mean of logits is the logit of the mean query, so no map over visual pairs is made.
     mean = (heads.query.float() * visual[:, None, :, None]).sum(2) / count
     logits = mean.unflatten(1, (shared, -1)) @ heads.key.float().mT * heads.scaling
-    index, real = columns_of(text)
-    rows = heads.rows(index).mean(1).nan_to_num() * real[..., None]
-    cross = rows.sum(1) / real.sum(1, keepdim=True).clamp(min=1)
+    cross = paid(heads, *columns_of(text))
     return unit(logits.mean((1, 2)), visual), unit(cross, visual)
 
 

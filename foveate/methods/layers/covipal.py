@@ -86,7 +86,8 @@ class CoViPAL(TrainedMethod, LayersPart):
 
     def cost(self, n: int, keep: int, widths: Widths) -> int:
         # Both projections; then per block query and output, keys and values, and a twofold MLP.
-        return 2 * n * self.inner * (widths.model + 6 * self.blocks * self.inner)
+        made = self.sized(width=widths.model)
+        return 2 * n * made.inner * (widths.model + 6 * made.blocks * made.inner)
 
     def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | Soft | None:
         stage = self.boundary.index(k)

@@ -71,7 +71,8 @@ class DyVTE(TrainedMethod, LayersPart):
         return tuple(range(1, layers))
 
     def cost(self, n: int, keep: int, widths: Widths) -> int:
-        return 4 * widths.model * self.hidden + n * widths.model
+        hidden = self.sized(width=widths.model).hidden
+        return 4 * (widths.model + 1) * hidden + n * widths.model
 
     def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | None:
         if not bool(state.visual.any()):

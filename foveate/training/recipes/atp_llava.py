@@ -25,8 +25,8 @@ class Watched(Method, LayersPart):
 
     slug = "watched"
 
-    method: ATPLLaVA = None  # type: ignore[assignment]
-    masks: dict = None  # type: ignore[assignment]
+    method: ATPLLaVA
+    masks: dict[int, tuple[Tensor, Tensor]]
 
     @property
     def needs(self):

@@ -14,7 +14,7 @@ from foveate.methods.layers.covipal import CoViPAL, scores
 from foveate.methods.layers.fastv import FastV
 from foveate.methods.tokens.random import Random
 from foveate.mini.errors import TrainingError
-from foveate.ops.attention import Heads
+from foveate.ops.attention import Heads, paid
 from foveate.ops.select import columns_of
 from foveate.parts import BoundaryState
 from foveate.trained import lent
@@ -30,7 +30,7 @@ TARGETS = ("raw", "mean", "log1p")
 class CoViPALRecipe(Recipe):
     """guided: share of the steps that learn from attention; the rest learn from answers.
 
-    layer: whose attention is foretold; None is half of the depth. rows: whose attention counts,
+    layer: whose attention is foretold; None is half of the depth. rows_of: whose attention counts,
     the last n_v columns (the paper), all from the first visual one, or text. target: "raw" sums
     (the paper), their "mean", or "log1p", which tames sinks. keeps: budgets of the soft choice,
     one drawn per step.
@@ -47,6 +47,13 @@ class CoViPALRecipe(Recipe):
     keeps: tuple[float, ...] = (0.5, 0.25, 0.125)
     boundary: tuple[int, ...] = (0,)
     inner: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.rows_of not in ROWS or self.target not in TARGETS:
+            raise TrainingError(
+                f"rows_of={self.rows_of!r}, target={self.target!r}: use one of {', '.join(ROWS)} "
+                f"and one of {', '.join(TARGETS)}."
+            )
 
     def method(self, subject: Subject) -> Method:
         width = subject.model.config.get_text_config().hidden_size
@@ -113,13 +120,8 @@ def guidance(heads: Heads, visual: Tensor, rows: str, target: str) -> Tensor:
     else:
         from_end = heads.valid.flip(1).long().cumsum(1).flip(1)
         asked = heads.valid & (from_end <= visual.sum(1, keepdim=True))
-    index, real = columns_of(asked)
-    total = torch.zeros(visual.shape, device=visual.device)
-    done = 0
-    for some, seen in heads.blocks(index):
-        counts = real[:, done : (done := done + some.shape[1])]
-        # Rows of padding may see nothing and hold NaN.
-        total += (seen.sum(1).nan_to_num() * counts[..., None]).sum(1)
+    mean = paid(heads, *columns_of(asked))
     if target == "mean":
-        return total / (heads.query.shape[1] * real.sum(1, keepdim=True))
+        return mean
+    total = mean * heads.query.shape[1] * asked.sum(1, keepdim=True)
     return total.log1p() if target == "log1p" else total
