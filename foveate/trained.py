@@ -39,9 +39,10 @@ class TrainedMethod(Method):
 
     trained: ClassVar[bool] = True
     # Facts of the base model that the parts depend on, and the fields that size them: fields say
-    # how new parts are made, trained ones bring their own.
+    # how new parts are made, trained ones bring their own, apart from fields that must agree.
     facts: ClassVar[tuple[str, ...]] = ("width", "layers")
     shapes: ClassVar[tuple[str, ...]] = ()
+    agreed: ClassVar[tuple[str, ...]] = ()
 
     weights: str | None = None
 
@@ -278,10 +279,11 @@ def _read(
     saved = _shapes(cls, _method_of(folder))
     defaults = {field.name: field.default for field in fields(cls)}
     for name, value in shape:
-        if value not in (defaults[name], saved.get(name, value)):
+        own = saved.get(name, value)
+        if value != own and (name in cls.agreed or value != defaults[name]):
             raise InvalidParameter(
                 f"{name}={value!r}, but the parts in {str(folder)!r} were trained with "
-                f"{saved[name]!r}; leave it out, or train anew."
+                f"{saved[name]!r}; set it so, or train anew."
             )
     module = untrained(cls(weights=RANDOM, **saved), 0, **dict(base))
     try:

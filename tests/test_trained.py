@@ -25,9 +25,11 @@ class Line(TrainedMethod, LayersPart):
     """Keep the half that one learned direction likes most."""
 
     slug = "line"
-    shapes = ("inner",)
+    shapes = ("inner", "at")
+    agreed = ("at",)
 
     inner: int = 3
+    at: int = 1
 
     def build(self, width, layers):
         return nn.Sequential(nn.Linear(width, self.inner), nn.Linear(self.inner, 1))
@@ -98,6 +100,8 @@ def test_a_shipped_set_is_found_by_what_it_fits():
         Line(weights="toy").module(torch.zeros(16), layers=5)
     with pytest.raises(InvalidParameter, match="inner=5, but .* trained with 7"):
         Line(weights="toy", inner=5).module(torch.zeros(32), layers=5)
+    with pytest.raises(InvalidParameter, match="at=2, but .* set it so"):
+        Line(weights="toy", at=2).module(torch.zeros(32), layers=5)
 
 
 @pytest.mark.parametrize("weights", ["random:", "random:x", 3])

@@ -54,6 +54,7 @@ class ATPLLaVA(TrainedMethod, LayersPart):
     paper = "arXiv 2412.00447"
     prompt_agnostic = False
     shapes = ("layers_of", "hidden")
+    agreed = ("layers_of",)
 
     keep: Keep = 0.25
     layers_of: tuple[int, ...] | None = None
@@ -128,7 +129,8 @@ class ATPLLaVA(TrainedMethod, LayersPart):
         few = torch.full_like(state.entered, self.min_keep)
         stays |= top_mask(s_r, few, state.visual)
         stays |= (share == 1)[:, None]
-        return stays | ~state.visual
+        stays |= ~state.visual
+        return None if bool(stays.all()) else stays
 
 
 def text_behind(state: BoundaryState) -> Tensor:

@@ -11,7 +11,7 @@ and log m on the attention logits of their keys.
 
 Needs the residual stream, no attention. Cost: the module, O(n (width inner + text inner)).
 Departs from the paper, whose code is not to be had, in what it leaves open: the module's layers,
-T, and the budgets of several boundaries, which share one module each and fall as powers.
+T, and the budgets of several boundaries, which have a module each and fall as powers.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -49,6 +49,7 @@ class CoViPAL(TrainedMethod, LayersPart):
     paper = "arXiv 2508.17243"
     prompt_agnostic = False
     shapes = ("boundary", "inner", "blocks", "heads")
+    agreed = ("boundary",)
 
     keep: Keep = 0.25
     boundary: tuple[int, ...] = (0,)
