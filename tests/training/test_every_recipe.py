@@ -14,7 +14,6 @@ from foveate.training import recipe_of, recipes, train
 from foveate.training.loop import Trainer
 from foveate.training.recipe import Recipe
 
-
 TRAINED = [slug for slug, cls in registered().items() if issubclass(cls, TrainedMethod)]
 
 
