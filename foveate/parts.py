@@ -69,6 +69,10 @@ class Part:
         """Parts with the same owner share their `notes`."""
         return self
 
+    def needs_in(self, layers: int) -> tuple[Need, ...]:
+        """`needs` in a decoder of `layers` layers, for parts that scale with its depth."""
+        return self.needs
+
 
 class FramesPart(Part):
     """Changes what the encoder gets to see."""
@@ -197,6 +201,8 @@ class BoundaryState:
     heads(): queries and keys that the next layer will make of all columns.
     places(): where visual columns stand in their item: (t, h, w) (B, N, 3) int, -1 for text and
     special tokens, and the (t, h, w) extent (B, N, 3) of that item, 0 for text.
+    frame (B, N) int: temporal step in a video, 0 in a picture, -1 for text.
+    place (B, N, 3) int: (t, h, w) in the item's own grid, -1 for text and what is no patch.
     notes: what this part wrote into it at earlier boundaries of the same prompt.
     """
 
@@ -212,6 +218,8 @@ class BoundaryState:
     norm: Callable[[Tensor], Tensor] = lambda x: x
     heads: Callable[[], Heads] = field(default=_unknown)
     places: Callable[[], tuple[Tensor, Tensor]] = field(default=_unknown)
+    frame: Tensor | None = None
+    place: Tensor | None = None
     notes: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -231,6 +239,7 @@ class LayersPart(Part):
     def at_boundary(
         self, k: int, layers: int, state: BoundaryState
     ) -> Tensor | Merge | Soft | None:
+    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | Merge | None:
         """Columns that stay, (B, N) bool, or None for all; text always stays whatever is said.
 
         A `Merge` where columns take others in or change their order, `Soft` in training.
@@ -338,3 +347,38 @@ class RulePart(Part):
     def feed(self, call: Feeding, proceed: Feed) -> Tensor:
         """Output (B, N, D) of one MLP call; `proceed(call)` runs the layer's own."""
         return proceed(call)
+
+
+@dataclass(frozen=True, eq=False)
+class Detour:
+    """Which columns run through one decoder layer; the others go around it and are there again.
+
+    run (B, N) bool: text runs whatever is said. gate (B, N): a visual column that runs becomes
+    x + gate * (layer(x) - x); None is 1. follow (B, N) int: the column whose update a visual column
+    that doesn't run takes over, x + layer(x_f) - x_f, -1 for none; None leaves all as they are.
+    """
+
+    run: Tensor
+    gate: Tensor | None = None
+    follow: Tensor | None = None
+
+
+class DetourPart(Part):
+    """Leads visual tokens around single decoder layers while the prompt runs through them.
+
+    A column that goes around a layer is not in its cache, and keeps its place and position.
+    """
+
+    stage = "layers"
+
+    def layers(self, layers: int) -> tuple[int, ...]:
+        """Ascending layers of a decoder of `layers` layers that columns may go around."""
+        raise NotImplementedError
+
+    def runs(self, i: int, layers: int, state: BoundaryState) -> Detour | None:
+        """Who runs through layer i, None for everybody.
+
+        `state` is that of boundary i, behind what parts dropped there. Unlike there, `state.hidden`
+        carries gradients.
+        """
+        raise NotImplementedError

@@ -226,6 +226,17 @@ class Layout:
         frame = view[last]
         return frame.flip(0) if opens else frame
 
+    @cached_property
+    def step(self) -> Tensor:
+        """Temporal step (N,) of each token; a special token belongs to the patch behind it.
+
+        Special tokens behind the last patch belong to that one.
+        """
+        steps = torch.arange(self.n).masked_fill(self.special, self.n)
+        behind = steps.flip(0).cummin(0).values.flip(0)
+        last = int((~self.special).nonzero()[-1])
+        return self.position[behind.clamp(max=last), 0]
+
     def pool(self, x: Tensor) -> Tensor:
         """Values per tower row (R, ...) to values per token (N, ...), as the projector pools them.
 

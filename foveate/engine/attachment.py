@@ -20,6 +20,7 @@ from foveate.engine.call import Pass
 from foveate.engine.clock import Clock
 from foveate.engine.encoding import Encoder
 from foveate.engine.labels import Targets
+from foveate.engine.places import locate
 from foveate.engine.planes import Planes
 from foveate.engine.prompt import (
     Prompt,
@@ -37,7 +38,7 @@ from foveate.engine.splice import Splice, compute_3d
 from foveate.engine.taps import Reader, surrounded, tapped
 from foveate.errors import AlreadyAttached, FoveateError, UnsupportedCall
 from foveate.method import Method, in_road_order
-from foveate.parts import CachesPart, LayersPart, Part, RulePart, TokensPart
+from foveate.parts import CachesPart, Part, RulePart, TokensPart
 from foveate.report import Report
 
 
@@ -76,7 +77,7 @@ class Attachment:
         self._refuse_foreign(parts)
         self._tokens = [p for p in parts if isinstance(p, TokensPart)]
         self._packed = any(p.positions == "packed" for p in self._tokens)
-        self._boundaries = Boundaries(self.anatomy, [p for p in parts if isinstance(p, LayersPart)])
+        self._boundaries = Boundaries(self.anatomy, parts)
         self._caches = Caches(self.anatomy, [p for p in parts if isinstance(p, CachesPart)])
         rules = [p for p in parts if isinstance(p, RulePart)]
         self._rules = Rules(self.anatomy, rules, self._boundaries)
@@ -151,6 +152,8 @@ class Attachment:
             if i >= self._boundaries.start:
                 hook = functools.partial(self._before_layer, i)
                 add(layer.register_forward_pre_hook(hook, with_kwargs=True))
+            if i in self._boundaries.detours.at:
+                add(layer.register_forward_hook(self._after_layer))
             hook = functools.partial(self._planes.after_layer, i)
             add(layer.register_forward_hook(hook))
 
@@ -268,6 +271,8 @@ class Attachment:
                 prompt = splice.whole(positions=bool(self._boundaries or self._rules))
         prompt.traces = splice.traces(reduced)
         prompt.given, prompt.rules = given, self._rules.parts
+        if self._boundaries:
+            locate(prompt, splice.rows, prompt.traces)
         if self._boundaries or self._rules or self._caches:
             call = Pass(prompt, True, labels=self._call.labels, candidates=candidates)
             if self._boundaries:
@@ -368,6 +373,10 @@ class Attachment:
         return (
             None if call is None else self._boundaries.before_layer(i, call, module, args, kwargs)
         )
+
+    def _after_layer(self, _: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+        call = self._call.decoder
+        return None if call is None else self._boundaries.detours.leave(call, output)
 
     def _before_cached(self, i: int, module: nn.Module, args: tuple, kwargs: dict):
         call = self._call.decoder

@@ -22,7 +22,9 @@ from foveate.engine.columns import (
     settled,
     take_columns,
 )
+from foveate.engine.detours import Detours
 from foveate.engine.masks import decode_mask, prefill_mask, softened, square
+from foveate.engine.places import places_of
 from foveate.engine.prompt import (
     Stage,
     decode_shift,
@@ -37,7 +39,7 @@ from foveate.engine.taps import probabilities
 from foveate.engine.transitions import watched
 from foveate.errors import InvalidParameter
 from foveate.ops.attention import Heads
-from foveate.parts import BoundaryState, LayersPart, Merge, Soft
+from foveate.parts import BoundaryState, DetourPart, LayersPart, Merge, Part, Soft
 from foveate.signals import (
     DecoderAttention,
     DecoderHeads,
@@ -50,18 +52,20 @@ from foveate.signals import (
 class Boundaries:
     """The layers parts of one attachment, by the boundary at which they act."""
 
-    def __init__(self, anatomy: Anatomy, parts: list[LayersPart]):
+    def __init__(self, anatomy: Anatomy, parts: list[Part]):
         self.anatomy = anatomy
         self.n = len(anatomy.layers)
         self.at: dict[int, list[LayersPart]] = {}
         for part in parts:
-            for k in part.boundaries(self.n):
+            for k in part.boundaries(self.n) if isinstance(part, LayersPart) else ():
                 if not 0 <= k < self.n:
                     raise InvalidParameter(
                         f"Boundary {k} lies outside a decoder of {self.n} layers; "
                         f"use 0 to {self.n - 1}."
                     )
                 self.at.setdefault(k, []).append(part)
+        parts = [p for p in parts if isinstance(p, LayersPart | DetourPart)]
+        self.detours = Detours(self, parts)
         self.needs = list(
             dict.fromkeys(
                 n
@@ -72,10 +76,9 @@ class Boundaries:
         )
         self.followed = {
             k - 1
-            for p in parts
-            if DecoderHeads() in p.needs_in(self.n)
-            for k in p.boundaries(self.n)
-            if k
+            for at in (self.at, self.detours.at)
+            for k, acting in at.items()
+            if k and any(DecoderHeads() in p.needs_in(self.n) for p in acting)
         }
         for need in self.needs:
             if not 0 <= need.layer < self.n:
@@ -88,12 +91,12 @@ class Boundaries:
         self.ahead: Callable[..., tuple[Tensor, Tensor]] | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.at)
+        return bool(self.at or self.detours.at)
 
     @property
     def start(self) -> int:
-        """The first boundary."""
-        return min(self.at)
+        """The first layer whose stream parts change."""
+        return min((*self.at, *self.detours.at))
 
     def readers(self, call: Pass) -> Iterator[tuple[int, Callable[..., None]]]:
         """Per layer that parts want to see, what records it; a layer can be tapped once only."""
@@ -141,8 +144,8 @@ class Boundaries:
     def _prefill(self, i: int, call: Pass, module: nn.Module, hidden: Tensor, kw: dict):
         prompt = call.prompt
         for part in self.at.get(i, ()):
-            before = prompt.at(i)
-            state = self._state(i, call, module, hidden, kw, before)
+            before = prompt.stream(i)
+            state = self.state(i, call, module, hidden, kw, before)
             state.notes = call.notes.setdefault(id(part), {})
             verdict = part.at_boundary(i, self.n, state)
             if verdict is None:
@@ -154,13 +157,14 @@ class Boundaries:
             if isinstance(verdict, Merge):
                 hidden = merged(hidden, merge)
                 call.merges.append((i, before, merge))
-            stage, columns = self._next(i, call, before, merge, part.positions == "packed")
+            stage, columns = self.after(i, call, before, merge, part.positions == "packed")
             if isinstance(verdict, Merge) or before.holder is not None:
                 stage.holder = holder_of(prompt.first, before, merge)
             hidden = take_columns(hidden, columns)
             if before.boundary == i and before is not prompt.first:
                 prompt.stages.remove(before)
             prompt.stages.append(stage)
+        hidden = self.detours.enter(i, call, module, hidden, kw)
         call.heads.pop(i - 1, None)
         stage = prompt.at(i)
         if stage is not prompt.first:
@@ -173,9 +177,10 @@ class Boundaries:
             kw["attention_mask"] = softened(stage, call, module, hidden, kw)
         return (hidden,), kw
 
-    def _state(
+    def state(
         self, i: int, call: Pass, module: nn.Module, hidden: Tensor, kw: dict, stage: Stage
     ) -> BoundaryState:
+        """What a part sees of the stream `hidden` (B, N, D) that enters layer i."""
         given = self._tables(stage, call, module, hidden, kw)
 
         def tables() -> tuple[Tensor, Tensor]:
@@ -201,6 +206,7 @@ class Boundaries:
         labels = None
         if call.labels is not None:
             labels = call.labels.gather(1, stage.index).masked_fill(~stage.valid, -100)
+        place, frame = places_of(call.prompt, stage)
         return BoundaryState(
             hidden=hidden.detach(),
             valid=stage.valid,
@@ -214,9 +220,11 @@ class Boundaries:
             norm=self.anatomy.text.norm,
             heads=heads_ahead,
             places=lambda: places(call.prompt, stage),
+            frame=frame,
+            place=place,
         )
 
-    def _next(
+    def after(
         self, i: int, call: Pass, before: Stage, merge: Merge, packed: bool
     ) -> tuple[Stage, Tensor]:
         """The stage behind boundary i, and which of its predecessor's columns it took."""
@@ -258,7 +266,7 @@ class Boundaries:
         given = kw["position_embeddings"]
         if stage is call.prompt.first and call.prefill:
             return given
-        key = (id(stage), self.layer_type(module))
+        key = (stage, self.layer_type(module))
         if key not in call.tables:
             call.tables[key] = self.rotary(module, hidden, stage.positions)
         return call.tables[key]
@@ -278,11 +286,12 @@ class Boundaries:
 
     def _decode(self, i: int, call: Pass, module: nn.Module, hidden: Tensor, kw: dict):
         stage = call.prompt.at(i)
-        if stage is call.prompt.first:
+        if stage is call.prompt.first and not call.prompt.detours:
             return (hidden,), kw
+        # The model's own masks are as long as one layer's cache, which others need not be.
         if stage.shift is not None and call.positions is not None:
             where = shifted(call.positions, stage.shift)
-            key = ("decode", id(stage), self.layer_type(module))
+            key = ("decode", stage, self.layer_type(module))
             if key not in call.tables:
                 call.tables[key] = self.rotary(module, hidden, where)
             kw["position_embeddings"] = call.tables[key]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -11,6 +11,9 @@ from foveate.engine.prompt import Prompt, Stage
 from foveate.ops.attention import Heads
 from foveate.parts import Merge
 from foveate.signals import DecoderAttention, DecoderKeys, DecoderTransition
+
+if TYPE_CHECKING:
+    from foveate.engine.detours import Around
 
 
 @dataclass
@@ -24,7 +27,7 @@ class Pass:
     stage that reached it, what merged there. notes: of each part, by its id. soft (B, N of the
     first stage): what is added to the logits of keys. tables, masks: what layers behind a boundary,
     or under the same rules, share, made once. held: columns in a layer's cache before this call,
-    where rules hold.
+    where rules hold. around: what goes around the layer that is running.
     """
 
     prompt: Prompt
@@ -43,6 +46,7 @@ class Pass:
     tables: dict[tuple, Any] = field(default_factory=dict)
     masks: dict[tuple, Any] = field(default_factory=dict)
     held: dict[int, int] = field(default_factory=dict)
+    around: Around | None = None
 
     def soften(self, log_weight: Tensor, stage: Stage) -> None:
         """Add to the logits of the visual columns of a stage, in all layers from here on."""

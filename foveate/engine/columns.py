@@ -48,13 +48,16 @@ def holder_of(first: Stage, before: Stage, merge: Merge) -> Tensor:
 
 
 def realigned(seen: Tensor, source: Stage, stage: Stage) -> Tensor:
-    """Values (B, H, N_source, ...) at the columns of a later stage."""
-    where = torch.zeros_like(source.local[:, :1]).expand(-1, int(source.local.max()) + 1).clone()
+    """Values (B, H, N_source, ...) at the columns of a later stage, 0 for those that had none."""
+    width = 1 + max(int(source.local.max()), int(stage.local.max()))
+    where = source.local.new_full((len(source.local), width + 1), -1)
     steps = torch.arange(source.n, device=where.device).expand_as(source.local)
-    where.scatter_(1, source.local, steps)
+    # Padding points at columns that others hold: it writes into a spare one.
+    where.scatter_(1, source.local.masked_fill(~source.valid, width), steps)
     index = where.gather(1, stage.local)
     index = index.view(len(index), 1, -1, *[1] * (seen.dim() - 3))
-    return seen.gather(2, index.expand(-1, seen.shape[1], -1, *seen.shape[3:]))
+    wide = index.clamp(min=0).expand(-1, seen.shape[1], -1, *seen.shape[3:])
+    return seen.gather(2, wide).masked_fill(index < 0, 0)
 
 
 def moved_heads(heads: Heads, source: Stage, stage: Stage) -> Heads:

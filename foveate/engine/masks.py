@@ -25,7 +25,7 @@ def prefill_mask(
         return stage.valid.long() if mask is not None or stage.ragged else None
     if mask is None and not stage.ragged:
         return None
-    key = (id(stage), id(mask))
+    key = (stage, id(mask))
     if key in call.masks:
         return call.masks[key]
     b, n = stage.valid.shape
@@ -87,7 +87,7 @@ def decode_mask(
     plain = not padded and window is None and held == width
     if plain and (q == 1 or "flash" in kind) and kw.get("attention_mask") is None:
         return None
-    key = (id(stage), window, kind, held, new)
+    key = (stage, window, kind, held, new)
     if key in call.masks:
         return call.masks[key]
     b, device = hidden.shape[0], hidden.device

@@ -48,7 +48,7 @@ class Planes:
         if self._call is None or i >= len(self._planes):
             return None
         plane, prompt = self._planes[i], self._call.prompt
-        stage = prompt.at(i)
+        stage = prompt.stream(i)
         if stage is not prompt.first:
             for k, before, merge in self._call.merges:
                 if k <= i:

@@ -77,7 +77,9 @@ class Given:
 @dataclass
 class Prompt:
     """All stages of one prompt. length: columns L that the caller gave; full: of these, per row,
-    how many are no padding; entered (B,): visual tokens per row that entered layer 0.
+    how many are no padding; entered (B,): visual tokens per row that entered layer 0. detours: what
+    runs through a layer that some columns go around. place (B, N, 3), frame (B, N): of the columns
+    of the first stage, as in `BoundaryState`.
 
     given, rules, notes, saved: for the rules that hold for it: what the caller gave, the rules,
     what each part wrote, by the id of its owner, and per row the FLOPs and bytes that they saved.
@@ -100,6 +102,9 @@ class Prompt:
     stored: dict[int, int] = field(default_factory=dict)
     notes: dict[int, dict] = field(default_factory=dict)
     soft: bool = False
+    detours: dict[int, Stage] = field(default_factory=dict)
+    place: Tensor | None = None
+    frame: Tensor | None = None
 
     @property
     def first(self) -> Stage:
@@ -112,7 +117,11 @@ class Prompt:
         return self.length - self.at(0).n
 
     def at(self, layer: int) -> Stage:
-        """The stage that a layer belongs to."""
+        """What runs through a layer, and what its cache holds."""
+        return self.detours.get(layer) or self.stream(layer)
+
+    def stream(self, layer: int) -> Stage:
+        """What enters and leaves a layer, columns that go around it included."""
         return next(s for s in reversed(self.stages) if s.boundary <= layer)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -11,7 +11,7 @@ from foveate.engine.clock import Clock
 from foveate.engine.prompt import Prompt, Stage
 from foveate.flops import DecoderShape, VisionShape, kv_bytes, prefill_flops, vision_flops
 from foveate.method import Method, in_road_order
-from foveate.parts import CachesPart, LayersPart, RulePart, Widths
+from foveate.parts import CachesPart, DetourPart, LayersPart, Part, RulePart, Widths
 from foveate.report import Report, Trace
 
 Runs = list[tuple[int, list[int]]]
@@ -43,8 +43,9 @@ def _static(anatomy: Anatomy, method: Method, prompt: Prompt) -> Report:
     report = Report(method=repr(method))
     layers = len(anatomy.layers)
     stages = [prompt.at(i) for i in range(layers)]
-    items = {id(s): s.item.cpu() for s in prompt.stages}
-    slots = {id(s): s.slot.cpu() for s in prompt.stages}
+    last = prompt.stages[-1]
+    items = {id(s): s.item.cpu() for s in (*prompt.stages, *prompt.detours.values())}
+    slots = last.slot.cpu()
     done: set[int] = set()
     for b, row in enumerate(prompt.traces):
         for number, trace in enumerate(row):
@@ -52,8 +53,7 @@ def _static(anatomy: Anatomy, method: Method, prompt: Prompt) -> Report:
                 continue
             done.add(id(trace))
             trace = trace.cpu()
-            last = stages[-1]
-            left = slots[id(last)][b][items[id(last)][b] == number]
+            left = slots[b][items[id(last)][b] == number]
             held = _held(prompt, last, b, number, len(trace.index))
             final = _survivors(trace, left.sort().values, held)
             report.traces.append(final)
@@ -66,7 +66,7 @@ def _static(anatomy: Anatomy, method: Method, prompt: Prompt) -> Report:
     width = next(anatomy.text.parameters()).element_size()
     for b, full in enumerate(prompt.full):
         lengths = [s.lengths[b] for s in stages]
-        report.prompt_tokens.append(lengths[0])
+        report.prompt_tokens.append(prompt.stream(0).lengths[b])
         report.flops += prefill_flops(shape, lengths)
         report.flops_full += prefill_flops(shape, full)
         plain = [0 if i in prompt.stored else n for i, n in enumerate(lengths)]
@@ -101,9 +101,9 @@ def _choosing(anatomy: Anatomy, method: Method, prompt: Prompt, runs: Runs, repo
     )
     total = 0
     for part in in_road_order(method.parts()):
-        if isinstance(part, LayersPart):
-            for k in part.boundaries(len(anatomy.layers)):
-                columns = zip(_before(prompt, k).lengths, prompt.at(k).lengths, strict=True)
+        if isinstance(part, LayersPart | DetourPart):
+            for before, behind in _steps(part, prompt, len(anatomy.layers)):
+                columns = zip(before.lengths, behind.lengths, strict=True)
                 total += sum(part.cost(n, left, widths) for n, left in columns if left < n)
         elif isinstance(part, RulePart):
             for i in part.layers(len(anatomy.layers)):
@@ -116,6 +116,14 @@ def _choosing(anatomy: Anatomy, method: Method, prompt: Prompt, runs: Runs, repo
             pairs = zip(report.tokens_in, report.tokens_by_layer, strict=True)
             total += sum(part.cost(n, left[0], widths) for n, left in pairs if left[0] < n)
     return total
+
+
+def _steps(part: Part, prompt: Prompt, layers: int) -> Iterator[tuple[Stage, Stage]]:
+    """What reached each place where a part acts, and what went on from there."""
+    if isinstance(part, LayersPart):
+        yield from ((_before(prompt, k), prompt.stream(k)) for k in part.boundaries(layers))
+    if isinstance(part, DetourPart):
+        yield from ((prompt.stream(i), prompt.at(i)) for i in part.layers(layers))
 
 
 def _before(prompt: Prompt, k: int) -> Stage:

@@ -1,4 +1,4 @@
-"""Methods with no idea of their own: they drop every second visual token."""
+"""Methods with no idea of their own: every second visual token goes, or goes around layers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from foveate.method import Method
 from foveate.methods.tokens.base import TokensMethod
 from foveate.ops.packed import Packed, pack_chosen, pack_tokens
-from foveate.parts import BoundaryState, CachesPart, CacheState, LayersPart
+from foveate.parts import BoundaryState, CachesPart, CacheState, Detour, DetourPart, LayersPart
 from foveate.signals import Signals
 from foveate.tokens import Grid, VisualTokens
 
@@ -77,3 +77,23 @@ class HalfHeld(Method, CachesPart):
         rank = state.visual.long().cumsum(1) - 1
         odd = (rank % 2 != state.layer % 2) & state.visual
         return pack_chosen(state.keys, state.values, state.valid & ~odd, 16)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class HalfAround(Method, DetourPart):
+    """Of each row every second visual column, from the i-th on, runs through layer i of `at`."""
+
+    slug = "half_around"
+
+    keep: float = 0.5
+    at: tuple[int, ...] = (1,)
+    gate: float | None = None
+
+    def layers(self, layers: int) -> tuple[int, ...]:
+        return self.at
+
+    def runs(self, i: int, layers: int, state: BoundaryState) -> Detour | None:
+        rank = state.visual.long().cumsum(1) - 1
+        run = state.valid if self.keep == 1.0 else (rank + i) % 2 == 0
+        gate = None if self.gate is None else torch.full(run.shape, self.gate)
+        return Detour(run, gate)

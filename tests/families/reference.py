@@ -6,7 +6,7 @@ The decoder's layers are called one after another on what the rules say they sha
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -19,12 +19,14 @@ class Drop:
     """Columns that leave the prompt.
 
     kept: columns of the prompt that stay. k: the boundary at which the others leave, None when they
-    never reach the decoder. packed: positions are numbered anew from there on.
+    never reach the decoder. packed: positions are numbered anew from there on. around: per layer
+    the columns that run through it; the others go around it.
     """
 
     kept: Tensor
     k: int | None = None
     packed: bool = False
+    around: dict[int, Tensor] = field(default_factory=dict)
 
 
 def visual_columns(sample: zoo.Sample) -> Tensor:
@@ -115,15 +117,17 @@ class Reference:
         positions = torch.cat([self.positions, behind], 1)
         blocks = torch.cat([self._blocks(), torch.full((new,), -1)])
         slots = torch.arange(total)
+        columns = slots
         stays = torch.cat([drop.kept, torch.arange(self.length, total)])
         planes = [torch.cat([p, p.new_zeros(new, p.shape[1])]) for p in self.planes]
         for i, layer in enumerate(self.text.layers):
             if i == (drop.k or 0):
-                hidden, positions, blocks, slots = (
+                hidden, positions, blocks, slots, columns = (
                     hidden[stays],
                     positions[:, stays],
                     blocks[stays],
                     slots[stays],
+                    columns[stays],
                 )
                 planes = [plane[stays] for plane in planes]
                 rank = torch.arange(len(stays))
@@ -134,14 +138,20 @@ class Reference:
                     # keeps counting the columns of the prompt that it began with.
                     slots = rank
             window = getattr(layer.self_attn, "sliding_window", None)
-            mask = _mask(slots, blocks, window)
-            hidden = layer(
-                hidden[None],
+            runs = torch.arange(len(hidden))
+            if i in drop.around:
+                runs = torch.isin(columns, drop.around[i]) | (columns >= self.length)
+                runs = runs.nonzero()[:, 0]
+            mask = _mask(slots[runs], blocks[runs], window)
+            out = layer(
+                hidden[runs][None],
                 attention_mask=mask,
-                position_embeddings=self._rotary(hidden, positions, i),
+                position_embeddings=self._rotary(hidden[runs], positions[:, runs], i),
                 position_ids=None,
                 past_key_values=None,
             )[0]
+            hidden = hidden.clone()
+            hidden[runs] = out
             if i < len(planes):
                 hidden = hidden + planes[i]
         return self.model.lm_head(self.text.norm(hidden))

@@ -7,7 +7,7 @@ import torch
 
 import foveate
 from foveate.method import registered
-from foveate.parts import CachesPart, LayersPart, RulePart
+from foveate.parts import CachesPart, DetourPart, LayersPart, RulePart
 from tests.engine.running import close, generate, pair
 from tests.families import zoo
 from tests.methods.made import made
@@ -99,10 +99,10 @@ def test_method_on_family(slug, name, modality):
         assert len(report.kept[0]) == report.tokens_out[0]
         if method.reduces:
             assert report.flops < report.flops_full and report.kv_bytes < report.kv_bytes_full
-            # Rules and caches leave every token in the stream, unless they drop at boundaries too.
+            # Rules, caches and detours leave every token in the stream, unless they drop too.
+            whole = RulePart | CachesPart | DetourPart
             shorter = any(
-                isinstance(p, LayersPart) or not isinstance(p, RulePart | CachesPart)
-                for p in method.parts()
+                isinstance(p, LayersPart) or not isinstance(p, whole) for p in method.parts()
             )
             assert (report.tokens_out[0] < report.tokens_in[0]) == shorter
         else:

@@ -1,0 +1,133 @@
+"""Layers that some columns go around: a shorter stream in, the whole one out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from foveate.engine.call import Pass
+from foveate.engine.columns import settled, take_columns
+from foveate.engine.prompt import Stage
+from foveate.errors import InvalidParameter, UnsupportedCall
+from foveate.parts import Detour, DetourPart, Part
+from foveate.signals import DecoderHeads, DecoderKeys, DecoderTransition
+
+
+@dataclass(eq=False)
+class Around:
+    """What waits while a layer runs.
+
+    hidden (B, N, D): what entered it, all columns. slot (B, N): column of the shorter stream that
+    holds each, -1 for those that go around; None where all run. gate, follow: as in `Detour`.
+    """
+
+    hidden: Tensor
+    slot: Tensor | None
+    gate: Tensor | None
+    follow: Tensor | None
+
+
+class Detours:
+    """The detour parts of one attachment, by the layer that they lead columns around."""
+
+    def __init__(self, boundaries: Any, parts: list[Part]):
+        self.boundaries = boundaries
+        self.n: int = boundaries.n
+        self.at: dict[int, list[DetourPart]] = {}
+        for part in parts:
+            for i in part.layers(self.n) if isinstance(part, DetourPart) else ():
+                if not 0 <= i < self.n:
+                    raise InvalidParameter(
+                        f"Decoder layer {i} does not exist; use 0 to {self.n - 1}."
+                    )
+                self.at.setdefault(i, []).append(part)
+
+    def enter(
+        self, i: int, call: Pass, module: nn.Module, hidden: Tensor, kw: dict[str, Any]
+    ) -> Tensor:
+        """What layer i shall run of its stream `hidden` (B, N, D)."""
+        stage = call.prompt.stream(i)
+        call.prompt.detours.pop(i, None)
+        told = [self._told(p, i, call, module, hidden, kw, stage) for p in self.at.get(i, ())]
+        told = [d for d in told if d is not None]
+        if not told:
+            return hidden
+        detour = _together(told)
+        text = (stage.item < 0) & stage.valid
+        run = text | detour.run & stage.valid
+        gate = None if detour.gate is None else detour.gate.masked_fill(text, 1)
+        if bool((run == stage.valid).all()):
+            call.around = None if gate is None else Around(hidden, None, gate, None)
+            return hidden
+        self._refuse_readers(i)
+        short, columns = self.boundaries.after(i, call, stage, settled(run, stage), packed=False)
+        call.prompt.detours[i] = short
+        call.around = Around(hidden, _slots(columns, short, stage), gate, detour.follow)
+        return take_columns(hidden, columns)
+
+    def leave(self, call: Pass, output: Tensor) -> Tensor | None:
+        """The whole stream behind the layer that just ran; None where it is what came out."""
+        around, call.around = call.around, None
+        if around is None:
+            return None
+        before, slot = around.hidden, around.slot
+        out = output if slot is None else take_columns(output, slot.clamp(min=0))
+        if around.gate is not None:
+            # Written from the layer's side: where the gate is 1, its bits stay as they are.
+            out = out + (around.gate[..., None].to(out.dtype) - 1) * (out - before)
+        if slot is None:
+            return out
+        skip = before
+        if around.follow is not None:
+            update = take_columns(out - before, around.follow.clamp(min=0))
+            skip = torch.where((around.follow < 0)[..., None], before, before + update)
+        return torch.where((slot < 0)[..., None], skip, out)
+
+    def _told(
+        self,
+        part: DetourPart,
+        i: int,
+        call: Pass,
+        module: nn.Module,
+        hidden: Tensor,
+        kw: dict[str, Any],
+        stage: Stage,
+    ) -> Detour | None:
+        state = self.boundaries.state(i, call, module, hidden, kw, stage)
+        state.hidden = hidden
+        state.notes = call.notes.setdefault(id(part), {})
+        return part.runs(i, self.n, state)
+
+    def _refuse_readers(self, i: int) -> None:
+        seen = [n for n in (DecoderKeys(i), DecoderTransition(i)) if n in self.boundaries.needs]
+        if i in self.boundaries.followed:
+            seen.append(DecoderHeads())
+        if seen:
+            raise UnsupportedCall(
+                f"{type(seen[0]).__name__} of decoder layer {i} can't be read of columns that go "
+                "around it; let the methods act in different layers."
+            )
+
+
+def _together(told: list[Detour]) -> Detour:
+    """One detour of several parts: who runs does so for all of them, gates multiply."""
+    first, *others = told
+    run, gate, follow = first.run, first.gate, first.follow
+    for other in others:
+        run = run & other.run
+        if other.gate is not None:
+            gate = other.gate if gate is None else gate * other.gate
+        follow = follow if other.follow is None else other.follow
+    return Detour(run, gate, follow)
+
+
+def _slots(columns: Tensor, short: Stage, stage: Stage) -> Tensor:
+    """Column (B, N) of the shorter stream that holds each column of the whole one, -1 for none."""
+    slots = columns.new_full((len(columns), stage.n + 1), -1)
+    steps = torch.arange(short.n, device=columns.device).expand_as(columns)
+    # Padding points at columns that others hold: it writes into a spare one.
+    slots.scatter_(1, columns.masked_fill(~short.valid, stage.n), steps)
+    return slots[:, :-1]

@@ -1,0 +1,41 @@
+"""Where the visual tokens of a prompt stand in their pictures and videos."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from foveate.engine.prompt import Prompt, Stage
+from foveate.engine.splice import Placed
+from foveate.report import Trace
+
+
+def locate(prompt: Prompt, rows: list[list[Placed]], traces: list[list[Trace]]) -> None:
+    """Write into `prompt` the place and the frame of each column that enters layer 0.
+
+    A vector that stands in no slot of its item has no place and belongs to the first frame.
+    """
+    first = prompt.first
+    item, slot = first.item.cpu(), first.slot.cpu()
+    place = torch.full((*item.shape, 3), -1)
+    frame = torch.full(item.shape, -1)
+    for b, (placed, row) in enumerate(zip(rows, traces, strict=True)):
+        for number, (item_placed, trace) in enumerate(zip(placed, row, strict=True)):
+            own = item[b] == number
+            index = trace.index.cpu()[slot[b, own]]
+            held, index = index >= 0, index.clamp(min=0)
+            place[b, own] = trace.layout.position[index].masked_fill(~held[:, None], -1)
+            # The grid of a tiled picture counts its levels where that of a video counts time.
+            moves = held & (item_placed.modality == "video")
+            frame[b, own] = trace.layout.step[index].masked_fill(~moves, 0)
+    prompt.place, prompt.frame = place.to(first.item.device), frame.to(first.item.device)
+
+
+def places_of(prompt: Prompt, stage: Stage) -> tuple[Tensor | None, Tensor | None]:
+    """Place (B, N, 3) and frame (B, N) of a stage's columns."""
+    if prompt.place is None or prompt.frame is None:
+        return None, None
+    text = stage.item < 0
+    wide = stage.local[..., None].expand(-1, -1, 3)
+    place = prompt.place.gather(1, wide).masked_fill(text[..., None], -1)
+    return place, prompt.frame.gather(1, stage.local).masked_fill(text, -1)
