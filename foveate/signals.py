@@ -28,6 +28,7 @@ class VisionAttention:
     the projector reads (block -2 in LLaVA-1.5). A pair (start, stop) is a Python slice of blocks,
     as (B, L, H, N).
     logits: the scaled products before the softmax; "received" is their mean over rows then.
+    Parts between decoder layers see it over all columns, 0 for text.
     """
 
     rows: str = "auto"

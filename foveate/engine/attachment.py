@@ -20,7 +20,7 @@ from foveate.engine.call import Pass
 from foveate.engine.clock import Clock
 from foveate.engine.encoding import Encoder
 from foveate.engine.labels import Targets
-from foveate.engine.places import locate
+from foveate.engine.places import locate, towered
 from foveate.engine.planes import Planes
 from foveate.engine.prompt import (
     Prompt,
@@ -275,6 +275,14 @@ class Attachment:
             locate(prompt, splice.rows, prompt.traces)
         if self._boundaries or self._rules or self._caches:
             call = Pass(prompt, True, labels=self._call.labels, candidates=candidates)
+            call.towered = towered(
+                prompt,
+                splice.rows,
+                self._boundaries.towered,
+                lambda p, need: records[p.modality].attention(
+                    p.number, need, reduced[p.modality][p.number]
+                ),
+            )
             if self._boundaries:
                 self._planes.arm(call)
             self._enter(call, dict(self._boundaries.readers(call)))

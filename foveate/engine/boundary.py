@@ -46,6 +46,7 @@ from foveate.signals import (
     DecoderKeys,
     DecoderTransition,
     Signals,
+    VisionAttention,
 )
 
 
@@ -73,6 +74,9 @@ class Boundaries:
                 for n in p.needs_in(self.n)
                 if isinstance(n, DecoderAttention | DecoderKeys | DecoderTransition)
             )
+        )
+        self.towered = list(
+            dict.fromkeys(n for p in parts for n in p.needs if isinstance(n, VisionAttention))
         )
         self.followed = {
             k - 1
@@ -199,6 +203,9 @@ class Boundaries:
         for need, seen in call.seen.items():
             source = call.prompt.at(need.layer)
             values[need] = seen if source is stage else realigned(seen, source, stage)
+        for need, seen in call.towered.items():
+            at = stage.local[:, None].expand(-1, seen.shape[1], -1)
+            values[need] = seen.gather(2, at).masked_fill(stage.item[:, None] < 0, 0)
         heads = call.heads.get(i - 1)
         if heads is not None:
             source = call.prompt.at(i - 1)

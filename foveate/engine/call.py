@@ -10,7 +10,7 @@ from torch import Tensor
 from foveate.engine.prompt import Prompt, Stage
 from foveate.ops.attention import Heads
 from foveate.parts import Merge
-from foveate.signals import DecoderAttention, DecoderKeys, DecoderTransition
+from foveate.signals import DecoderAttention, DecoderKeys, DecoderTransition, VisionAttention
 
 if TYPE_CHECKING:
     from foveate.engine.detours import Around
@@ -28,6 +28,7 @@ class Pass:
     first stage): what is added to the logits of keys. tables, masks: what layers behind a boundary,
     or under the same rules, share, made once. held: columns in a layer's cache before this call,
     where rules hold. around: what goes around the layer that is running.
+    towered: signals of the vision tower at the first stage's columns, (B, H, N).
     """
 
     prompt: Prompt
@@ -47,6 +48,7 @@ class Pass:
     masks: dict[tuple, Any] = field(default_factory=dict)
     held: dict[int, int] = field(default_factory=dict)
     around: Around | None = None
+    towered: dict[VisionAttention, Tensor] = field(default_factory=dict)
 
     def soften(self, log_weight: Tensor, stage: Stage) -> None:
         """Add to the logits of the visual columns of a stage, in all layers from here on."""

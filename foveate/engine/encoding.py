@@ -16,7 +16,7 @@ from foveate.engine.vision import VisionRecorder
 from foveate.errors import UnsupportedCall, UnsupportedModel
 from foveate.families.base import Family, resolve_path
 from foveate.parts import Part
-from foveate.signals import ProjectorInput
+from foveate.signals import ProjectorInput, VisionAttention
 from foveate.tokens import Layout
 
 
@@ -27,8 +27,11 @@ class Encoder:
         self.anatomy = anatomy
         self.frames = [p for p in parts if p.stage == "frames"]
         self.mergers = [p for p in parts if p.stage == "encoders"]
-        self.needs = tuple(
-            need for p in parts if p.stage == "tokens" and not _keeps_all(p) for need in p.needs
+        tokens = [p for p in parts if p.stage == "tokens" and not _keeps_all(p)]
+        layers = [n for p in parts if p.stage == "layers" for n in p.needs]
+        self.needs = (
+            *(need for p in tokens for need in p.needs),
+            *(need for need in layers if isinstance(need, VisionAttention)),
         )
 
     def run(self, modality: str, original: Callable, inputs: dict[str, Any]) -> Any:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from foveate.engine.prompt import Prompt, Stage
 from foveate.engine.splice import Placed
 from foveate.report import Trace
+from foveate.signals import VisionAttention
 
 
 def locate(prompt: Prompt, rows: list[list[Placed]], traces: list[list[Trace]]) -> None:
@@ -29,6 +32,28 @@ def locate(prompt: Prompt, rows: list[list[Placed]], traces: list[list[Trace]]) 
             moves = held & (item_placed.modality == "video")
             frame[b, own] = trace.layout.step[index].masked_fill(~moves, 0)
     prompt.place, prompt.frame = place.to(first.item.device), frame.to(first.item.device)
+
+
+def towered(
+    prompt: Prompt,
+    rows: list[list[Placed]],
+    needs: list[VisionAttention],
+    attention: Callable[[Placed, VisionAttention], Tensor],
+) -> dict[VisionAttention, Tensor]:
+    """Signals (B, H, N) of the vision tower at the columns that enter layer 0, 0 for text.
+
+    attention(placed, need): what was recorded for an item, (H, n) over its output tokens.
+    """
+    first, found = prompt.first, {}
+    for need in needs:
+        for b, row in enumerate(rows):
+            for number, placed in enumerate(row):
+                seen = attention(placed, need)
+                own = first.item[b] == number
+                if need not in found:
+                    found[need] = seen.new_zeros(len(first.item), len(seen), first.n)
+                found[need][b, :, own] = seen[:, first.slot[b, own]]
+    return found
 
 
 def places_of(prompt: Prompt, stage: Stage) -> tuple[Tensor | None, Tensor | None]:

@@ -155,6 +155,10 @@ class Record:
         item = self.items[i]
         return [tokens.carry(item.over_slots(plane)[None])[0] for plane in item.planes]
 
+    def attention(self, i: int, need: VisionAttention, tokens: VisualTokens) -> Tensor:
+        """A recorded signal (..., N) of item i, reduced as its tokens were."""
+        return self._signals((need,), [i], tokens, None)[need][0]
+
     def _signals(self, needs, members, tokens: VisualTokens, text) -> Signals:
         values: dict[Need, Tensor | None] = {}
         for need in needs:

@@ -47,6 +47,7 @@ REFUSED = {
     "visiondrop": ("no attention", {"fast_vlm"}),
     "vtc_cls": ("no attention", {"fast_vlm"}),
     "fopru": ("no attention", {"fast_vlm"}),
+    "lvlm_csp": ("no attention", {"fast_vlm"}),
     "hired": ("no attention", {"fast_vlm"}),
     "globalcom2": ("no attention", {"fast_vlm"}),
     "vispruner": ("no attention", {"fast_vlm"}),

@@ -1,0 +1,206 @@
+"""LVLM_CSP: think coarsely with few visual tokens, finely with all, and end with almost none.
+
+"LVLM_CSP: Accelerating Large Vision Language Models via Clustering, Scattering, and Pruning for
+Reasoning Segmentation", 2025, arXiv 2504.10854.
+
+Clustering: only N_c representatives of an item's N tokens run through layers 0 .. b1 - 1.
+Scattering: all N run through layers b1 .. b2 - 1, the absent ones as they entered the decoder.
+Pruning: at b2 the N_p tokens stay that the last prompt token attends to most, with the queries and
+keys of layer b2, softmax over all keys, mean over heads; in training, the last supervised token
+asks. Representatives are the top N_c by what the class token pays them in the vision tower ("cls";
+what all rows pay where there is none), every floor(N / N_c)-th ("uniform"), a draw ("random"), or
+some of every instance that a segmenter found ("seg_first"). Positions never change.
+
+Needs: one attention row of the vision tower for "cls", one query row and the keys of layer b2.
+There is no official code: boundaries, counts, and what absent tokens come back as are choices. With
+init="residual" they follow the nearest representative: they take over its updates. A representative
+is one of the tokens, never a mean. A later question of the same talk meets the tokens that the
+first one left in the last layers.
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.LVLMCSP(keep=0.4)):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foveate.budget import Keep, check_keep, resolve
+from foveate.errors import BudgetError, InvalidParameter
+from foveate.method import Method, register
+from foveate.methods.layers.base import item_batches
+from foveate.ops.instances import evenly, evenly_within, instances
+from foveate.ops.select import top_k, top_mask
+from foveate.parts import BoundaryState, Detour, DetourPart, LayersPart, Part, Widths
+from foveate.signals import Need, VisionAttention
+
+SELECTORS = ("cls", "uniform", "random", "seg_first")
+Segmenter = Callable[[int, int, int, int], Tensor]
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class LVLMCSP(Method):
+    """keep: mean share or count over all decoder layers, from which N_c = 2 N_p follow.
+
+    N_c, N_p: counts or shares of an item's tokens in their place. b1, b2: boundaries; None is a
+    quarter and a half of the depth. init: "embed" or "residual". full_last_layers: never prune.
+    seed: of the draw. segmenter: (row, item, h, w) -> masks (O, h, w) of the item's instances.
+    """
+
+    slug = "lvlm_csp"
+    paper = "arXiv 2504.10854"
+    prompt_agnostic = False
+
+    keep: Keep = 0.3125
+    selector: str = "cls"
+    N_c: Keep | None = None
+    N_p: Keep | None = None
+    b1: int | None = None
+    b2: int | None = None
+    init: str = "embed"
+    full_last_layers: bool = False
+    seed: int = 0
+    segmenter: Segmenter | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.selector not in SELECTORS:
+            raise InvalidParameter(
+                f"selector={self.selector!r} is none; use one of {', '.join(SELECTORS)}."
+            )
+        if (self.selector == "seg_first") != (self.segmenter is not None):
+            raise InvalidParameter("selector='seg_first' and a segmenter come together; pass both.")
+        if self.init not in ("embed", "residual"):
+            raise InvalidParameter(f"init={self.init!r} is none; use 'embed' or 'residual'.")
+        for name in ("N_c", "N_p"):
+            if getattr(self, name) is not None:
+                check_keep(getattr(self, name), name)
+
+    def parts(self) -> tuple[Part, ...]:
+        return (Clustering(self),) if self.full_last_layers else (Clustering(self), Pruning(self))
+
+    def bounds(self, layers: int) -> tuple[int, int]:
+        """b1 and b2 in a decoder of `layers` layers."""
+        b1 = (layers // 4 or int(layers > 2)) if self.b1 is None else self.b1
+        b2 = max(b1 + 1, layers // 2) if self.b2 is None else self.b2
+        if not 0 <= b1 < b2 < layers:
+            raise InvalidParameter(
+                f"b1={b1} and b2={b2} make no three phases of {layers} layers; "
+                f"use 0 <= b1 < b2 < {layers}."
+            )
+        return b1, b2
+
+    def counts(self, n: int, layers: int) -> tuple[int, int]:
+        """N_c and N_p of an item of n tokens."""
+        b1, b2 = self.bounds(layers)
+        last = 0 if self.full_last_layers else layers - b2
+        share = self.keep if isinstance(self.keep, float) else resolve(self.keep, n) / n
+        # Token layers that the scattering phase leaves to the other two.
+        left = (share * layers - (layers - b1 - last)) * n
+        few, end = (None if x is None else resolve(x, n) for x in (self.N_c, self.N_p))
+        if few is None and end is None:
+            few = min(float(n), left / (b1 + last / 2)) if b1 + last else float(n)
+        if few is None:
+            few = (left - last * end) / b1 if b1 else n
+        if end is None:
+            end = (left - b1 * few) / last if last else n
+        if min(few, end) < 0.5 or max(few, end) > n + 0.5:
+            raise BudgetError(
+                f"A mean share of {share:.4g} over {layers} layers is out of reach with all tokens "
+                f"in layers {b1} to {layers - last - 1}; change keep, b1 and b2, N_c or N_p."
+            )
+        return round(few), round(end)
+
+
+@dataclass(frozen=True)
+class Clustering(DetourPart):
+    """The layers before b1, around which all but the representatives go."""
+
+    method: LVLMCSP
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (VisionAttention(rows="auto"),) if self.method.selector == "cls" else ()
+
+    def layers(self, layers: int) -> tuple[int, ...]:
+        return tuple(range(self.method.bounds(layers)[0]))
+
+    def runs(self, i: int, layers: int, state: BoundaryState) -> Detour | None:
+        run, follow = ~state.visual, torch.full_like(state.item, -1)
+        for rows, columns in item_batches(state):
+            n = columns.shape[1]
+            few = self.method.counts(n, layers)[0]
+            chosen = self._chosen(state, rows, columns, few)
+            run[rows[:, None], columns.gather(1, chosen)] = True
+            if self.method.init == "residual" and few < n:
+                follow[rows[:, None], columns] = _nearest(state, rows, columns, chosen)
+        return Detour(run, follow=follow if self.method.init == "residual" else None)
+
+    def _chosen(self, state: BoundaryState, rows: Tensor, columns: Tensor, few: int) -> Tensor:
+        """Ascending numbers (M, few) of the representatives of M items of n tokens."""
+        m, n = columns.shape
+        if self.method.selector == "cls":
+            seen = state.signals[self.needs[0]].mean(1)
+            return top_k(seen[rows[:, None], columns], few)
+        if self.method.selector == "uniform":
+            return evenly(n, few).to(columns.device).expand(m, -1)
+        if self.method.selector == "random":
+            draw = torch.rand(n, generator=torch.Generator().manual_seed(self.method.seed))
+            return top_k(draw.to(columns.device).expand(m, -1), few)
+        return torch.stack(
+            [
+                self._by_instance(state, int(r), own, few)
+                for r, own in zip(rows, columns, strict=True)
+            ]
+        )
+
+    def _by_instance(self, state: BoundaryState, row: int, own: Tensor, few: int) -> Tensor:
+        place = state.place[row, own]
+        _, h, w = (place.amax(0) + 1).tolist()
+        masks = self.method.segmenter(row, int(state.item[row, own[0]]), h, w)
+        return evenly_within(instances(masks.bool().to(place.device), place), few)
+
+
+@dataclass(frozen=True)
+class Pruning(LayersPart):
+    """Boundary b2, behind which few tokens go on."""
+
+    method: LVLMCSP
+
+    def boundaries(self, layers: int) -> tuple[int, ...]:
+        return (self.method.bounds(layers)[1],)
+
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        return 2 * n * widths.keys * widths.model + 2 * n * widths.model
+
+    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | None:
+        target = torch.zeros_like(state.entered)
+        for rows, columns in item_batches(state):
+            end = self.method.counts(columns.shape[1], layers)[1]
+            target.index_add_(0, rows, torch.full_like(rows, end))
+        if bool((target >= state.visual.sum(1)).all()):
+            return None
+        asks = state.last
+        if state.labels is not None:
+            told = state.labels != -100
+            last = told.shape[1] - 1 - told.flip(1).byte().argmax(1)
+            asks = torch.where(told.any(1), last, asks)
+        score = state.attention(asks[:, None]).float().mean(1)[:, 0]
+        return top_mask(score, target, state.visual) | ~state.visual
+
+
+def _nearest(state: BoundaryState, rows: Tensor, columns: Tensor, chosen: Tensor) -> Tensor:
+    """Column (M, n) of the representative nearest in the grid; -1 for special tokens."""
+    place = state.place[rows[:, None], columns].float()
+    leaders = place.gather(1, chosen[..., None].expand(-1, -1, 3))
+    # Special tokens have no place to be near to.
+    away = torch.cdist(place, leaders).masked_fill((leaders < 0).any(-1)[:, None], torch.inf)
+    column = columns.gather(1, chosen.gather(1, away.argmin(-1)))
+    return column.masked_fill((place < 0).any(-1), -1)
