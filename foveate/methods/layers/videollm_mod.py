@@ -1,0 +1,133 @@
+"""VideoLLM-MoD: in every second decoder layer only some visual tokens of each frame are processed.
+
+Wu et al., "VideoLLM-MoD: Efficient Video-Language Streaming with Mixture-of-Depths Vision
+Computation", NeurIPS 2024, arXiv 2408.16730.
+
+A router of each MoD layer, one linear map without bias, scores the visual tokens: r = w . x. The
+best k = max(1, round(keep_ratio n)) of the n tokens of every frame run through the layer together
+with all text, x + r (layer(x) - x); the others take the residual path, are not in the layer's
+cache, and may win again later. A picture is a frame. Frames never compete, so that what comes later
+changes no choice. Positions stay.
+
+Needs the routers' weights, trained with the language model's loss. Cost: one product per token and
+MoD layer. The authors published no code: the rounding, the router without bias, and the layers that
+come first (1, 3, 5, ... are MoD layers) are choices; the paper trains the decoder too.
+
+    model, processor = foveate.mini("nano")
+    inputs = processor(images=image, text=prompt, return_tensors="pt")
+    with foveate.attach(model, foveate.VideoLLMMoD(keep=0.75, selector="uniform")):
+        out = model.generate(**inputs, max_new_tokens=8)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from foveate.budget import Keep, check_keep
+from foveate.errors import BudgetError, InvalidParameter
+from foveate.method import register
+from foveate.ops.draws import draws
+from foveate.ops.grouped import sums, top_per_group
+from foveate.parts import BoundaryState, Detour, DetourPart, Widths
+from foveate.trained import TrainedMethod
+
+PLACEMENTS = ("interleaved", "all", "deep", "interleaved-deep")
+SELECTORS = ("learned", "random", "uniform", "skip")
+GATES = ("raw", "sigmoid")
+
+
+@register
+@dataclass(frozen=True, kw_only=True, repr=False)
+class VideoLLMMoD(TrainedMethod, DetourPart):
+    """keep: mean share or count over all decoder layers; 0.6 is the paper's keep_ratio of 0.2.
+
+    keep_ratio: share of a frame's tokens that an MoD layer processes, in place of `keep`.
+    placement: which layers are MoD layers: "interleaved", "all", "deep", "interleaved-deep".
+    selector: "learned", or without weights "random", "uniform", and "skip", by which no visual
+    token runs in MoD layers: layer skipping, and with "deep" early exit. gate: "raw" or "sigmoid".
+    """
+
+    slug = "videollm_mod"
+    paper = "arXiv 2408.16730"
+    shapes = ("placement",)
+
+    keep: Keep = 0.6
+    keep_ratio: float | None = None
+    placement: str = "interleaved"
+    selector: str = "learned"
+    gate: str = "raw"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, known in (("placement", PLACEMENTS), ("selector", SELECTORS), ("gate", GATES)):
+            if getattr(self, name) not in known:
+                raise InvalidParameter(
+                    f"{name}={getattr(self, name)!r} is none; use one of {', '.join(known)}."
+                )
+        if self.keep_ratio is not None:
+            check_keep(float(self.keep_ratio), "keep_ratio")
+
+    def build(self, width: int, layers: int) -> nn.Module:
+        routers = {str(i): nn.Linear(width, 1, bias=False) for i in self.layers(layers)}
+        return nn.ModuleDict(routers)
+
+    def layers(self, layers: int) -> tuple[int, ...]:
+        first = layers // 2 if "deep" in self.placement else 0
+        step = "interleaved" in self.placement
+        return tuple(i for i in range(first, layers) if i % 2 or not step)
+
+    def cost(self, n: int, keep: int, widths: Widths) -> int:
+        return 2 * n * widths.model if self.selector == "learned" else 0
+
+    def ratios(self, sizes: Tensor, layers: int) -> Tensor:
+        """Share of its tokens that an item of `sizes` (...) tokens has in an MoD layer."""
+        if self.keep_ratio is not None:
+            return torch.full(sizes.shape, self.keep_ratio, device=sizes.device)
+        ones = torch.ones(sizes.shape, dtype=torch.double, device=sizes.device)
+        share = self.keep * ones if isinstance(self.keep, float) else self.keep / sizes.clamp(min=1)
+        some = len(self.layers(layers))
+        ratio = 1 - (1 - share) * layers / max(some, 1)
+        if bool(((ratio <= 0) | (ratio > 1)).logical_and(sizes > 0).any()):
+            raise BudgetError(
+                f"keep={self.keep} is out of reach where {layers - some} of {layers} layers "
+                f"process everything; raise keep, or use placement='all'."
+            )
+        return ratio
+
+    def runs(self, i: int, layers: int, state: BoundaryState) -> Detour | None:
+        if self.selector == "skip":
+            return Detour(~state.visual)
+        whole = self.keep_ratio is None and isinstance(self.keep, float) and self.keep == 1.0
+        if whole or not state.visual.any():
+            return None
+        frames, items = int(state.frame.max()) + 1, int(state.item.max()) + 1
+        group = torch.where(state.visual, state.item * frames + state.frame, -1)
+        ones = torch.ones_like(group)
+        sizes = sums(ones, group, items * frames)
+        ratio = self.ratios(sums(ones, state.item, items), layers).repeat_interleave(frames, 1)
+        few = (ratio * sizes).round().clamp(min=1).long()
+        if self.selector == "learned":
+            router = self.module(state.hidden, layers=layers)[str(i)]
+            score = router(state.hidden)[..., 0]
+            gate = score if self.gate == "raw" else score.sigmoid()
+            return Detour(top_per_group(score.detach().float(), group, few), gate)
+        rank = _ranks(group)
+        if self.selector == "random":
+            place = group * 1_000_003 + rank
+            return Detour(top_per_group(draws(place, self.seed * 1009 + i), group, few))
+        size, few = (x.gather(1, group.clamp(min=0)) for x in (sizes, few))
+        # The j-th of few stands at floor(j size / few): a step begins where the floor rises.
+        return Detour((rank * few) % size.clamp(min=1) < few)
+
+
+def _ranks(group: Tensor) -> Tensor:
+    """Number (B, N) of each column among those of its group, in order."""
+    order = group.argsort(dim=1, stable=True)
+    inside = group.gather(1, order)
+    first = torch.searchsorted(inside, inside)
+    steps = torch.arange(group.shape[1], device=group.device)
+    return torch.empty_like(order).scatter_(1, order, steps - first)

@@ -1,0 +1,77 @@
+"""Streaming metrics on dialogues small enough to count by hand."""
+
+from dataclasses import replace
+
+import torch
+
+from foveate.benchmarks.streaming import Stream, in_order, stream_metrics
+
+V, COMMA, EOS, WORDS = 3, 4, 2, 12
+STREAM = Stream(frame=V, interval=COMMA, eos=EOS, tokens=1)
+
+
+def dialogue(turns):
+    """Ids and labels of turns (frames, words); a last frame learns 5, others a comma."""
+    ids, labels = [], []
+    for frames, words in turns:
+        for j in range(frames):
+            ids += [V, COMMA] if j < frames - 1 else [V]
+            labels += [COMMA, -100] if j < frames - 1 else [5]
+        said = [*range(6, 6 + words), EOS]
+        ids += [5, *said]
+        labels += [*said, -100]
+    return torch.tensor(ids), torch.tensor(labels)
+
+
+def says(ids, labels, wrong=()):
+    """Logits that follow the labels, but not at the given places."""
+    target = labels.clamp(min=0)
+    for place, token in dict(wrong).items():
+        target[place] = token
+    return torch.nn.functional.one_hot(target, WORDS).float() * 20
+
+
+def metrics(turns, wrong=(), late=99, stream=STREAM):
+    ids, labels = dialogue(turns)
+
+    def follow(start, new):
+        token = torch.full_like(new, COMMA)
+        token[(new == V).nonzero()[:, 0][late - 1 :]] = 5
+        return torch.nn.functional.one_hot(token, WORDS).float() * 20
+
+    return stream_metrics(ids, labels, says(ids, labels, wrong), follow, stream)
+
+
+def test_all_right():
+    found = metrics([(3, 2), (2, 1)])
+    assert abs(found.perplexity - 1) < 1e-4
+    assert (found.frames, found.fluency, found.correctness) == (0, 1, 1)
+
+
+def test_too_early_and_too_late():
+    # Of three frames the model speaks behind the first: two frames early.
+    found = metrics([(3, 2)], {0: 5})
+    assert found.frames == 2 and found.fluency == (3 - 2) / (3 + 3)
+    # Silent to the end, it speaks behind the second of the next frames; as many as two are shown.
+    assert metrics([(3, 2), (4, 0)], {4: COMMA}, late=2).frames == (2 + 0) / 2
+    assert metrics([(3, 2), (4, 0)], {4: COMMA}).frames == (2 + 0) / 2
+    assert metrics([(3, 2)], {4: COMMA}).frames == 0, "nothing comes that could be shown"
+
+
+def test_the_first_wrong_word_counts():
+    found = metrics([(1, 3)], {2: 0})
+    assert found.correctness == 1 / 4 and found.fluency == (1 + 1) / (1 + 4)
+
+
+def test_the_threshold_zeroes_a_row_or_the_interval():
+    logits = torch.log(torch.tensor([0.1, 0.0, 0.0, 0.2, 0.6, 0.1]) + 1e-9)
+    bold, shy = (replace(STREAM, threshold=t) for t in (0.7, 0.5))
+    assert bold.speaks(logits[None]).tolist() == [True]
+    assert shy.speaks(logits[None]).tolist() == [False]
+    assert (bold.demo_token(logits), shy.demo_token(logits)) == (3, COMMA)
+
+
+def test_queries_before_a_frame_are_answered_first():
+    order = list(in_order([0.0, 0.5, 1.0], [0.0, 0.2, 1.0, 1.0, 7.0]))
+    names = "".join(f"{kind[0]}{number}" for kind, number in order)
+    assert names == "f0q0q1f1f2q2q3q4"
