@@ -239,7 +239,6 @@ class LayersPart(Part):
     def at_boundary(
         self, k: int, layers: int, state: BoundaryState
     ) -> Tensor | Merge | Soft | None:
-    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | Merge | None:
         """Columns that stay, (B, N) bool, or None for all; text always stays whatever is said.
 
         A `Merge` where columns take others in or change their order, `Soft` in training.

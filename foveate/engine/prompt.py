@@ -100,7 +100,6 @@ class Prompt:
     saved: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)
     held: dict[int, Stage] = field(default_factory=dict)
     stored: dict[int, int] = field(default_factory=dict)
-    notes: dict[int, dict] = field(default_factory=dict)
     soft: bool = False
     detours: dict[int, Stage] = field(default_factory=dict)
     place: Tensor | None = None
