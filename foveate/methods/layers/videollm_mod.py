@@ -75,6 +75,10 @@ class VideoLLMMoD(TrainedMethod, DetourPart):
         routers = {str(i): nn.Linear(width, 1, bias=False) for i in self.layers(layers)}
         return nn.ModuleDict(routers)
 
+    def check(self, **base: int) -> None:
+        if self.selector == "learned":
+            super().check(**base)
+
     def layers(self, layers: int) -> tuple[int, ...]:
         first = layers // 2 if "deep" in self.placement else 0
         step = "interleaved" in self.placement
