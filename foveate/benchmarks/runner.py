@@ -31,7 +31,7 @@ from foveate.parts import LayersPart
 
 # Over all tasks; chosen so that a default run takes less than six minutes on two CPU cores.
 FLOPS_PER_SETTING = 400e9
-FEWEST, MOST = 50, 1000
+FEWEST, MOST = 25, 1000
 
 
 def run(
@@ -108,7 +108,7 @@ def default_items(subject: Subject, tasks: int) -> int:
     tower = VisionShape.from_config(subject.model.config)
     if tower is not None:
         cost += vision_flops(tower, subject.tokens + 1)
-    return max(FEWEST, min(MOST, round(FLOPS_PER_SETTING / tasks / cost / 50) * 50))
+    return max(FEWEST, min(MOST, round(FLOPS_PER_SETTING / tasks / cost / 25) * 25))
 
 
 def _measured(

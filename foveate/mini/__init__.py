@@ -14,7 +14,7 @@ from foveate.errors import UnknownName
 WEIGHTS = Path(__file__).parent / "weights"
 
 # What a model is for, and which one is the best that this installation has for it.
-ROLES = {"image": "nano", "clip": "nano-text"}
+ROLES = {"image": "mini-image", "clip": "nano-text"}
 
 # Folders of this ending hold a text tower beside the vision tower of the model before it.
 TEXT = "-text"

@@ -20,6 +20,11 @@ def nano():
     return mini.load("nano")
 
 
+@pytest.fixture(scope="module")
+def image():
+    return mini.load("image")
+
+
 def test_loads_without_a_word(capfd, caplog):
     with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
         warnings.simplefilter("error")
@@ -95,10 +100,25 @@ def test_package_is_light():
     assert loaded[0] == loaded[1]
 
 
-def test_the_module_is_the_shorthand(nano):
+def test_the_module_is_the_shorthand(image):
     import foveate
 
     model, _ = foveate.mini("image", dtype=torch.bfloat16)
     assert model.dtype == torch.bfloat16
     for name, value in model.state_dict().items():
-        assert torch.equal(value.float(), nano[0].state_dict()[name]), name
+        assert torch.equal(value.float(), image[0].state_dict()[name]), name
+
+
+def test_the_image_model_knows_what_its_card_keeps(image):
+    """A few items of each kept task, with 196 tokens of 112 pixels."""
+    folder = mini.WEIGHTS / "mini-image"
+    assert (folder / "model.safetensors").stat().st_size <= 16_000_000
+    card = json.loads((folder / "card.json").read_text())
+    assert card["parameters"] == sum(p.numel() for p in image[0].parameters())
+    assert card["tokens"] == image[0].config.image_seq_length == 196
+    known = card["kept"]
+    assert sum(card["test"][task]["full"] for task in known) / len(known) >= 0.8
+    for task in known:
+        items = world.items(task, "test", 50, size=card["size"])
+        found = evaluate(*image, items, mode="likelihood").accuracy[task]
+        assert abs(found - card["test"][task]["likelihood"]) < 0.2
