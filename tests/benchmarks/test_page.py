@@ -1,6 +1,8 @@
-"""The shipped page says what the shipped rows say."""
+"""The shipped pages say what the shipped rows say."""
 
 from pathlib import Path
+
+import pytest
 
 from foveate.benchmarks.page import page
 from foveate.benchmarks.results import Results
@@ -8,7 +10,8 @@ from foveate.benchmarks.results import Results
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-def test_page_is_up_to_date():
-    results = Results.load(DOCS / "bench")
-    pictures = sorted(p.name for p in DOCS.glob("bench-*.svg"))
-    assert page(results, pictures) == (DOCS / "bench.md").read_text()
+@pytest.mark.parametrize("name", ["bench", "image-bench"])
+def test_page_is_up_to_date(name):
+    results = Results.load(DOCS / name)
+    pictures = sorted(p.name for p in DOCS.glob(f"{name}-*.svg"))
+    assert page(results, pictures) == (DOCS / f"{name}.md").read_text()
