@@ -17,7 +17,7 @@ EXTRAS = {
     "serve": ("fastapi", "uvicorn", "openai"),
     "ray": ("ray",),
     "plot": ("matplotlib",),
-    "search": ("optuna",),
+    "search": ("optuna", "scipy"),
     "train": ("peft", "trl", "accelerate"),
     "gen": ("diffusers",),
     "experts": ("rapidocr", "onnxruntime"),

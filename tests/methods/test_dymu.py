@@ -224,7 +224,10 @@ def test_a_layer_attends_as_over_the_tokens_written_out(name):
         layer.register_forward_pre_hook(lambda _, args: got.update(hidden=args[0])),
         layer.self_attn.register_forward_hook(lambda _, args, out: got.update(out=out[0])),
     ]
-    with foveate.attach(model, foveate.GridPool(keep=0.5) + method), torch.no_grad():
+    with (
+        foveate.attach(model, foveate.GridPool(keep=0.5, positions="original") + method),
+        torch.no_grad(),
+    ):
         model(**zoo.batch(name, [zoo.sample(name, "image")]))
     for hook in hooks:
         hook.remove()

@@ -16,7 +16,7 @@ that stay, heads and rows that count alike are our reading.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
-    with foveate.attach(model, foveate.GSearch(schedule=(1.0, 0.5, 0.25))):
+    with foveate.attach(model, foveate.GSearch(schedule=(1.0, 1.0, 0.5, 0.5, 0.25, 0.25))):
         out = model.generate(**inputs, max_new_tokens=8)
 """
 
