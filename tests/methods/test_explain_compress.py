@@ -16,9 +16,9 @@ from foveate.trained import lent
 CHANNELS = (4, 8)
 
 
-def network(seed=0):
+def network(heads=None, seed=0):
     torch.manual_seed(seed)
-    return Relevance(CHANNELS).requires_grad_(False)
+    return Relevance(CHANNELS, heads).requires_grad_(False)
 
 
 def state(visual, valid=None, labels=None):
@@ -46,15 +46,15 @@ def state(visual, valid=None, labels=None):
 
 
 def test_shares_sum_to_one_at_any_length():
-    for n in (1, 7, 64, 200):
-        shares = network()(torch.rand(3, n))
+    for n, heads in ((1, None), (7, 2), (64, 2), (200, None)):
+        shares = network(heads)(torch.rand(3, 2, n))
         assert shares.shape == (3, n)
         torch.testing.assert_close(shares.sum(1), torch.ones(3))
 
 
 def test_scores_move_with_the_tokens_away_from_the_ends():
-    f, x = network(), torch.rand(1, 40)
-    moved = f.logits(x.roll(5, 1))
+    f, x = network(), torch.rand(1, 2, 40)
+    moved = f.logits(x.roll(5, 2))
     torch.testing.assert_close(moved[:, 10:-5], f.logits(x).roll(5, 1)[:, 10:-5])
 
 
@@ -68,10 +68,10 @@ def test_only_the_depth_wise_part_looks_at_neighbours():
 
 
 def test_text_behind_the_tokens_asks():
-    # Rows 4 and 5 ask: the mean row is 4.5, heads add 1.
+    # Rows 4 and 5 ask: the mean row is 4.5, and the second head adds 2.
     columns = torch.arange(6).float()
     seen = instruction_attention(state([[0, 1, 1, 1, 0, 0]]))
-    torch.testing.assert_close(seen, columns[None] + 5.5)
+    torch.testing.assert_close(seen, torch.stack([columns + 4.5, columns + 6.5])[None])
 
 
 def test_padding_answers_and_shorter_questions_do_not_ask():
@@ -83,12 +83,12 @@ def test_padding_answers_and_shorter_questions_do_not_ask():
             labels=[[-100, -100, -100, -100, 7, -100], [-100, -100, -100, -100, -100, 7]],
         )
     )
-    torch.testing.assert_close(seen, torch.stack([columns + 4, columns + 5]))
+    torch.testing.assert_close(seen[:, 0], torch.stack([columns + 3, columns + 4]))
 
 
 def test_the_last_row_asks_where_no_text_follows():
     seen = instruction_attention(state([[0, 0, 1, 1]]))
-    torch.testing.assert_close(seen, torch.arange(4).float()[None] + 4)
+    torch.testing.assert_close(seen[:, 0], torch.arange(4).float()[None] + 3)
 
 
 def test_the_best_of_the_network_stay():
@@ -96,7 +96,7 @@ def test_the_best_of_the_network_stay():
     f = network()
     with lent("explain_compress", f):
         kept = ExplainCompress(keep=2).at_boundary(0, 4, s)
-    best = f(instruction_attention(s)[:, 1:5])[0].topk(2).indices + 1
+    best = f(instruction_attention(s)[..., 1:5])[0].topk(2).indices + 1
     assert kept[0].nonzero()[:, 0].tolist() == sorted({0, 5, 6, 7, *best.tolist()})
     assert ExplainCompress(keep=1.0).at_boundary(0, 4, s) is None
 
@@ -117,3 +117,7 @@ def test_other_questions_keep_other_tokens_and_all_layers_are_short():
 def test_what_is_no_network_is_refused():
     with pytest.raises(InvalidParameter, match="channels="):
         ExplainCompress(channels=())
+    with pytest.raises(InvalidParameter, match="heads=0"):
+        ExplainCompress(heads=0)
+    with pytest.raises(InvalidParameter, match="attends with 2 heads"):
+        network(3)(torch.rand(1, 2, 5))

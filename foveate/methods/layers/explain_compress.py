@@ -4,10 +4,11 @@
 ICLR 2026, arXiv 2506.01097.
 
 Before the first decoder layer runs, the text behind the last visual token asks: a_j is the mean,
-over these rows and over heads, of the attention that layer 0 gives token j, softmax over all keys.
-Five depthwise-separable 1-D convolutions f along the tokens turn a into a score, softmax over the
-tokens of an item, and the best `keep` go on. f learns the relevance of tokens to the answers:
-gradient times attention, propagated through all layers (`foveate.training.relevance`).
+over these rows and over heads, of the attention that layer 0 gives token j, softmax over all keys;
+or every head is an input of its own, which tells more. Five depthwise-separable 1-D convolutions f
+along the tokens turn a into a score, softmax over the tokens of an item, and the best `keep` go on.
+f learns the relevance of tokens to the answers: gradient times attention, propagated through all
+layers (`foveate.training.relevance`).
 
 Needs queries of the asking rows and keys of layer 0. Cost: these keys, one row per word of the
 question, and 0.18 million multiply-adds per token.
@@ -41,12 +42,16 @@ ROWS = 64
 
 
 class Relevance(nn.Module):
-    """f: attention to n tokens (B, n) to how relevant each is, (B, n), for any n."""
+    """f: attention to n tokens (B, H, n) to how relevant each is, (B, n), for any n.
 
-    def __init__(self, channels: tuple[int, ...]):
+    heads: H where every head is an input, None for their mean.
+    """
+
+    def __init__(self, channels: tuple[int, ...], heads: int | None = None):
         super().__init__()
+        self.heads = heads
         layers: list[nn.Module] = []
-        for before, after in zip((1, *channels), channels, strict=False):
+        for before, after in zip((heads or 1, *channels), channels, strict=False):
             layers += [
                 nn.Conv1d(before, before, 3, padding=1, groups=before),
                 nn.Conv1d(before, after, 1),
@@ -62,9 +67,16 @@ class Relevance(nn.Module):
 
     def logits(self, attention: Tensor) -> Tensor:
         """Scores (B, n) before the softmax, float32."""
-        scaled = attention / attention.mean(1, keepdim=True).clamp(min=1e-12)
+        if self.heads is None:
+            attention = attention.mean(1, keepdim=True)
+        elif attention.shape[1] != self.heads:
+            raise InvalidParameter(
+                f"heads={self.heads}, but the decoder attends with {attention.shape[1]} heads; "
+                "use that number, or None."
+            )
+        scaled = attention / attention.mean(2, keepdim=True).clamp(min=1e-12)
         weight: Tensor = self.layers[-1].weight  # type: ignore[assignment]
-        return self.layers(scaled.to(weight.dtype)[:, None])[:, 0].float()
+        return self.layers(scaled.to(weight.dtype))[:, 0].float()
 
     def forward(self, attention: Tensor) -> Tensor:
         """Shares (B, n) that sum to 1."""
@@ -76,17 +88,19 @@ class Relevance(nn.Module):
 class ExplainCompress(TrainedMethod, LayersPart):
     """keep: share or count per visual item that enters the first layer; rho of the paper.
 
-    channels: widths of the convolutions.
+    channels: widths of the convolutions. heads: how many attention heads are inputs of their own;
+    None gives their mean, as in the paper.
     """
 
     slug = "explain_compress"
     paper = "arXiv 2506.01097"
     prompt_agnostic = False
-    shapes = ("channels",)
+    shapes = ("channels", "heads")
 
     keep: Keep = 0.5
     positions: str = "packed"
     channels: tuple[int, ...] = (32, 64, 128, 256, 512)
+    heads: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,15 +108,19 @@ class ExplainCompress(TrainedMethod, LayersPart):
             raise InvalidParameter(
                 f"channels={self.channels!r} is no network; give one width or more, each from 1 on."
             )
+        if self.heads is not None and not self.heads >= 1:
+            raise InvalidParameter(
+                f"heads={self.heads!r} is no count; use the decoder's number of heads, or None."
+            )
 
     def build(self, **base: int) -> Relevance:
-        return Relevance(self.channels)
+        return Relevance(self.channels, self.heads)
 
     def boundaries(self, layers: int) -> tuple[int, ...]:
         return (0,)
 
     def cost(self, n: int, keep: int, widths: Widths) -> int:
-        pairs = zip((1, *self.channels), self.channels, strict=False)
+        pairs = zip((self.heads or 1, *self.channels), self.channels, strict=False)
         network = sum(a * (b + 3) for a, b in pairs) + self.channels[-1]
         return 2 * n * (widths.keys * widths.model + network)
 
@@ -114,16 +132,16 @@ class ExplainCompress(TrainedMethod, LayersPart):
         keep = ~state.visual
         for rows, columns in item_batches(state):
             n = columns.shape[1]
-            score = module.logits(seen[rows[:, None], columns])
+            score = module.logits(seen[rows[:, None], :, columns].mT)
             best = top_k(score, resolve(self.keep, n))
             keep[rows[:, None], columns.gather(1, best)] = True
         return keep
 
 
 def instruction_attention(state: BoundaryState) -> Tensor:
-    """Attention (B, N) that the text behind the last visual token gives every column.
+    """Attention (B, H, N) that the text behind the last visual token gives every column.
 
-    Mean over heads and over these rows; answers that are being trained don't ask. The last row of
+    Mean over these rows; answers that are being trained don't ask. The last row of
     the prompt asks where no text stands there.
     """
     columns = torch.arange(state.visual.shape[1], device=state.visual.device)
@@ -135,9 +153,7 @@ def instruction_attention(state: BoundaryState) -> Tensor:
     most = int(asks.sum(1).max())
     rows = asks.long().argsort(dim=1, descending=True, stable=True)[:, :most]
     weight = asks.gather(1, rows).float() / asks.sum(1, keepdim=True)
-    total = torch.zeros(state.visual.shape, device=columns.device)
-    for some, share in zip(rows.split(ROWS, 1), weight.split(ROWS, 1), strict=True):
-        # Rows that only fill a shorter question up may be padding, which sees nothing.
-        attention = state.attention(some).mean(1).nan_to_num()
-        total += (share[:, None] @ attention)[:, 0]
-    return total
+    blocks = zip(rows.split(ROWS, 1), weight.split(ROWS, 1), strict=True)
+    # Rows that only fill a shorter question up may be padding, which sees nothing.
+    seen = [share[:, None, None] @ state.attention(some).nan_to_num() for some, share in blocks]
+    return torch.stack(seen).sum(0)[:, :, 0]

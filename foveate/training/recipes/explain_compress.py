@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 
 import foveate
 from foveate.benchmarks import questions
+from foveate.benchmarks.subject import Subject
 from foveate.budget import Keep, resolve
 from foveate.method import Method
 from foveate.methods.layers.base import item_batches
@@ -35,6 +35,10 @@ class ExplainCompressRecipe(Recipe):
     steps: int = 240
     rate: float = 2e-3
 
+    def method(self, subject: Subject) -> Method:
+        heads = subject.model.config.get_text_config().num_attention_heads
+        return ExplainCompress(weights="random", heads=heads)
+
     def loss(self, run: Run, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         seen: dict[str, Tensor] = {}
 
@@ -47,9 +51,9 @@ class ExplainCompressRecipe(Recipe):
         with foveate.attach(run.model, Probe(seen={0: look})):
             truth, right = relevance(run.model, inputs, answers)
         visual = batch.inputs["input_ids"] == run.model.config.image_token_id
-        attention, truth = (
-            x[visual].view(len(truth), -1)[right] for x in (seen["attention"], truth)
-        )
+        heads = seen["attention"].shape[1]
+        attention = seen["attention"].mT[visual].view(len(truth), -1, heads).mT[right]
+        truth = truth[visual].view(len(truth), -1)[right]
         logits = run.module.logits(attention)
         if not len(truth):
             return logits.sum(), {}
@@ -57,7 +61,7 @@ class ExplainCompressRecipe(Recipe):
         figures = {
             "right": right.float().mean(),
             "overlap": overlap(logits, truth).mean(),
-            "overlap_attention": overlap(attention, truth).mean(),
+            "overlap_attention": overlap(attention.mean(1), truth).mean(),
         }
         return loss, {name: value.item() for name, value in figures.items()}
 
@@ -76,7 +80,7 @@ class ExplainCompressRecipe(Recipe):
 class Oracle:
     """The relevance of a batch's tokens to what the bare model answers to it."""
 
-    def __init__(self, subject: Any):
+    def __init__(self, subject: Subject):
         self.subject = subject
         # What is attached to the model must not reach the labels.
         self.model = copy.deepcopy(subject.model)
@@ -121,7 +125,7 @@ class Ranked(Method, LayersPart):
 
     def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor:
         score = None if self.oracle is None else self.oracle.scores
-        score = instruction_attention(state) if score is None else score
+        score = instruction_attention(state).mean(1) if score is None else score
         keep = ~state.visual
         for rows, columns in item_batches(state):
             best = top_k(score[rows[:, None], columns], resolve(self.keep, columns.shape[1]))
@@ -129,5 +133,5 @@ class Ranked(Method, LayersPart):
         return keep
 
 
-def _end(subject: Any) -> int:
+def _end(subject: Subject) -> int:
     return subject.processor.tokenizer.eos_token_id
