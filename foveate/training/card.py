@@ -103,7 +103,7 @@ def markdown(card: dict[str, Any]) -> str:
             "tokens that a decoder layer holds on average; FLOPs: of the decoder's prefill; both "
             "as shares of the bare model. ± is one standard deviation of the mean.",
         ]
-    parts += ["## Loss", _curve(card["history"])]
+    parts += ["## Loss", *filter(None, [card["summary"]]), _curve(card["history"])]
     if card["command"]:
         parts.append(f"Made by `{card['command']}`; all numbers are in `card.json`.")
     return "\n\n".join(parts) + "\n"

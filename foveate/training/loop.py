@@ -148,6 +148,6 @@ def train(
     made = recipe.finish(trainer.run, out, **facts, command=command)
     rows = recipe.rows(trainer.run, made) if evaluate else {}
     facts |= {"slug": slug, "method": repr(recipe.method(trainer.run.subject)), "command": command}
-    facts["trains"] = recipe.trains
+    facts |= {"trains": recipe.trains, "summary": recipe.summary(trainer.history)}
     write_card(out, trainer.run.subject, facts, trainer.history, rows, evaluate, progress)
     return out

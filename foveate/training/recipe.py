@@ -94,6 +94,10 @@ class Recipe:
         save_parts(run.method, copy.deepcopy(run.module).to(torch.bfloat16), out, base, **made)
         return trained_class(self.slug)(**{**_plain(run.method), "weights": str(out)})
 
+    def summary(self, history: list[dict[str, float]]) -> str:
+        """A sentence for the card on how the run went."""
+        return ""
+
     def rows(self, run: Run, trained: Method) -> dict[str, Row]:
         """Methods to measure for the card, by name: what was trained and what it must beat.
 

@@ -51,7 +51,8 @@ def test_llavolta_leaves_a_model_and_its_twin(nano, tmp_path):
     )  # fmt: skip
     card = json.loads((out / "card.json").read_text())
     assert len(card["test"]) == 5 and {"bare", "staged", "plain"} <= set(card["test"])
-    assert "trained on with `llavolta`" in (out / "README.md").read_text()
+    page = (out / "README.md").read_text()
+    assert "trained on with `llavolta`" in page and "Pooling saves" in page
     assert subject(*load_folder(out / "staged")).layers == 6
 
 

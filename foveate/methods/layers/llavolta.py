@@ -6,7 +6,8 @@ arXiv 2406.20092.
 In front of decoder layer K every window of S consecutive visual tokens becomes its mean, at the
 truncated mean of its positions, x'_j = mean(x_jS, ..., x_jS+S-1): 1-D, in reading order, so that a
 window may run over the end of a row (`GridPool` pools in two dimensions). Text stays where it is.
-In training, S and K follow a schedule from heavy to none (`setting_at`).
+In training, S and K follow a schedule from heavy to none (`setting_at`): `foveate train --method
+llavolta`, whose run on nano is in perf/results/llavolta.md.
 
 Needs nothing. Cost: one addition per token.
 Departs from the official code where `keep` is not one token in S: windows then differ in length by
