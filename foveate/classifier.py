@@ -75,15 +75,15 @@ class ZeroShot:
             )
         self.adapter: Any = None
         self.parts: list[EncodersPart] = []
-        part: Any
         for part in () if method is None else method.parts():
             if not isinstance(part, EncodersPart):
                 raise UnsupportedCall(
                     f"{method!r} acts at stage {part.stage!r}; a classifier has a vision tower "
                     "only, so use a method inside it, such as TCA or ToMe."
                 )
-            if hasattr(part, "adapter"):
-                self.adapter = part = part.adapter(generator)
+            made = getattr(part, "adapter", None)
+            if made is not None:
+                self.adapter = part = made(generator)
             self.parts.append(part)
         self._shape: Any = VisionShape.from_config(model.config)
         self.prototypes = self._prototypes(templates)
