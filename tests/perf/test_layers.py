@@ -29,7 +29,9 @@ def test_every_method_gets_a_row(monkeypatch):
     for size in result["sizes"]:
         assert size["methods"].keys() == layers.methods().keys() >= {"fastv", "pyramiddrop"}
         for row in size["methods"].values():
-            assert row["promised_speedup"] >= 1 and row["seconds"]["prefill"] > 0
+            assert row["promised_speedup"] > 0 and row["seconds"]["prefill"] > 0
     assert result["sizes"][0]["methods"]["fastv"]["kv_bytes_over_bare"] < 1
     page = layers.page(result)
-    assert page.count("`FastV()`") == 2 and page.splitlines()[-1].startswith("| visiondrop |")
+    assert page.count("`FastV()`") == 2 and page.splitlines()[-1].startswith(
+        f"| {[*layers.methods()][-1]} |"
+    )
