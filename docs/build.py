@@ -5,11 +5,15 @@ The table of methods in README.md, the index docs/methods.md and one page per av
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 import foveate
+from foveate.benchmarks.results import Results
+from foveate.benchmarks.statistics import retained
 from foveate.catalogue import describe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,6 +23,7 @@ BEGIN, END = "<!-- methods: make docs -->", "<!-- end of methods -->"
 def pages() -> dict[Path, str]:
     """Every derived file with its text."""
     made = {ROOT / "README.md": _readme(), ROOT / "docs/methods.md": _index()}
+    made[ROOT / "foveate/measured.json"] = json.dumps(_measured(), indent=1) + "\n"
     for info in foveate.catalog():
         if info.status == "available":
             made[ROOT / f"docs/methods/{info.slug}.md"] = _page(info.slug)
@@ -62,6 +67,26 @@ def _index() -> str:
     return "\n".join(lines) + "\n"
 
 
+@cache
+def _measured() -> dict[str, dict[str, dict[str, float]]]:
+    """Mean retained skill over the kept tasks, by slug, model and share, of the runs in docs."""
+    made: dict[str, dict[str, dict[str, float]]] = {}
+    for folder in ("bench", "image-bench"):
+        results = Results.load(ROOT / "docs" / folder)
+        model = results.configuration["model"]
+        for name in sorted(results.names):
+            for keep in results.keeps:
+                rows = [results.repeats(task, name, keep) for task in results.kept_tasks()]
+                if all(rows):
+                    skills = [
+                        retained(sum(r["accuracy"] for r in own) / len(own), *results.span(task))
+                        for task, own in zip(results.kept_tasks(), rows, strict=True)
+                    ]
+                    cells = made.setdefault(name, {}).setdefault(model, {})
+                    cells[f"{keep:g}"] = round(float(sum(skills) / len(skills)), 3)
+    return made
+
+
 def _page(slug: str) -> str:
     told = describe(slug)
     title, *rest = told["about"].split("\n")
@@ -84,10 +109,21 @@ def _page(slug: str) -> str:
         "",
         f"- acts at: {', '.join(told['stages'])}",
         f"- needs: {', '.join(f'`{n}`' for n in told['needs']) or 'nothing beyond the features'}",
+        f"- families: {told['families']}",
+        *_skills(_measured().get(slug, {})),
         f"- the same tokens whatever is asked: {'yes' if told['prompt_agnostic'] else 'no'}",
         f"- trained parts: {'yes' if told['trained'] else 'no'}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _skills(bench: dict[str, dict[str, float]]) -> list[str]:
+    pages = {"nano": "../bench.md", "image": "../image-bench.md"}
+    lines = []
+    for model, row in bench.items():
+        cells = ", ".join(f"{skill:.2f} at {100 * float(keep):g} %" for keep, skill in row.items())
+        lines.append(f"- retained skill on [{model}]({pages[model]}): {cells}")
+    return lines
 
 
 def main() -> int:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 from dataclasses import MISSING, asdict, fields
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 from foveate.errors import UnknownName
+from foveate.hosting import told
 from foveate.method import registered
 from foveate.parameter_docs import parameter_docs
 from foveate.systems import MethodInfo, systems
@@ -56,6 +60,8 @@ def describe(slug: str) -> dict[str, Any]:
         "trained": cls.trained,
         "prompt_agnostic": cls.prompt_agnostic,
         "needs": list(needs),
+        "families": told(slug) if cls.__module__.startswith("foveate.") else "",
+        "bench": measured().get(slug, {}),
         "parameters": [
             {
                 "name": field.name,
@@ -66,6 +72,13 @@ def describe(slug: str) -> dict[str, Any]:
         ],
         "about": _about(cls),
     }
+
+
+@cache
+def measured() -> dict[str, dict[str, dict[str, float]]]:
+    """Retained skill of the shipped bench runs: by slug, embedded model and share of tokens."""
+    text = (files("foveate") / "measured.json").read_text(encoding="utf-8")
+    return json.loads(text)
 
 
 def _about(cls: type) -> str:

@@ -63,11 +63,15 @@ def _print_one(described: dict[str, Any]) -> None:
     else:
         out.print(f"{described['name']}: {described['title']}", markup=False)
     table = Table.grid(padding=(0, 3))
-    for name in ("slug", "class", "year", "paper", "stages", "needs", "trained", "status"):
+    names = ("slug", "class", "year", "paper", "stages", "needs", "families", "trained", "status")
+    for name in names:
         value = described.get(name)
         if value is not None and value != "":
             text = ", ".join(value) if isinstance(value, list | tuple) else str(value)
             table.add_row(name, text or "nothing")
+    for model, row in described.get("bench", {}).items():
+        cells = (f"{skill:.2f} at {100 * float(keep):g} %" for keep, skill in row.items())
+        table.add_row(f"R on {model}", ", ".join(cells))
     out.print()
     out.print(table, markup=False)
     if "parameters" in described:

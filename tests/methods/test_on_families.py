@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import foveate
+from foveate.hosting import REFUSED, hosts
 from foveate.method import registered
 from foveate.parts import CachesPart, DetourPart, LayersPart, RulePart
 from tests.engine.running import close, generate, pair
@@ -13,47 +14,11 @@ from tests.families import zoo
 from tests.methods.made import made
 
 QUICK = {"llava", "llava_next", "llava_onevision", "qwen2_5_vl", "gemma3"}
-# Where a token is not one row of the tower, so that rows can't be merged inside it.
-POOLED = {
-    "qwen2_vl",
-    "qwen2_5_vl",
-    "qwen3_vl",
-    "video_llama_3",
-    "glm4v",
-    "internvl",
-    "idefics3",
-    "smolvlm",
-    "gemma3",
-    "fast_vlm",
-    ("llava_next_video", "video"),
-    ("llava_onevision", "video"),
-}
-# Families that can't host a method, with the reason they must give.
-REFUSED = {
-    "downsample": (
-        "one size",
-        {
-            "llava_next_video",
-            "llava_onevision",
-            "llava_next",
-            "internvl",
-            "idefics3",
-            "smolvlm",
-            "gemma3",
-        },
-    ),
-    "fastervlm": ("no attention", {"fast_vlm"}),
-    "visionzip": ("no attention", {"fast_vlm"}),
-    "visiondrop": ("no attention", {"fast_vlm"}),
-    "vtc_cls": ("no attention", {"fast_vlm"}),
-    "fopru": ("no attention", {"fast_vlm"}),
-    "lvlm_csp": ("no attention", {"fast_vlm"}),
-    "hired": ("no attention", {"fast_vlm"}),
-    "globalcom2": ("no attention", {"fast_vlm"}),
-    "vispruner": ("no attention", {"fast_vlm"}),
-    "tome": ("VisionZip", POOLED),
-    "dymu": ("VisionZip", POOLED),
-    "tca": ("VisionZip", POOLED),
+# What the refusal says of the way out, or of the reason.
+SAYS = {
+    **dict.fromkeys(REFUSED, "no attention"),
+    "downsample": "one size",
+    **dict.fromkeys(("tome", "dymu", "tca"), "VisionZip"),
 }
 CASES = [
     pytest.param(
@@ -77,9 +42,8 @@ def test_method_on_family(slug, name, modality):
     model = zoo.model(name)
     alone, batch = pair(name, modality)
     method = halved(slug)
-    reason, families = REFUSED.get(slug, ("", set()))
-    if name in families or (name, modality) in families:
-        with foveate.attach(model, method), pytest.raises(foveate.FoveateError, match=reason):
+    if not hosts(slug, name, modality):
+        with foveate.attach(model, method), pytest.raises(foveate.FoveateError, match=SAYS[slug]):
             generate(model, alone[0], 1)
         return
     bare = generate(model, batch, 4)
