@@ -4,6 +4,6 @@
 """
 
 from foveate.training.loop import train
-from foveate.training.recipe import Recipe, recipe_of, recipes
+from foveate.training.recipe import Recipe, recipe_of, recipe_slugs
 
-__all__ = ["Recipe", "recipe_of", "recipes", "train"]
+__all__ = ["Recipe", "recipe_of", "recipe_slugs", "train"]

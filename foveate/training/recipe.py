@@ -115,7 +115,7 @@ def base_facts(subject: Subject) -> dict[str, int]:
     }
 
 
-def recipes() -> list[str]:
+def recipe_slugs() -> list[str]:
     """Slugs of the methods that have a recipe."""
     import foveate.training.recipes as package
 
@@ -124,8 +124,8 @@ def recipes() -> list[str]:
 
 def recipe_of(slug: str) -> type[Recipe]:
     """The recipe of a method: the class `Recipe` that `recipes/SLUG.py` registers."""
-    if slug not in recipes():
-        raise UnknownName.of("recipe for a method", slug, recipes())
+    if slug not in recipe_slugs():
+        raise UnknownName.of("recipe for a method", slug, recipe_slugs())
     module = importlib.import_module(f"foveate.training.recipes.{slug}")
     return next(
         c
