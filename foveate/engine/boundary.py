@@ -24,14 +24,13 @@ from foveate.engine.columns import (
 )
 from foveate.engine.detours import Detours
 from foveate.engine.masks import decode_mask, prefill_mask, softened, square
-from foveate.engine.places import places_of
+from foveate.engine.places import extents_of, places_of
 from foveate.engine.prompt import (
     Stage,
     decode_shift,
     gather_positions,
     last_column,
     pad_rows,
-    places,
     renumbered,
     shifted,
 )
@@ -226,7 +225,7 @@ class Boundaries:
             signals=Signals(values),
             norm=self.anatomy.text.norm,
             heads=heads_ahead,
-            places=lambda: places(call.prompt, stage),
+            places=lambda: (place, extents_of(call.prompt, stage)),
             frame=frame,
             place=place,
         )

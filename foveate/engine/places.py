@@ -56,6 +56,16 @@ def towered(
     return found
 
 
+def extents_of(prompt: Prompt, stage: Stage) -> Tensor:
+    """Extent (t, h, w) of the item of each column of a stage, (B, N, 3), 0 for text."""
+    extent = stage.item.new_zeros(*stage.item.shape, 3)
+    for b, row in enumerate(prompt.traces):
+        for number, trace in enumerate(row):
+            grid = trace.layout.grid
+            extent[b, stage.item[b] == number] = extent.new_tensor([grid.t, grid.h, grid.w])
+    return extent
+
+
 def places_of(prompt: Prompt, stage: Stage) -> tuple[Tensor | None, Tensor | None]:
     """Place (B, N, 3) and frame (B, N) of a stage's columns."""
     if prompt.place is None or prompt.frame is None:

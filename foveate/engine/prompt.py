@@ -130,21 +130,6 @@ def cache_in(arguments: Mapping[str, Any]) -> Any:
     return arguments.get("past_key_values") if cache is None else cache
 
 
-def places(prompt: Prompt, stage: Stage) -> tuple[Tensor, Tensor]:
-    """Place (t, h, w) of every column in its visual item and that item's extent, (B, N, 3) each."""
-    place = stage.item.new_full((*stage.item.shape, 3), -1)
-    extent = torch.zeros_like(place)
-    for b, row in enumerate(prompt.traces):
-        for number, trace in enumerate(row):
-            own = (stage.item[b] == number).nonzero()[:, 0]
-            slot = trace.index.to(own.device)[stage.slot[b, own]]
-            where = trace.layout.position.to(own.device)[slot.clamp(min=0)]
-            place[b, own] = where.masked_fill((slot < 0)[:, None], -1)
-            grid = trace.layout.grid
-            extent[b, own] = extent.new_tensor([grid.t, grid.h, grid.w])
-    return place, extent
-
-
 def seen_columns(cache: Cache) -> int:
     """Columns that layer 0 of a cache has taken in, whatever the cache says of itself."""
     return int(cache.layers[0].get_seq_length()) if len(cache.layers) else 0
