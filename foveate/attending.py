@@ -70,7 +70,8 @@ class Seam:
     """What the engine does for a rule inside one layer; rules call the methods of `Attending`.
 
     kind: name of the user's attention function. causal: whether it hides later columns by itself
-    where it is given no mask. refuse(why): raises for what this kernel can't be told.
+    where it is given no mask. refuse(why): raises for what this kernel can't be told. memo: what
+    rules worked out for several layers of one forward pass; gone with it.
     """
 
     kind: str
@@ -80,6 +81,7 @@ class Seam:
     whole: Callable[[], Whole]
     account: Callable[..., None]
     refuse: Callable[[str], None]
+    memo: dict
 
 
 @dataclass(frozen=True, eq=False)

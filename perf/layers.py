@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import fields
-from functools import partial
 from statistics import median
 from typing import Any
-from unittest.mock import patch
 
 import torch
+from tqdm.auto import tqdm
 
 import foveate
 from foveate.method import Composed, Method, create, registered
-from foveate.parts import LayersPart
 from perf.shapes import QWEN2_05B, Shape
 from perf.timing import Peak, seconds
+from perf.watch import watched
 
-# Pictures of 576 tokens, and how much of the rounds a size of prompt gets.
-PICTURES = {1: 1.0, 8: 0.5, 16: 0.25}
+# Pictures of 576 tokens, and how much of the rounds a size of prompt gets; where it is 0 the call
+# that is weighed is the one that is timed.
+PICTURES = {1: 1.0, 5: 0.4, 8: 0.0, 20: 0.0}
 NEW_TOKENS = 9
 
 
@@ -34,30 +33,21 @@ def methods() -> dict[str, Method]:
     return made
 
 
-@contextmanager
-def watched(method: Method, note: Callable[[Callable[[], Any]], Any]) -> Iterator[None]:
-    """Let `note` call what a method decides at each boundary."""
-    parts = {type(part) for part in method.parts() if isinstance(part, LayersPart)}
-    with ExitStack() as stack:
-        for cls in parts:
-            decide = cls.at_boundary
-            seen = lambda *args, _decide=decide: note(partial(_decide, *args))  # noqa: E731
-            stack.enter_context(patch.object(cls, "at_boundary", seen))
-        yield
-
-
 def call(model: Any, inputs: dict[str, Any], method: Method, weigh: bool) -> dict[str, float]:
-    """Figures of one prefill with new tokens behind it: seconds, or with `weigh` bytes."""
+    """Figures of one prefill with new tokens behind it; what choosing needs, only with `weigh`."""
     figures = {"choosing": 0.0, "choosing_bytes": 0.0}
     peak = Peak()
 
     def note(decide: Callable[[], Any]) -> Any:
         found: list[Any] = []
-        if weigh:
-            bytes_ = peak.within(lambda: found.append(decide()))
-            figures["choosing_bytes"] = max(figures["choosing_bytes"], bytes_)
-        else:
+
+        def once() -> None:
             figures["choosing"] += seconds(lambda: found.append(decide()))
+
+        if weigh:
+            figures["choosing_bytes"] = max(figures["choosing_bytes"], peak.within(once))
+        else:
+            once()
         return found[0]
 
     attachment = foveate.attach(model, method)
@@ -87,18 +77,25 @@ def measure(
     for pictures, share in PICTURES.items():
         inputs = shape.inputs(model, pictures)
         chosen = {"bare": Composed(), **methods()}
-        taken = {name: call(model, inputs, method, weigh=True) for name, method in chosen.items()}
+        again = round(rounds * share)
+        steps = tqdm(total=len(chosen) * (1 + again), desc=f"{pictures} pictures", disable=None)
+        taken = {}
+        for name, method in chosen.items():
+            taken[name] = call(model, inputs, method, weigh=True)
+            steps.update()
         series: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
-        for _ in range(max(1, round(rounds * share))):
+        for _ in range(again):
             for name, method in chosen.items():
                 series[name].append(call(model, inputs, method, weigh=False))
+                steps.update()
+        steps.close()
         for name, runs in series.items():
-            for key in ("prefill", "per_token", "choosing"):
+            for key in ("prefill", "per_token", "choosing") if runs else ():
                 taken[name][key] = median(run[key] for run in runs)
         sizes.append(
             {
                 "visual_tokens": shape.visual * pictures,
-                "rounds": len(series["bare"]),
+                "rounds": max(1, again),
                 "bare": taken["bare"],
                 "methods": {name: _row(taken[name], taken["bare"]) for name in methods()},
             }

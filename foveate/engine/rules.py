@@ -205,7 +205,8 @@ class Rules:
             elif unread:
                 unread.pop()(attending.query, attending.key, attending.mask, **more)
             given = attending.query, attending.key, attending.value
-            if "flash" in kind:
+            if kind != "eager":
+                # Fused kernels take nothing else, or make the whole map where they do.
                 given = _equally_wide(*given)
             out, seen = kernel(*given, attending.mask, **more)
             weights.append(seen)
@@ -237,6 +238,7 @@ class Rules:
                 whole=partial(self._whole, i, call, stage, q, wide),
                 account=partial(_account, call),
                 refuse=partial(_refuse, kind),
+                memo=call.tables,
             ),
         )
         steps = [partial(_with_notes, p, call) for p in self._at(i, "attend")]

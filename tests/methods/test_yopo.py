@@ -7,10 +7,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import foveate
+from foveate import pieces
 from foveate.engine.neurons import narrowed
 from foveate.errors import BudgetError, InvalidParameter, UnsupportedCall
 from foveate.method import Method
-from foveate.methods.layers import yopo, yopo_heads
+from foveate.methods.layers import yopo_heads
 from foveate.methods.layers.tc_llava import TCLLaVA
 from foveate.methods.layers.yopo import YOPO
 from foveate.methods.layers.yopo_heads import HeadRatios, head_mask, visual_ratio
@@ -125,9 +126,9 @@ def test_blocks_of_rows_change_nothing_but_the_work(monkeypatch):
     method = YOPO(**{**OFF, "attncut_w": 3})
     whole, report = run(method)
     assert report.flops == report.flops_full, "all keys are seen by some row of a short prompt"
-    monkeypatch.setattr(yopo, "BLOCK", 4)
-    pieces, less = run(method)
-    assert close(pieces, whole) and less.flops < report.flops
+    monkeypatch.setattr(pieces, "BLOCK", 4)
+    parted, less = run(method)
+    assert close(parted, whole) and less.flops < report.flops
     assert not close(run(YOPO(**{**OFF, "attncut_w": 5}))[0], whole)
 
 

@@ -33,6 +33,7 @@ from foveate.attending import Attend, Attending, Columns
 from foveate.errors import InvalidParameter
 from foveate.method import Method, register
 from foveate.parts import RulePart
+from foveate.pieces import in_pieces
 
 
 @register
@@ -76,12 +77,17 @@ class TCLLaVA(Method, RulePart):
     def attend(self, call: Attending, proceed: Attend) -> Tensor:
         if not (self.block_mask and call.prefill and bool(call.queries.visual.any())):
             return proceed(call)
-        return proceed(call.masked(call.seen() | same_frame(call.queries, call.keys)[:, None]))
+        return in_pieces(call, proceed, visible)[0]
 
 
 def moments(columns: Columns, text: str = "advance") -> Tensor:
     """Temporal id (B, N) of every column, from 0 on: frames, and words too where they count."""
     return columns.frames + columns.words - 1 if text == "advance" else columns.frames
+
+
+def visible(call: Attending) -> Tensor:
+    """What each row sees, (B, 1 or H, q, K) bool: what is earlier, and all of its own frame."""
+    return call.seen() | same_frame(call.queries, call.keys)[:, None]
 
 
 def same_frame(queries: Columns, keys: Columns) -> Tensor:

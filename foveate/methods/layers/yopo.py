@@ -34,9 +34,7 @@ from foveate.budget import Keep
 from foveate.errors import BudgetError, InvalidParameter
 from foveate.method import Method, register
 from foveate.parts import BoundaryState, LayersPart, RulePart
-
-# Query rows that are handed to the kernel together with the keys that any of them sees.
-BLOCK = 128
+from foveate.pieces import in_pieces
 
 
 @register
@@ -108,11 +106,11 @@ class YOPO(Method, RulePart, LayersPart):
         if self.headmask is not None:
             stays = torch.tensor(self.headmask[call.layer], device=stays.device) > 0
         sees = stays & (self.renormalize or call.layer < self.cut(call.layers))
-        width, bare = call.value.shape[-1], call.pair_cost() * call.bare_pairs()
+        width, bare = call.value.shape[-1], call.pair_cost()
         # Zeroed values are what multiplying probabilities by the mask comes to, on any kernel.
         call = replace(call, value=_values(call, sees))
-        out, pairs = self._windowed(call, proceed)
-        call.account(bare - call.pair_cost() * pairs)
+        out, spared = self._windowed(call, proceed)
+        call.account(bare * call.bare_pairs() - call.pair_cost() * (call.bare_pairs() - spared))
         if out.shape[-1] > width:
             out = torch.where(sees[:, None], out[..., :width], out[..., width:])
         if call.prefill and self.headmask is not None:
@@ -120,26 +118,11 @@ class YOPO(Method, RulePart, LayersPart):
         return out
 
     def _windowed(self, call: Attending, proceed: Attend) -> tuple[Tensor, Tensor]:
-        """Output under the window, and the (query, key) pairs (B,) that the kernel was given."""
+        """Output under the window, and the (query, key) pairs (B,) that it spares."""
         window = self.attncut_w
         if window is None or not call.prefill or not bool(call.queries.visual.any()):
-            return proceed(call), call.bare_pairs()
-        steps = torch.arange(call.query.shape[2], device=call.query.device)
-        pieces, pairs = [], torch.zeros_like(call.bare_pairs())
-        for block in steps.split(BLOCK):
-            part = call.rows(block.expand(len(call.query), -1))
-            real = part.queries.valid
-            visible = self.visible(part, window) & real[:, None, :, None]
-            used = visible.any(2).any(1)
-            part = part.masked(visible)
-            count = used.sum(1)
-            if int(count.max()) < used.shape[1]:
-                index = used.long().argsort(dim=1, descending=True, stable=True)
-                index = index[:, : max(1, int(count.max()))]
-                part = part.columns(index, used.gather(1, index))
-            pieces.append(proceed(part))
-            pairs += real.sum(1) * count
-        return torch.cat(pieces, 1), pairs
+            return proceed(call), torch.zeros_like(call.bare_pairs())
+        return in_pieces(call, proceed, lambda part: self.visible(part, window))
 
     def visible(self, call: Attending, window: int) -> Tensor:
         """What each row sees under the window, (B, 1 or H, q, K) bool."""
