@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -81,7 +81,7 @@ class Seam:
     whole: Callable[[], Whole]
     account: Callable[..., None]
     refuse: Callable[[str], None]
-    memo: dict
+    memo: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
