@@ -9,6 +9,7 @@ from foveate.methods.layers.atp_llava import (
     ATPLLaVA,
     Thresholds,
     both_scores,
+    quantile,
     spatial_score,
     statistics,
     unit,
@@ -31,7 +32,7 @@ class Fixed(torch.nn.Module):
         super().__init__()
         self.found = redundancy, space
 
-    def forward(self, stats, share):
+    def forward(self, stats, share, anchor):
         return tuple(torch.full((len(stats), 1), x) for x in self.found)
 
 
@@ -79,6 +80,23 @@ def test_rows_hold_what_their_own_thresholds_let_through():
     assert together == alone
 
 
+def test_untrained_heads_hold_the_share_that_is_wanted():
+    model = zoo.model("llava")
+    for keep in (0.4, 0.6, 0.8):
+        with foveate.attach(model, ATPLLaVA(weights="random", keep=keep)) as att, torch.no_grad():
+            model(**inputs())
+        for row in att.report.tokens_by_layer:
+            assert abs(sum(row) / LAYERS / 16 - keep) < 0.07 and row == sorted(row, reverse=True)
+
+
+def test_a_quantile_lies_between_two_entries():
+    x = torch.tensor([[9.0, 0.2, 0.4, 0.6, 0.8]])
+    mask = torch.tensor([[0, 1, 1, 1, 1]]).bool()
+    for share, expected in ((0.25, 0.3), (0.5, 0.5), (1.0, 0.8)):
+        assert quantile(x, mask, torch.tensor([share]))[0, 0] == pytest.approx(expected)
+    assert quantile(x, ~mask & False, torch.tensor([0.5])) == 0
+
+
 def test_a_mean_query_gives_the_mean_of_logits():
     torch.manual_seed(0)
     heads = Heads(
@@ -101,10 +119,10 @@ def test_a_mean_query_gives_the_mean_of_logits():
 def test_spatial_pattern_of_the_original_grid():
     rows, columns = torch.meshgrid(torch.arange(16), torch.arange(16), indexing="ij")
     place = torch.stack([torch.zeros_like(rows), rows, columns], -1).view(1, -1, 3)
-    score = spatial_score(place, place, (1 / 8, 1 / 4, 1 / 2), 3.0).view(16, 16)
+    score = spatial_score(place, (1 / 8, 1 / 4, 1 / 2), 3.0).view(16, 16)
     assert score[0, 8] == 1 - 3 / 64 and score[4, 0] == 1 - 3 / 16 and score[2, 6] == 0.25
     assert score[1, 2] == 0 and (score > 0).sum() == 64
-    assert not spatial_score(torch.full((1, 2, 3), -1), place, (0.5,), 3.0).any()
+    assert not spatial_score(torch.full((1, 2, 3), -1), (0.5,), 3.0).any()
 
 
 def test_statistics_see_visual_columns_only():

@@ -12,7 +12,8 @@ the budget, by `foveate train --method atp_llava`.
 
 Needs queries and keys of the layers in front; text rows of attention only. Cost: those rows.
 Departs from the paper, which published no code, in what it leaves open: normalised scores, the
-statistics, and a head that is told the wanted share, so that `keep` moves trained thresholds.
+statistics, and heads that move theta_r away from the quantile that leaves the wanted share, which
+falls by the same factor behind each of the layers; an untrained head moves it nowhere.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -30,7 +31,7 @@ from torch import Tensor, nn
 from foveate.budget import Keep
 from foveate.errors import InvalidParameter
 from foveate.method import register
-from foveate.methods.layers.base import rows_share
+from foveate.methods.layers.base import ratios_of_share, rows_share
 from foveate.ops.attention import Heads, paid
 from foveate.ops.select import columns_of, top_mask
 from foveate.parts import BoundaryState, LayersPart, Soft, Widths
@@ -38,6 +39,8 @@ from foveate.signals import DecoderHeads, Need
 from foveate.trained import TrainedMethod
 
 QUANTILES = 8
+# Where the spatial threshold begins: above every score of the pattern.
+CLOSED = 5.0
 
 
 @register
@@ -108,15 +111,21 @@ class ATPLLaVA(TrainedMethod, LayersPart):
     def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | Soft | None:
         if not bool(state.visual.any()):
             return None
-        share = state.hidden.new_tensor(rows_share(self.keep, state), dtype=torch.float32)
+        bounds = self._boundaries(layers)
+        step = bounds.index(k)
+        wanted = state.hidden.new_tensor(
+            [ratios_of_share(s, bounds, layers)[step] for s in rows_share(self.keep, state)]
+        ).float()
         heads = self.module(state.hidden, layers=layers)
-        head = heads[self._boundaries(layers).index(k)]
+        head = heads[step]
         # In training nothing goes: what a mask let go must not be seen by deeper thresholds.
         alive = state.visual & state.notes.get("alive", state.visual)
         own, cross = both_scores(state.signals[DecoderHeads()], alive, text_behind(state))
         s_r = (own + cross) / 2
-        s_sp = spatial_score(*state.places(), self.rates, self.lambda_sample)
-        theta_r, theta_s = head(statistics(own, cross, alive), share)
+        s_sp = spatial_score(state.places()[0], self.rates, self.lambda_sample)
+        share = (wanted * state.entered / alive.sum(1).clamp(min=1)).clamp(max=1)
+        anchor = quantile(s_r, alive, 1 - share)
+        theta_r, theta_s = head(statistics(own, cross, alive), share, anchor)
         if heads.training and state.labels is not None:
             t = self.temperature
             m = torch.maximum(
@@ -128,7 +137,7 @@ class ATPLLaVA(TrainedMethod, LayersPart):
         stays = (s_r > theta_r) | (s_sp > theta_s)
         few = torch.full_like(state.entered, self.min_keep)
         stays |= top_mask(s_r, few, state.visual)
-        stays |= (share == 1)[:, None]
+        stays |= (wanted == 1)[:, None]
         stays |= ~state.visual
         return None if bool(stays.all()) else stays
 
@@ -160,7 +169,19 @@ def unit(x: Tensor, mask: Tensor) -> Tensor:
     return torch.where(high > low, scaled.clamp(0, 1), 0.5)
 
 
-def spatial_score(place: Tensor, extent: Tensor, rates: tuple[float, ...], slope: float) -> Tensor:
+def quantile(x: Tensor, mask: Tensor, share: Tensor) -> Tensor:
+    """A value (B, 1) that `share` (B,) of the True entries of x (B, N) don't exceed.
+
+    Midway to the next one, so that rounding doesn't decide.
+    """
+    last = (mask.sum(1, keepdim=True) - 1).clamp(min=0)
+    ranked = x.masked_fill(~mask, float("inf")).sort(1).values
+    place = ((share[:, None] * (last + 1)).round().long() - 1).clamp(min=0)
+    around = torch.cat([torch.minimum(place, last), torch.minimum(place + 1, last)], 1)
+    return ranked.gather(1, around).mean(1, keepdim=True).nan_to_num(posinf=0)
+
+
+def spatial_score(place: Tensor, rates: tuple[float, ...], slope: float) -> Tensor:
     """1 - slope R^2 of the coarsest sampling R that place (B, N, 3) lies on in its grid, else 0."""
     row, column = place[..., 1], place[..., 2]
     score = torch.zeros(row.shape, device=row.device)
@@ -194,9 +215,13 @@ class Thresholds(nn.Module):
         super().__init__()
         self.mix = nn.Linear(2 * (3 + QUANTILES) + 1, hidden)
         self.redundancy, self.space = nn.Linear(hidden, 1), nn.Linear(hidden, 1)
+        for part, bias in ((self.redundancy, 0.0), (self.space, CLOSED)):
+            nn.init.zeros_(part.weight)
+            nn.init.constant_(part.bias, bias)
 
-    def forward(self, stats: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-        """theta_r, theta_s (B, 1) in [0, 1] from stats (B, 22) and share (B,)."""
+    def forward(self, stats: Tensor, share: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
+        """theta_r, theta_s (B, 1) in [0, 1] from stats (B, 22), share (B,) and anchor (B, 1)."""
         asked = torch.cat([stats, share.clamp(1e-3, 1 - 1e-3).logit()[:, None]], 1)
-        z = self.mix(asked.to(self.mix.weight.dtype))
-        return self.redundancy(z).float().sigmoid(), self.space(z).float().sigmoid()
+        z = self.mix(asked.to(self.mix.weight.dtype)).tanh()
+        moved = anchor.clamp(1e-6, 1 - 1e-6).logit() + self.redundancy(z).float()
+        return moved.sigmoid(), self.space(z).float().sigmoid()
