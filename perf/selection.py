@@ -1,17 +1,13 @@
-"""What choosing costs: `reduce` of methods at the tokens stage, `merge` of those in the tower."""
+"""What choosing costs: in front of the language model on made-up items, else in whole calls."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Qwen2Config
 
-import foveate
 from foveate.families.base import raster
 from foveate.families.tiles import stitched
 from foveate.method import Method, create, registered
@@ -27,23 +23,15 @@ from foveate.signals import (
     VisionStates,
 )
 from foveate.tokens import Layout, VisualTokens
+from perf import deciding
 from perf.shapes import QWEN2_05B
-from perf.timing import Peak, extra_bytes, interleaved, seconds
-from perf.watch import watched
+from perf.timing import extra_bytes, interleaved, seconds
 
 # One picture, and an overview with four crops and the newlines behind their rows.
 TIMED = {576: raster(1, 24, 24), 2880: stitched(24, (2, 2), (0, 0, 48, 48))}
 # One picture that is a pool of its own, and an overview with twenty crops.
 WEIGHED = (raster(1, 96, 120), stitched(24, (4, 5), (0, 0, 96, 120)))
 TOWER, HEADS, MODEL, WORDS = 1024, 16, 896, 32
-# A whole CLIP-L tower in front of one decoder layer, and as many pictures of 576 patches.
-SEEING = replace(
-    QWEN2_05B,
-    tower_layers=24,
-    text=Qwen2Config(**{**QWEN2_05B.text.to_dict(), "num_hidden_layers": 1, "layer_types": None}),
-)
-PICTURES = (1, 5, 20)
-REPEATS = 2
 
 
 def methods() -> dict[str, Method]:
@@ -95,34 +83,6 @@ def choosing(method: Method, layout: Layout) -> Callable[[], object]:
     return lambda: part.reduce(tokens, signals, keep)
 
 
-def mergers() -> dict[str, Method]:
-    """All registered methods that merge inside the vision tower, by slug."""
-    made = {slug: create(slug) for slug in registered()}
-    return {slug: method for slug, method in made.items() if "encoders" in method.stages}
-
-
-def merging(model: Any, method: Method, pictures: int) -> tuple[float, int]:
-    """Seconds of all that a method decides in the tower, and the most memory one decision takes."""
-    inputs, peak = SEEING.inputs(model, pictures), Peak()
-    taken, most = [0.0], 0
-
-    def note(decide: Callable[[], Any]) -> Any:
-        nonlocal most
-        found: list[Any] = []
-
-        def once() -> None:
-            taken[-1] += seconds(lambda: found.append(decide()))
-
-        most = max(most, peak.within(once))
-        return found[0]
-
-    with foveate.attach(model, method), watched(method, note):
-        for _ in range(1 + REPEATS):
-            model(**inputs, logits_to_keep=1)
-            taken.append(0.0)
-    return median(taken[1:-1]), most
-
-
 def bare(n: int) -> Callable[[], object]:
     """The prefill of the bare language model with n visual tokens and some words."""
     torch.manual_seed(0)
@@ -132,7 +92,11 @@ def bare(n: int) -> Callable[[], object]:
 
 
 @torch.inference_mode()
-def measure(rounds: int, prefill: Callable[[int], Callable[[], object]] = bare) -> dict[str, Any]:
+def measure(
+    rounds: int,
+    prefill: Callable[[int], Callable[[], object]] = bare,
+    deciding: Callable[[], dict[str, tuple[list[float], int]]] = deciding.measure,
+) -> dict[str, Any]:
     """Share of the bare prefill at two sizes, growth between them, extra memory at a large one."""
     small, large = TIMED
     taken: dict[int, dict[str, float]] = {}
@@ -142,31 +106,28 @@ def measure(rounds: int, prefill: Callable[[int], Callable[[], object]] = bare) 
         taken[n] = interleaved(
             {slug: lambda run=run: seconds(run) for slug, run in calls.items()}, rounds
         )
-    figures = {
+    bares = [taken[n]["bare"] for n in TIMED]
+    before = {
         slug: ([taken[n][slug] for n in TIMED], max(weighed(method)))
         for slug, method in methods().items()
     }
-    model = SEEING.build(torch.float32, "cpu")
-    for slug, method in mergers().items():
-        *times, (_, most) = (merging(model, method, k) for k in PICTURES)
-        figures[slug] = [time for time, _ in times], most
-    bares = [taken[n]["bare"] for n in TIMED]
     return {
         "tokens": [small, large, max(layout.n for layout in WEIGHED)],
         "rounds": rounds,
         "bare_seconds": dict(zip(TIMED, bares, strict=True)),
-        "methods": {
-            slug: {
-                "method": repr(create(slug)),
-                "seconds": dict(zip(TIMED, times, strict=True)),
-                "share_of_bare_prefill": {
-                    n: time / whole for n, time, whole in zip(TIMED, times, bares, strict=True)
-                },
-                "growth": times[1] / times[0],
-                "extra_bytes": bytes_,
-            }
-            for slug, (times, bytes_) in sorted(figures.items())
-        },
+        "methods": {slug: _row(slug, *figures, bares) for slug, figures in before.items()},
+        "inside": {slug: _row(slug, *figures, bares) for slug, figures in deciding().items()},
+    }
+
+
+def _row(slug: str, times: list[float], extra_bytes: int, bares: list[float]) -> dict[str, Any]:
+    shares = [time / whole for time, whole in zip(times, bares, strict=True)]
+    return {
+        "method": repr(create(slug)),
+        "seconds": dict(zip(TIMED, times, strict=True)),
+        "share_of_bare_prefill": dict(zip(TIMED, shares, strict=True)),
+        "growth": times[1] / times[0] if times[0] else 1.0,
+        "extra_bytes": extra_bytes,
     }
 
 
@@ -180,19 +141,35 @@ def page(result: dict[str, Any]) -> str:
     small, large, huge = result["tokens"]
     whole = result["bare_seconds"]
     lines = [
-        "Choosing alone, in front of the language model: `reduce` on one item of random tokens, "
-        f"medians of {result['rounds']} interleaved runs, as a share of the bare prefill of "
-        f"{QWEN2_05B.name} with as many visual and {WORDS} text tokens "
-        f"({whole[small]:.2f} s and {whole[large]:.2f} s). {large:,} tokens are an overview and "
-        f"four crops. Memory is what the process needs on top at up to {huge:,} tokens. Targets: "
-        "at most 5 % at either size, less than 1 GB. Of methods in the vision tower it is all that "
-        "they decide there, with 24 blocks, at 576, 5 x 576 and 20 x 576 patches. What methods "
-        "inside the language model need to choose stands in `layers.md`.",
+        f"Shares are of the bare prefill of {QWEN2_05B.name} with as many visual and {WORDS} text "
+        f"tokens ({whole[small]:.2f} s and {whole[large]:.2f} s); {large:,} tokens are five "
+        "pictures. Targets: at most 5 % at either size, less than 1 GB of memory.",
         "",
+        "## In front of the language model",
+        "",
+        "`reduce` alone on one item of random tokens, medians of "
+        f"{result['rounds']} interleaved runs. {large:,} tokens are an overview and four crops. "
+        f"Memory is what the process needs on top at up to {huge:,} tokens.",
+        "",
+        *_table(result["methods"], small, large),
+        "",
+        "## Inside the tower and the language model",
+        "",
+        "All that a method decides in one call: merges in 24 blocks of a CLIP-L tower, or choices "
+        "at boundaries of 12 decoder layers, medians of two calls. Memory is the most that one "
+        "decision needs on top, at 20 pictures of 576. Trained methods run with untrained parts.",
+        "",
+        *_table(result["inside"], small, large),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(rows: dict[str, dict[str, Any]], small: int, large: int) -> list[str]:
+    lines = [
         f"| method | {small} tokens | share | {large:,} tokens | share | growth | extra memory |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in result["methods"].values():
+    for row in rows.values():
         cells = " | ".join(
             f"{1000 * row['seconds'][n]:.1f} ms | {100 * row['share_of_bare_prefill'][n]:.2f} %"
             for n in (small, large)
@@ -201,4 +178,4 @@ def page(result: dict[str, Any]) -> str:
             f"| `{row['method']}` | {cells} | {row['growth']:.1f}× "
             f"| {row['extra_bytes'] / 1e6:.0f} MB |"
         )
-    return "\n".join(lines) + "\n"
+    return lines

@@ -1,10 +1,9 @@
 from dataclasses import replace
 
 import pytest
-import torch
 
 from foveate.families.base import raster
-from perf import selection
+from perf import deciding, selection
 from perf.timing import extra_bytes
 
 GIGABYTE = 1e9
@@ -23,19 +22,24 @@ def test_methods_get_their_rows(monkeypatch):
     monkeypatch.setattr(selection, "methods", lambda: some)
     monkeypatch.setattr(selection, "TIMED", {144: raster(1, 12, 12), 256: raster(1, 16, 16)})
     monkeypatch.setattr(selection, "WEIGHED", (raster(1, 16, 16),))
-    monkeypatch.setattr(selection, "mergers", dict)
-    result = selection.measure(1, prefill=lambda n: lambda: sum(range(100 * n)))
+    result = selection.measure(
+        1,
+        prefill=lambda n: lambda: sum(range(100 * n)),
+        deciding=lambda: {"tome": ([0.001, 0.004], 10**6)},
+    )
     assert result["methods"].keys() == some.keys()
     for row in result["methods"].values():
         assert row["seconds"][144] > 0 and row["extra_bytes"] >= 0
-    lines = selection.page(result).splitlines()
-    assert len(lines) == 4 + len(result["methods"]) and "| 144 tokens | share | 256 " in lines[2]
+    page = selection.page(result)
+    assert page.count("| 144 tokens | share | 256 ") == 2 and "| 4.0× | 1 MB |" in page
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("slug", selection.mergers())
-def test_what_is_decided_in_the_tower_is_timed_and_weighed(slug, monkeypatch):
-    monkeypatch.setattr(selection, "SEEING", replace(selection.SEEING, visual=64, tower_layers=12))
-    model = selection.SEEING.build(torch.float32, "cpu")
-    taken, most = selection.merging(model, selection.mergers()[slug], 2)
-    assert 0 < taken < 10 and 0 <= most < GIGABYTE
+def test_what_is_decided_inside_is_timed_and_weighed(monkeypatch):
+    for name in ("SEEING", "READING"):
+        tiny = replace(getattr(deciding, name), visual=64, tower_layers=12)
+        monkeypatch.setattr(deciding, name, tiny)
+    found = deciding.measure((1, 2, 3))
+    assert {"tome", "dymu", "tca", "fastv", "dart", "sparsevlm", "catp"} <= found.keys()
+    for times, most in found.values():
+        assert len(times) == 2 and min(times) > 0 and 0 <= most < GIGABYTE
