@@ -154,7 +154,13 @@ def test_answers_teach_the_thresholds():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"layers_of": (2, 1)}, {"rates": (0.5, 0.25)}, {"min_keep": 0}, {"temperature": 0.0}],
+    [
+        {"scores": "all"},
+        {"layers_of": (2, 1)},
+        {"rates": (0.5, 0.25)},
+        {"min_keep": 0},
+        {"temperature": 0.0},
+    ],
 )
 def test_what_is_no_rule_is_refused(wrong):
     with pytest.raises(InvalidParameter):

@@ -48,18 +48,20 @@ CLOSED = 5.0
 class ATPLLaVA(TrainedMethod, LayersPart):
     """keep: mean over all layers that the thresholds aim at; single pictures take more or less.
 
-    layers_of: 0-based layers behind which tokens go; None is 4, 14 and 24 of 32 in proportion.
-    lambda_sample, rates: slope and rates of the spatial score. temperature: of the soft masks, in
-    training only. min_keep: never fewer visual tokens per sample. hidden: width of untrained heads.
+    scores: "both" halves of s_r, or "self" or "cross" alone. layers_of: 0-based layers behind which
+    tokens go; None is 4, 14 and 24 of 32 in proportion. lambda_sample, rates: slope and rates of
+    the spatial score. temperature: of the soft masks, in training only. min_keep: never fewer
+    visual tokens per sample. hidden: width of untrained heads.
     """
 
     slug = "atp_llava"
     paper = "arXiv 2412.00447"
     prompt_agnostic = False
-    shapes = ("layers_of", "hidden")
+    shapes = ("layers_of", "hidden", "scores")
     agreed = ("layers_of",)
 
     keep: Keep = 0.25
+    scores: str = "both"
     layers_of: tuple[int, ...] | None = None
     lambda_sample: float = 3.0
     rates: tuple[float, ...] = (1 / 8, 1 / 4, 1 / 2)
@@ -69,6 +71,10 @@ class ATPLLaVA(TrainedMethod, LayersPart):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.scores not in ("both", "self", "cross"):
+            raise InvalidParameter(
+                f"scores={self.scores!r} is unknown; use 'both', 'self' or 'cross'."
+            )
         found = self.layers_of
         if found is not None and (not found or list(found) != sorted({*found}) or found[0] < 0):
             raise InvalidParameter(
@@ -121,7 +127,8 @@ class ATPLLaVA(TrainedMethod, LayersPart):
         # In training nothing goes: what a mask let go must not be seen by deeper thresholds.
         alive = state.visual & state.notes.get("alive", state.visual)
         own, cross = both_scores(state.signals[DecoderHeads()], alive, text_behind(state))
-        s_r = (own + cross) / 2
+        scores = self.sized(width=state.hidden.shape[-1], layers=layers).scores
+        s_r = {"both": (own + cross) / 2, "self": own, "cross": cross}[scores]
         s_sp = spatial_score(state.places()[0], self.rates, self.lambda_sample)
         share = (wanted * state.entered / alive.sum(1).clamp(min=1)).clamp(max=1)
         anchor = quantile(s_r, alive, 1 - share)

@@ -45,7 +45,9 @@ class Watched(Method, LayersPart):
 class ATPLLaVARecipe(Recipe):
     """lambda_atp, lambda_target: weights of the cost of late tokens and of the missed share, the
     latter rising over the first `anneal` of the steps. least, most: the share that is asked for is
-    drawn between them at every step; equal ones are the paper's single target.
+    drawn between them at every step; equal ones are the paper's single target. scores: of the
+    method; visual queries of the embedded models look for what is like them, which is background,
+    so that with "both" no threshold helps as long as the model itself isn't trained.
     """
 
     slug = "atp_llava"
@@ -57,9 +59,10 @@ class ATPLLaVARecipe(Recipe):
     anneal: float = 0.2
     least: float = 0.2
     most: float = 0.8
+    scores: str = "cross"
 
     def method(self, subject: Subject) -> Method:
-        return ATPLLaVA(weights="random")
+        return ATPLLaVA(weights="random", scores=self.scores)
 
     def loss(self, run: Run, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         span = torch.rand((), generator=run.generator).item()
@@ -89,6 +92,8 @@ class ATPLLaVARecipe(Recipe):
         for keep in (0.7, 0.5, 0.35):
             rows[f"trained, {keep:.0%}"] = replace(trained, keep=keep)
             rows[f"untrained, {keep:.0%}"] = replace(trained, weights="random", keep=keep)
+            both = replace(trained, weights="random", scores="both", keep=keep)
+            rows[f"untrained, both scores, {keep:.0%}"] = both
             rows[f"PyramidDrop, {keep:.0%}"] = PyramidDrop(keep=keep, positions="original")
             rows[f"random, {keep:.0%}"] = Random(keep=keep, positions="original")
         return rows
