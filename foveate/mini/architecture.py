@@ -14,6 +14,8 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from .text import CHAT_TEMPLATE, build_tokenizer
 from .world.vocabulary import VOCABULARY_SIZE, ids
 
+HEAD = 32  # width of an attention head, of the tower and of the Llama
+
 
 def nano_config() -> LlavaConfig:
     """64 px in patches of 8 (64 visual tokens), a CLIP tower of four blocks, a Llama of six."""
@@ -25,32 +27,51 @@ def image_config() -> LlavaConfig:
     return _config(size=112, blocks=5, layers=8)
 
 
-def _config(size: int, blocks: int, layers: int) -> LlavaConfig:
+def large_image_config() -> LlavaConfig:
+    """192 px in patches of 8 (576 visual tokens), a CLIP tower of six blocks, a Llama of ten.
+
+    As wide and deep as 16 MB of bfloat16 weights allow.
+    """
+    return _config(size=192, blocks=6, layers=10, seen=(192, 704), spoken=(224, 448), spread=0.067)
+
+
+def _config(
+    size: int,
+    blocks: int,
+    layers: int,
+    seen: tuple[int, int] = (128, 512),
+    spoken: tuple[int, int] = (160, 288),
+    spread: float = 0.08,
+) -> LlavaConfig:
+    """``seen`` and ``spoken`` are widths of the tower and of the Llama: of the stream, of the MLPs.
+
+    ``spread`` is the Llama's initial standard deviation. It is about 1 over the root of the width:
+    an embedding then has norm 1, so tied logits and word alignment start well scaled.
+    """
     special = {
         "pad_token_id": ids()["<pad>"],
         "bos_token_id": ids()["<bos>"],
         "eos_token_id": ids()["<eos>"],
     }
     vision = CLIPVisionConfig(
-        hidden_size=128,
-        intermediate_size=512,
+        hidden_size=seen[0],
+        intermediate_size=seen[1],
         num_hidden_layers=blocks,
-        num_attention_heads=4,
+        num_attention_heads=seen[0] // HEAD,
         image_size=size,
         patch_size=8,
-        projection_dim=128,
+        projection_dim=seen[0],
     )
     text = LlamaConfig(
         vocab_size=VOCABULARY_SIZE,
-        hidden_size=160,
-        intermediate_size=288,
+        hidden_size=spoken[0],
+        intermediate_size=spoken[1],
         num_hidden_layers=layers,
-        num_attention_heads=5,
-        num_key_value_heads=5,
+        num_attention_heads=spoken[0] // HEAD,
+        num_key_value_heads=spoken[0] // HEAD,
         max_position_embeddings=2048,
         rms_norm_eps=1e-5,
-        # With 0.08 an embedding has norm 1, so tied logits and word alignment start well scaled.
-        initializer_range=0.08,
+        initializer_range=spread,
         tie_word_embeddings=True,
         **special,
     )
@@ -101,7 +122,10 @@ def look_for_likeness(language_model) -> None:
 
 
 def _turns(count: int) -> torch.Tensor:
-    """Frequencies that make codes of different places orthogonal on grids of up to 2 * count."""
+    """Frequencies that make codes of different places orthogonal on grids of up to 2 * count.
+
+    On grids of up to 4 * count, places 2 * count apart get opposite codes: still told apart.
+    """
     return torch.pi * (torch.arange(count) + 0.5) / count
 
 
