@@ -24,6 +24,12 @@ class Lesson:
     picture_labels: Tensor
     questions: list[list[Question]]
 
+    def to(self, device) -> "Lesson":
+        """The same lesson with its tensors on a device, labels as float32 whatever they came as."""
+        labels = (self.ink, self.patch_words, self.picture_labels)
+        placed = (label.to(device).float() for label in labels)
+        return Lesson(self.scenes, self.pixels.to(device), *placed, self.questions)
+
     def normalised(self) -> Tensor:
         """Pictures as the image processor gives them: float32 (B, 3, H, W) in -1..1."""
         return (self.pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5

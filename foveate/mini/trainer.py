@@ -86,24 +86,27 @@ class Trainer:
         fall = r.floor + (1 - r.floor) * 0.5 * (1 + math.cos(math.pi * at / r.joint_steps))
         return r.learning_rate * rise * fall
 
-    def _lesson(self, shard: int) -> lessons.Lesson:
+    def _request(self, step: int, shard: int = 0) -> dict:
+        """What `lessons.draw` draws for a step, with tasks weighted by what is known now."""
         r = self.recipe
-        warm = self.step < r.warm_up_steps
+        warm = step < r.warm_up_steps
         batch = (r.warm_up_batch if warm else r.joint_batch) // r.shards
-        done = min(self.step, r.warm_up_steps) * r.warm_up_batch
-        done += max(0, self.step - r.warm_up_steps) * r.joint_batch
-        # What is solved needs little time; the rest of the pictures goes where errors are.
-        weights = {name: 1.1 - accuracy for name, accuracy in self.accuracy.items()}
-        return lessons.draw(
-            first=done + shard * batch,
-            batch=batch,
-            canvas=self.canvas,
-            seed=self.seed,
-            tasks=self.subject.tasks,
-            weights=weights,
-            level=min(1.0, self.step / r.easy_steps),
-            questions=0 if warm else r.questions,
-        )
+        done = min(step, r.warm_up_steps) * r.warm_up_batch
+        done += max(0, step - r.warm_up_steps) * r.joint_batch
+        return {
+            "first": done + shard * batch,
+            "batch": batch,
+            "canvas": self.canvas,
+            "seed": self.seed,
+            "tasks": self.subject.tasks,
+            # What is solved needs little time; the rest of the pictures goes where errors are.
+            "weights": {name: 1.1 - accuracy for name, accuracy in self.accuracy.items()},
+            "level": min(1.0, step / r.easy_steps),
+            "questions": 0 if warm else r.questions,
+        }
+
+    def _lesson(self, shard: int) -> lessons.Lesson:
+        return lessons.draw(**self._request(self.step, shard))
 
     def encode(self, pixels: Tensor) -> Seen:
         """Pictures (B, 3, H, W) through the tower and the projector."""

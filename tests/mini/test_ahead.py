@@ -1,0 +1,52 @@
+"""Lessons drawn ahead by other processes are those drawn in place."""
+
+from concurrent.futures import Future
+
+import torch
+
+from foveate.mini import lessons
+from foveate.mini.ahead import Ahead
+from foveate.mini.subjects import SMOKE
+from foveate.mini.trainer import Trainer
+
+TENSORS = ("pixels", "ink", "patch_words", "picture_labels")
+
+
+class Notebook:
+    """In the place of a pool: writes down what is asked for and draws nothing."""
+
+    def __init__(self):
+        self.requests = []
+
+    def submit(self, _, request):
+        self.requests.append(request)
+        return Future()
+
+
+def test_lessons_drawn_ahead_equal_those_drawn_in_place():
+    run = Trainer(SMOKE, 0)
+    ahead = Ahead(run._request, last=4, processes=1, steps=2)
+    try:
+        for step in range(4):
+            found = ahead.lesson(step).to("cpu")
+            drawn = lessons.draw(**run._request(step))
+            assert found.scenes == drawn.scenes and found.questions == drawn.questions
+            for name in TENSORS:
+                here, there = getattr(drawn, name), getattr(found, name)
+                assert here.dtype == there.dtype and torch.equal(here, there), name
+    finally:
+        ahead.close()
+
+
+def test_a_step_is_asked_for_once_with_what_is_known_then():
+    run = Trainer(SMOKE, 0)
+    ahead = Ahead(run._request, last=SMOKE.steps, processes=1, steps=3)
+    ahead.pool = Notebook()
+    for step in range(SMOKE.steps):
+        ahead.ask(step)
+        run.accuracy["I1"] = 0.1 * (step + 1)
+    asked = ahead.pool.requests
+    assert [round(r["weights"]["I1"], 1) for r in asked] == [1.1, 1.1, 1.1, 1.0, 0.9, 0.8]
+    # Stage and difficulty are those of the step itself.
+    assert [r["questions"] for r in asked] == [0, 0, 3, 3, 3, 3]
+    assert [r["level"] for r in asked] == [0, 0.5, 1, 1, 1, 1]
