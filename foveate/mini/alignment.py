@@ -60,10 +60,11 @@ class Alignment(nn.Module):
         self.own = nn.Linear(width, self.patch**2)
         self.around = nn.Linear(width, (3 * self.patch // 2) ** 2)
         self.register_buffer("weights", _weights(), persistent=False)
+        self.register_buffer("word_ids", visual_word_ids(), persistent=False)
 
     def words(self, tokens: Tensor, embedding: Tensor) -> Tensor:
         """Logits (B, P, W) of `VISUAL_WORDS` for tokens (B, P, D) and word embeddings (V, D)."""
-        words = F.normalize(embedding[visual_word_ids()], dim=-1)
+        words = F.normalize(embedding[self.word_ids], dim=-1)
         return F.normalize(tokens, dim=-1) @ words.T * self.log_scale.exp() + self.bias
 
     def silhouettes(self, layers: list[Tensor], ink: Tensor) -> Tensor:

@@ -15,7 +15,12 @@ KEEP = 0.125
 
 
 def measure(
-    folder: Path, tasks: list[str], count: int, split: str = "test", progress: bool = False
+    folder: Path,
+    tasks: list[str],
+    count: int,
+    split: str = "test",
+    progress: bool = False,
+    device="cpu",
 ) -> dict:
     """Accuracies of the saved weights by task, ``count`` items each.
 
@@ -28,6 +33,7 @@ def measure(
     from foveate.benchmarks.evidence import COUNTING, Spotlight
 
     model, processor = load_folder(folder)
+    model.to(device)
     size = model.config.vision_config.image_size
     table = {}
     for task in tasks:
@@ -99,6 +105,12 @@ def _origin(card: dict) -> str:
     return "trained from nothing on"
 
 
+def _machine(card: dict) -> str:
+    if card.get("device", "cpu") == "cpu":
+        return f"{card['threads']} CPU threads"
+    return f"one {card['device']}, pictures drawn by {card['threads']} processes"
+
+
 def markdown(card: dict) -> str:
     """The card as a page."""
     recipe = card["recipe"]
@@ -116,8 +128,7 @@ def markdown(card: dict) -> str:
         f"- pictures seen: {pictures:,} (none twice, none of the test splits)\n"
         f"- steps: {recipe['warm_up_steps']} vision warm-up + {recipe['joint_steps']} joint, "
         f"up to {recipe['questions']} questions per picture\n"
-        f"- time: {card['seconds'] / 60:.1f} minutes on {card['threads']} CPU threads, seed "
-        f"{card['seed']}\n"
+        f"- time: {card['seconds'] / 60:.1f} minutes on {_machine(card)}, seed {card['seed']}\n"
         "- visual tokens dropped in training: none",
     ]
     if "test" in card:
@@ -151,9 +162,17 @@ def markdown(card: dict) -> str:
 
 
 def write_card(
-    folder: Path, facts: dict, tasks: list[str], count: int, progress: bool = False
+    folder: Path,
+    facts: dict,
+    tasks: list[str],
+    count: int,
+    progress: bool = False,
+    device="cpu",
 ) -> dict:
-    """Measure the weights in ``folder`` and write ``card.json`` and ``README.md`` there."""
+    """Measure the weights in ``folder`` and write ``card.json`` and ``README.md`` there.
+
+    ``facts`` says what the training was and ran on; the measuring runs on ``device``.
+    """
     model, _ = load_folder(folder)
     config = model.config
     card = {
@@ -163,9 +182,10 @@ def write_card(
         "tokens": config.image_seq_length,
     }
     if count:
-        card["test"] = measure(folder, tasks, count, "test", progress)
+        card["test"] = measure(folder, tasks, count, "test", progress, device)
         card["kept"] = kept(card["test"])
-        card["test-ood"] = measure(folder, tasks, max(1, count // 2), "test-ood", progress)
+        half = max(1, count // 2)
+        card["test-ood"] = measure(folder, tasks, half, "test-ood", progress, device)
     (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(markdown(card), encoding="utf-8")
     return card

@@ -37,8 +37,8 @@ class Packed:
     answer: Tensor
 
 
-def pack(questions: list[list[Question]], tokenizer, patches: int) -> Packed:
-    """Lay out the questions of each picture one after the other."""
+def pack(questions: list[list[Question]], tokenizer, patches: int, device=None) -> Packed:
+    """Lay out the questions of each picture one after the other, in tensors on ``device``."""
     flat = [q for row in questions for q in row]
     asked = tokenizer([q.text for q in flat], add_special_tokens=False).input_ids
     told = tokenizer([q.answer for q in flat], add_special_tokens=False).input_ids
@@ -60,17 +60,18 @@ def pack(questions: list[list[Question]], tokenizer, patches: int) -> Packed:
     # Padding is a block of its own: it looks at the picture and is looked at by nobody.
     fills = (ids()["<pad>"], -1, 0, -100, -1)
     text, block, place, target, answer = (
-        torch.tensor([row[i] + [fill] * (length - len(row[i])) for row in rows])
+        torch.tensor([row[i] + [fill] * (length - len(row[i])) for row in rows], device=device)
         for i, fill in enumerate(fills)
     )
     head = len(PREFIX) + patches
-    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    like = {"dtype": torch.bool, "device": device}
+    causal = torch.ones(length, length, **like).tril()
     own = (block[:, :, None] == block[:, None, :]) & (block >= 0)[:, None, :] & causal
-    mask = torch.zeros(len(rows), 1, head + length, head + length, dtype=torch.bool)
-    mask[:, :, :head, :head] = torch.ones(head, head, dtype=torch.bool).tril()
+    mask = torch.zeros(len(rows), 1, head + length, head + length, **like)
+    mask[:, :, :head, :head] = torch.ones(head, head, **like).tril()
     mask[:, :, head:, :head] = True
     mask[:, 0, head:, head:] = own
-    front = torch.arange(head).expand(len(rows), head)
+    front = torch.arange(head, device=device).expand(len(rows), head)
     return Packed(text, mask, torch.cat([front, place + head], 1), target, answer)
 
 

@@ -1,4 +1,4 @@
-"""The training of the mini models (`subjects`), on a CPU in half an hour to a few hours.
+"""The training of the mini models (`subjects`), on a CPU in half an hour to a few hours, or a GPU.
 
 1. Vision warm-up (`alignment`): visual tokens learn the words that hold for their patch, the CLS
    token the contents of the picture, early layers the silhouettes. Trained on questions alone, a
@@ -8,6 +8,9 @@
 
 No visual token is ever dropped in training: the model would become immune to what the bench
 measures.
+
+On a CPU each thread draws and computes a part of the batch. On a GPU the batch is computed whole,
+in bfloat16 with float32 weights, and processes draw the lessons of coming steps (`ahead`).
 """
 
 import copy
@@ -17,6 +20,7 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import lessons
+from .ahead import Ahead
 from .alignment import Alignment, Seen
 from .architecture import new_processor
 from .card import write_card
@@ -39,20 +44,33 @@ from .world.vocabulary import ids
 
 
 class Trainer:
-    """The state of a run: model, optimiser, step, running accuracies, history."""
+    """The state of a run: model, optimiser, step, running accuracies, history.
 
-    def __init__(self, recipe: Recipe, seed: int, threads: int = 1, subject: Subject = NANO):
+    ``threads`` compute the shards of a batch on a CPU; with a GPU as many processes draw lessons.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        seed: int,
+        threads: int = 1,
+        subject: Subject = NANO,
+        device: str | torch.device = "cpu",
+    ):
         self.recipe, self.seed, self.subject = recipe, seed, subject
+        self.device = torch.device(device)
+        self.on_gpu = self.device.type == "cuda"
+        self.shards = 1 if self.on_gpu else recipe.shards
         self.config = subject.config()
         self.canvas = Canvas(
             self.config.vision_config.image_size, self.config.vision_config.patch_size
         )
-        self.model = subject.start(self.config, seed).train()
+        self.model = subject.start(self.config, seed).train().to(self.device)
         self.model.model.language_model.set_attn_implementation(ATTENTION)
         self.processor = new_processor(self.config)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
-            self.alignment = Alignment(self.config.vision_config)
+            self.alignment = Alignment(self.config.vision_config).to(self.device)
         self.parameters = [*self.model.parameters(), *self.alignment.parameters()]
         self.optimiser = torch.optim.AdamW(
             [
@@ -69,10 +87,18 @@ class Trainer:
         self.accuracy = {name: 0.0 for name in subject.tasks}
         self.history: list[dict] = []
         self._sums: dict[str, list[float]] = {}
-        self.workers = ThreadPoolExecutor(min(threads, recipe.shards))
+        self.workers = ThreadPoolExecutor(min(threads, self.shards))
+        self.ahead = Ahead(self._request, recipe.steps, threads) if self.on_gpu else None
         with torch.no_grad():
             # transformers sets up its recorders in the first call, which must not be a race.
-            self.encode(torch.zeros(1, 3, self.canvas.size, self.canvas.size))
+            side = self.canvas.size
+            self.encode(torch.zeros(1, 3, side, side, device=self.device))
+
+    def close(self) -> None:
+        """End the threads and processes; no step can be made after it."""
+        self.workers.shutdown()
+        if self.ahead is not None:
+            self.ahead.close()
 
     # -- one step ------------------------------------------------------------------------------
 
@@ -90,7 +116,7 @@ class Trainer:
         """What `lessons.draw` draws for a step, with tasks weighted by what is known now."""
         r = self.recipe
         warm = step < r.warm_up_steps
-        batch = (r.warm_up_batch if warm else r.joint_batch) // r.shards
+        batch = (r.warm_up_batch if warm else r.joint_batch) // self.shards
         done = min(step, r.warm_up_steps) * r.warm_up_batch
         done += max(0, step - r.warm_up_steps) * r.joint_batch
         return {
@@ -106,7 +132,9 @@ class Trainer:
         }
 
     def _lesson(self, shard: int) -> lessons.Lesson:
-        return lessons.draw(**self._request(self.step, shard))
+        if self.ahead is not None:
+            return self.ahead.lesson(self.step).to(self.device)
+        return lessons.draw(**self._request(self.step, shard)).to(self.device)
 
     def encode(self, pixels: Tensor) -> Seen:
         """Pictures (B, 3, H, W) through the tower and the projector."""
@@ -117,9 +145,9 @@ class Trainer:
 
     def answer_loss(self, tokens: Tensor, questions) -> tuple[Tensor, list[tuple[str, bool]]]:
         """Cross-entropy on the answers, and whether each question of a task was answered right."""
-        packed = pack(questions, self.processor.tokenizer, tokens.shape[1])
+        packed = pack(questions, self.processor.tokenizer, tokens.shape[1], self.device)
         embed = self.model.get_input_embeddings()
-        front = embed(torch.tensor([ids()[word] for word in PREFIX]))
+        front = embed(torch.tensor([ids()[word] for word in PREFIX], device=self.device))
         inputs = torch.cat([front.expand(len(tokens), -1, -1), tokens, embed(packed.text)], 1)
         hidden = self.model.model.language_model(
             inputs_embeds=inputs,
@@ -131,7 +159,7 @@ class Trainer:
         asked = packed.targets >= 0
         logits, targets = self.model.lm_head(hidden[asked]), packed.targets[asked]
         flat = [q.task for row in questions for q in row]
-        wrong = torch.zeros(len(flat)).index_add_(
+        wrong = torch.zeros(len(flat), device=self.device).index_add_(
             0, packed.answer[asked], (logits.argmax(-1) != targets).float()
         )
         marks = [(task, errors == 0) for task, errors in zip(flat, wrong.tolist(), strict=True)]
@@ -143,21 +171,22 @@ class Trainer:
         torch.set_num_threads(1)
         r = self.recipe
         lesson = self._lesson(shard)
-        seen = self.encode(lesson.normalised())
-        loss = self.alignment(seen, self.model.get_input_embeddings().weight, lesson)
-        losses, marks = {"alignment": loss.item()}, []
-        if self.step >= r.warm_up_steps:
-            start, end = r.alignment
-            weight = start + (end - start) * (self.step - r.warm_up_steps) / r.joint_steps
-            answers, marks = self.answer_loss(seen.tokens, lesson.questions)
-            losses["answers"] = answers.item()
-            loss = answers + weight * loss
-        grads = torch.autograd.grad(loss / r.shards, self.parameters, allow_unused=True)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.on_gpu):
+            seen = self.encode(lesson.normalised())
+            loss = self.alignment(seen, self.model.get_input_embeddings().weight, lesson)
+            losses, marks = {"alignment": loss.item()}, []
+            if self.step >= r.warm_up_steps:
+                start, end = r.alignment
+                weight = start + (end - start) * (self.step - r.warm_up_steps) / r.joint_steps
+                answers, marks = self.answer_loss(seen.tokens, lesson.questions)
+                losses["answers"] = answers.item()
+                loss = answers + weight * loss
+        grads = torch.autograd.grad(loss / self.shards, self.parameters, allow_unused=True)
         return losses, marks, list(grads)
 
     def advance(self) -> dict:
         """One step of training; the losses by name."""
-        shards = list(self.workers.map(self._shard, range(self.recipe.shards)))
+        shards = list(self.workers.map(self._shard, range(self.shards)))
         by_shard = [grads for _, _, grads in shards]
         for parameter, *parts in zip(self.parameters, *by_shard, strict=True):
             used = [grad for grad in parts if grad is not None]
@@ -211,8 +240,8 @@ class Trainer:
         os.replace(partial, path)
 
     def restore(self, path: Path) -> None:
-        """Continue from a checkpoint of the same recipe and seed."""
-        state = torch.load(path, weights_only=True)
+        """Continue from a checkpoint of the same recipe and seed, made on whatever device."""
+        state = torch.load(path, weights_only=True, map_location="cpu")
         if state["seed"] != self.seed or state["recipe"] != asdict(self.recipe):
             raise TrainingError(
                 f"{path} belongs to another run (seed {state['seed']}, recipe {state['recipe']}): "
@@ -237,6 +266,7 @@ def train(
     recipe: Recipe | None = None,
     evaluate: int = 1000,
     subject: Subject = NANO,
+    device: str | None = None,
 ) -> Path:
     """Train a mini model into the folder ``out``, in transformers' own format, with its card.
 
@@ -245,7 +275,13 @@ def train(
     weights do not depend on it; ``evaluate`` is the number of test items per task for the card, 0
     for none. An interrupted run continues from ``out/checkpoint.pt`` when ``resume`` is true, and
     ends at the same weights as an uninterrupted one.
+
+    ``device`` is "cpu" or "cuda"; without one a GPU is used where there is one. There ``threads``
+    is the number of processes that draw lessons (one per core), so a script must call this under
+    ``if __name__ == "__main__"``. Lessons then go by accuracies of some steps ago, those that an
+    interrupted run had asked for by the ones at its new start, and sums have no fixed order.
     """
+    place = device_of(device)
     recipe = recipe or subject.recipe
     if steps is not None:
         if steps < 2:
@@ -253,15 +289,17 @@ def train(
         recipe = recipe.shortened(steps)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    threads = threads or recipe.shards
+    on_gpu = place.type == "cuda"
+    threads = threads or ((os.cpu_count() or 1) if on_gpu else recipe.shards)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        trainer = Trainer(recipe, seed, threads, subject)
+        trainer = Trainer(recipe, seed, threads, subject, place)
         checkpoint = out / "checkpoint.pt"
         if resume and checkpoint.exists():
             trainer.restore(checkpoint)
-        with bar(f"training {subject.name}", recipe.steps, trainer.step, progress) as tick:
+        title = f"training {subject.name}"
+        with closing(trainer), bar(title, recipe.steps, trainer.step, progress) as tick:
             for losses in trainer.run():
                 tick(trainer.step, " ".join(f"{k} {v:.3f}" for k, v in losses.items()))
                 if trainer.step % recipe.checkpoint_every == 0 or trainer.step == recipe.steps:
@@ -273,20 +311,32 @@ def train(
             "world": WORLD_VERSION,
             "seed": seed,
             "recipe": asdict(recipe),
+            "device": torch.cuda.get_device_name(place) if on_gpu else "cpu",
             "threads": threads,
             "seconds": round(trainer.seconds),
             "origin": subject.origin,
             "history": trainer.history,
         }
-        write_card(out, facts, list(subject.tasks), evaluate, progress)
+        write_card(out, facts, list(subject.tasks), evaluate, progress, place)
     finally:
         torch.set_num_threads(before)
     return out
 
 
+def device_of(name: str | None) -> torch.device:
+    """The device of this name; without one CUDA where there is a GPU, else the CPU."""
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.partition(":")[0] not in ("cpu", "cuda"):
+        raise TrainingError(f"unknown device {name!r}: use cpu or cuda.")
+    if name != "cpu" and not torch.cuda.is_available():
+        raise TrainingError(f"device {name!r}: this PyTorch sees no CUDA device; use cpu.")
+    return torch.device(name)
+
+
 def export(trainer: Trainer, out: Path) -> None:
     """Write the weights as bfloat16 safetensors, with configuration and processor."""
-    model = copy.deepcopy(trainer.model).to(torch.bfloat16).eval()
+    model = copy.deepcopy(trainer.model).to("cpu", torch.bfloat16).eval()
     with silent_bars():
         model.save_pretrained(out)
     trainer.processor.save_pretrained(out)

@@ -1,7 +1,9 @@
 """Lessons drawn ahead by other processes are those drawn in place."""
 
 from concurrent.futures import Future
+from dataclasses import replace
 
+import pytest
 import torch
 
 from foveate.mini import lessons
@@ -36,6 +38,7 @@ def test_lessons_drawn_ahead_equal_those_drawn_in_place():
                 assert here.dtype == there.dtype and torch.equal(here, there), name
     finally:
         ahead.close()
+        run.close()
 
 
 def test_a_step_is_asked_for_once_with_what_is_known_then():
@@ -50,3 +53,18 @@ def test_a_step_is_asked_for_once_with_what_is_known_then():
     # Stage and difficulty are those of the step itself.
     assert [r["questions"] for r in asked] == [0, 0, 3, 3, 3, 3]
     assert [r["level"] for r in asked] == [0, 0.5, 1, 1, 1, 1]
+    run.close()
+
+
+@pytest.mark.slow
+def test_a_run_that_asks_just_in_time_ends_at_the_same_weights():
+    recipe = replace(SMOKE, shards=1)
+    plain, other = Trainer(recipe, 0), Trainer(recipe, 0)
+    other.ahead = Ahead(other._request, recipe.steps, processes=1, steps=1)
+    for run in (plain, other):
+        for _ in run.run():
+            pass
+        run.close()
+    assert plain.accuracy == other.accuracy
+    for name, value in plain.model.state_dict().items():
+        assert torch.equal(value, other.model.state_dict()[name]), name
