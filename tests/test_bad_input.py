@@ -262,11 +262,20 @@ def test_unknown_slug_of_methods():
         ["train", "mega"],
         ["train", "nano", "--steps", "1"],
         ["train", "nano", "--steps", "many"],
+        ["train", "nano", "--device", "tpu"],
         ["no_such_command"],
     ],
 )
 def test_usage(arguments):
     assert refused(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("what", "words"), [("mini-image-192", "no CUDA device"), ("mini-text", "trained on the CPU")]
+)
+def test_training_on_a_gpu_that_cannot_be(tmp_path, monkeypatch, what, words):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert words in sentence("train", what, "--device", "cuda", "--out", tmp_path / "out")
 
 
 def test_train_into_a_file(tmp_path):

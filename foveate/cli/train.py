@@ -8,12 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
+from foveate.cli.ask import Device
+
 
 class Recipe(StrEnum):
     """Models that have a recipe."""
 
     nano = "nano"
     image = "mini-image"
+    large_image = "mini-image-192"
     text = "mini-text"
 
 
@@ -33,8 +36,14 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights and lessons.")] = 0,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads in place of the recipe's.")
+        int | None,
+        typer.Option(
+            min=1, help="CPU threads in place of the recipe's; for a model on a GPU, processes."
+        ),
     ] = None,
+    device: Annotated[Device, typer.Option(help="auto takes CUDA where there is one.")] = (
+        Device.auto
+    ),
     evaluate: Annotated[
         int | None, typer.Option(min=0, help="Test items per task for the card, 0 for none.")
     ] = None,
@@ -45,6 +54,7 @@ def train(
 
     The procedural world is the only teacher of both. mini-text is a text tower that makes a CLIP
     model of the vision tower of --model: minutes on one thread, a run always begins anew.
+    mini-image-192 is meant for a GPU, with processes on all cores that draw its pictures.
     """
     from foveate.errors import FoveateError
 
@@ -57,21 +67,33 @@ def train(
         common["evaluate"] = evaluate
     try:
         if name is Recipe.text:
+            if device is Device.cuda:
+                raise FoveateError("mini-text is trained on the CPU; leave --device cuda out.")
             _text(model, folder, common, as_json)
         elif name is not None:
-            _model(name, folder, threads, common, as_json)
+            _model(name, folder, threads, device, common, as_json)
         else:
-            _parts(str(method), model, folder, threads, common, as_json)
+            _parts(str(method), model, folder, threads, device, common, as_json)
     except OSError as error:
         raise FoveateError(f"{str(folder)!r} can't be written ({error.strerror}).") from None
 
 
-def _model(name: Recipe, folder: Path, threads: int | None, common: dict, as_json: bool) -> None:
+def _model(
+    name: Recipe,
+    folder: Path,
+    threads: int | None,
+    device: Device,
+    common: dict,
+    as_json: bool,
+) -> None:
     from foveate.cli.console import print_json
     from foveate.mini import trainer
     from foveate.mini.subjects import SUBJECTS
 
-    written = trainer.train(folder, subject=SUBJECTS[name.value], threads=threads, **common)
+    place = None if device is Device.auto else device.value
+    written = trainer.train(
+        folder, subject=SUBJECTS[name.value], threads=threads, device=place, **common
+    )
     if as_json:
         print_json({"model": name.value, "folder": str(written), "seed": common["seed"]})
     else:
@@ -91,7 +113,13 @@ def _text(model: str, folder: Path, common: dict, as_json: bool) -> None:
 
 
 def _parts(
-    slug: str, name: str, folder: Path, threads: int | None, common: dict, as_json: bool
+    slug: str,
+    name: str,
+    folder: Path,
+    threads: int | None,
+    device: Device,
+    common: dict,
+    as_json: bool,
 ) -> None:
     import json
 
@@ -104,7 +132,7 @@ def _parts(
     usage = recipe_of(slug).usage
     if threads is not None:
         torch.set_num_threads(threads)
-    model, processor = load_model(name, "auto", "float32")
+    model, processor = load_model(name, device.value, "float32")
     command = f"foveate train --method {slug} --model {name} --seed {common['seed']}"
     if common["steps"] is not None:
         command += f" --steps {common['steps']}"

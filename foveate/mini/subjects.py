@@ -2,6 +2,7 @@
 
 * nano: 64 px, 64 visual tokens, trained from nothing in half an hour.
 * mini-image: 112 px, 196 visual tokens, two more layers; begins where nano ended (`growth`).
+* mini-image-192: 192 px, 576 visual tokens, ten wider layers; trained from nothing, on a GPU.
 """
 
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
-from .architecture import image_config, nano_config, new_model
+from .architecture import image_config, large_image_config, nano_config, new_model
 from .growth import grow
 from .world.tasks import TASKS, Task, tasks
 
@@ -33,7 +34,7 @@ class Recipe:
     alignment: tuple[float, float] = (1.0, 0.2)  # weight in joint training, start and end
     easy_steps: int = 3200  # steps after which scenes are at full difficulty
     checkpoint_every: int = 200
-    shards: int = 2  # parts of a batch, each computed by one thread
+    shards: int = 2  # parts of a batch, each computed by one thread of a CPU
 
     @property
     def steps(self) -> int:
@@ -111,4 +112,24 @@ IMAGE = Subject(
     ),
     origin="nano",
 )
-SUBJECTS = {subject.name: subject for subject in (NANO, IMAGE)}
+LARGE_IMAGE = Subject(
+    "mini-image-192",
+    large_image_config,
+    new_model,
+    tasks(192, medium="image"),
+    # Not tried out yet: rates are nano's, lower for wider layers; stages as nano's, in proportion.
+    Recipe(
+        warm_up_steps=4000,
+        joint_steps=8000,
+        warm_up_batch=64,
+        joint_batch=64,
+        questions=12,
+        warm_up_rate=1.2e-3,
+        learning_rate=8e-4,
+        ramp_steps=300,
+        easy_steps=6000,
+        checkpoint_every=250,
+        shards=1,
+    ),
+)
+SUBJECTS = {subject.name: subject for subject in (NANO, IMAGE, LARGE_IMAGE)}
