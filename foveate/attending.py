@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+from foveate.ops.gather import rows_at
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +46,7 @@ class Columns:
         where = self.positions
         return Columns(
             **{name: getattr(self, name).gather(1, index) for name in _FLAT},
-            place=self.place.gather(1, index[..., None].expand(-1, -1, 3)),
+            place=rows_at(self.place, index),
             positions=where.gather(-1, index.expand(*where.shape[:-2], -1, -1)),
         )
 
@@ -143,10 +148,10 @@ class Attending:
         queries = self.queries.take(index)
         call = replace(
             self,
-            query=_columns(self.query, index),
+            query=rows_at(self.query, index),
             queries=queries if valid is None else queries.but(valid),
-            cos=_rows(self.cos, index),
-            sin=_rows(self.sin, index),
+            cos=rows_at(self.cos, index),
+            sin=rows_at(self.sin, index),
         )
         if self.mask is None or self.mask.dim() < 4:
             return call.masked(call.seen())
@@ -159,7 +164,7 @@ class Attending:
         keys = self.keys.take(index)
         keys = keys if valid is None else keys.but(valid)
         call = replace(
-            self, key=_columns(self.key, index), value=_columns(self.value, index), keys=keys
+            self, key=rows_at(self.key, index), value=rows_at(self.value, index), keys=keys
         )
         seen = self.seen().expand(len(index), -1, -1, -1)
         wide = index[:, None, None, :].expand(-1, seen.shape[1], seen.shape[2], -1)
@@ -180,14 +185,14 @@ class Attending:
         padded = self.mask is not None or valid is not None
         return replace(
             self,
-            query=_columns(self.query, index),
-            key=_columns(self.key, index),
-            value=_columns(self.value, index),
+            query=rows_at(self.query, index),
+            key=rows_at(self.key, index),
+            value=rows_at(self.value, index),
             mask=keys.valid.long() if padded else None,
             queries=queries,
             keys=keys,
-            cos=_rows(self.cos, index),
-            sin=_rows(self.sin, index),
+            cos=rows_at(self.cos, index),
+            sin=rows_at(self.sin, index),
         )
 
     def turned(self, x: Tensor, back: bool = False) -> Tensor:
@@ -205,6 +210,18 @@ class Attending:
     def whole(self) -> Whole:
         """Which key column stands for each column that the caller gave, and that came behind."""
         return self.seam.whole()
+
+    def once(self, make: Callable[[], T]) -> T:
+        """What `make()` gives, asked once for all layers with the same columns and mask.
+
+        One for each rule: it is told apart by `notes`.
+        """
+        alike = (self.notes, self.queries, self.keys, self.mask, self.window)
+        key = ("once", *map(id, alike))
+        if key not in self.seam.memo:
+            # What is held can't hand its id on to another object.
+            self.seam.memo[key] = alike, make()
+        return self.seam.memo[key][1]
 
     def pair_cost(self) -> int:
         """FLOPs of one row with one key over all heads: the product, then the weighted value."""
@@ -263,12 +280,3 @@ def chained(functions, last):
 
 def _handed(function, proceed, call):
     return function(call, proceed)
-
-
-def _columns(x: Tensor, index: Tensor) -> Tensor:
-    return x.gather(2, index[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))
-
-
-def _rows(x: Tensor, index: Tensor) -> Tensor:
-    x = x.expand(index.shape[0], -1, -1)
-    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from foveate.attending import Attend, Attending, Columns
+from foveate.ops.gather import rows_at
 
 # Rows that are handed to the kernel at a time.
 BLOCK = 128
@@ -46,7 +47,7 @@ class Piece:
     def _kept(self, x: Tensor) -> Tensor:
         if self.index is None:
             return x[:, :, : self.keys.valid.shape[1]]
-        return x.gather(2, self.index[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))
+        return rows_at(x, self.index)
 
 
 def in_pieces(
@@ -57,12 +58,7 @@ def in_pieces(
     visible(call): (B, 1 or H, q, K) bool, asked block by block and once for all layers that hold
     the same columns under the same mask, so that the whole of it never exists.
     """
-    alike = (call.notes, call.queries, call.keys, call.mask, call.window)
-    key = ("pieces", *map(id, alike))
-    if key not in call.seam.memo:
-        # What is held can't hand its id on to another object.
-        call.seam.memo[key] = alike, list(_cut(call, visible))
-    pieces = call.seam.memo[key][1]
+    pieces = call.once(lambda: list(_cut(call, visible)))
     out = [proceed(piece.of(call)) for piece in pieces]
     return torch.cat(out, 1), torch.stack([piece.spared for piece in pieces]).sum(0)
 

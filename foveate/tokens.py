@@ -8,6 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from foveate.ops.gather import rows_at
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -75,8 +77,8 @@ class VisualTokens:
         moved.scatter_(1, index, new)
         return replace(
             self,
-            features=_rows(self.features, index),
-            position=_rows(self.position, index),
+            features=rows_at(self.features, index),
+            position=rows_at(self.position, index),
             size=self.size.gather(1, index),
             special=self.special.gather(1, index),
             view=self.view.gather(1, index),
@@ -176,10 +178,6 @@ class VisualTokens:
         count = flat.new_zeros(b, self.n + 1).scatter_add_(1, slot[..., 0], held.to(flat.dtype))
         mean = total[:, : self.n] / count[:, : self.n, None].clamp(min=1)
         return mean.reshape(b, self.n, *x.shape[2:])
-
-
-def _rows(x: Tensor, index: Tensor) -> Tensor:
-    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,9 +7,9 @@ import sys
 import torch
 from torch import Tensor, nn
 
-from foveate.engine.columns import take_columns
 from foveate.engine.taps import probabilities
 from foveate.ops.attention import Heads
+from foveate.ops.gather import rows_at
 
 
 def next_attention(
@@ -46,7 +46,7 @@ def _projected(
     attention = layer.self_attn
     b, n, _ = hidden.shape
     normed = layer.input_layernorm(hidden)
-    asked = normed if rows.shape[1] == n else take_columns(normed, rows)
+    asked = normed if rows.shape[1] == n else rows_at(normed, rows)
     query = attention.q_proj(asked).view(b, rows.shape[1], -1, attention.head_dim)
     key = attention.k_proj(normed).view(b, n, -1, attention.head_dim)
     if getattr(attention, "q_norm", None) is not None:
@@ -54,7 +54,7 @@ def _projected(
     query, key = query.transpose(1, 2), key.transpose(1, 2)
     rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb
     cos, sin = (t.expand(b, -1, -1) for t in tables)
-    query, _ = rotate(query, query, take_columns(cos, rows), take_columns(sin, rows))
+    query, _ = rotate(query, query, rows_at(cos, rows), rows_at(sin, rows))
     _, key = rotate(key, key, cos, sin)
     return query, key
 

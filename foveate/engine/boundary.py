@@ -20,7 +20,6 @@ from foveate.engine.columns import (
     moved_heads,
     realigned,
     settled,
-    take_columns,
 )
 from foveate.engine.detours import Detours
 from foveate.engine.masks import decode_mask, prefill_mask, softened, square
@@ -38,6 +37,7 @@ from foveate.engine.taps import probabilities
 from foveate.engine.transitions import watched
 from foveate.errors import InvalidParameter
 from foveate.ops.attention import Heads
+from foveate.ops.gather import rows_at
 from foveate.parts import BoundaryState, DetourPart, LayersPart, Merge, Part, Soft
 from foveate.signals import (
     DecoderAttention,
@@ -163,7 +163,7 @@ class Boundaries:
             stage, columns = self.after(i, call, before, merge, part.positions == "packed")
             if isinstance(verdict, Merge) or before.holder is not None:
                 stage.holder = holder_of(prompt.first, before, merge)
-            hidden = take_columns(hidden, columns)
+            hidden = rows_at(hidden, columns)
             if before.boundary == i and before is not prompt.first:
                 prompt.stages.remove(before)
             prompt.stages.append(stage)

@@ -10,12 +10,6 @@ from foveate.ops.attention import Heads
 from foveate.parts import Merge
 
 
-def take_columns(x: Tensor, index: Tensor) -> Tensor:
-    """Columns `index` (B, K) of x (B or 1, N, D), (B, K, D)."""
-    x = x.expand(index.shape[0], -1, -1)
-    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
-
-
 def merged(x: Tensor, merge: Merge) -> Tensor:
     """Weighted sums (B, N, D) of columns, at the columns that take them in."""
     b, n, d = x.shape

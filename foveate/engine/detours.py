@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from foveate.engine.call import Pass
-from foveate.engine.columns import settled, take_columns
+from foveate.engine.columns import settled
 from foveate.engine.prompt import Stage
 from foveate.errors import InvalidParameter, UnsupportedCall
+from foveate.ops.gather import rows_at
 from foveate.parts import Detour, DetourPart, Part
 from foveate.signals import DecoderHeads, DecoderKeys, DecoderTransition
 
@@ -66,7 +67,7 @@ class Detours:
         short, columns = self.boundaries.after(i, call, stage, settled(run, stage), packed=False)
         call.prompt.detours[i] = short
         call.around = Around(hidden, _slots(columns, short, stage), gate, detour.follow)
-        return take_columns(hidden, columns)
+        return rows_at(hidden, columns)
 
     def leave(self, call: Pass, output: Tensor) -> Tensor | None:
         """The whole stream behind the layer that just ran; None where it is what came out."""
@@ -74,7 +75,7 @@ class Detours:
         if around is None:
             return None
         before, slot = around.hidden, around.slot
-        out = output if slot is None else take_columns(output, slot.clamp(min=0))
+        out = output if slot is None else rows_at(output, slot.clamp(min=0))
         if around.gate is not None:
             # Written from the layer's side: where the gate is 1, its bits stay as they are.
             out = out + (around.gate[..., None].to(out.dtype) - 1) * (out - before)
@@ -82,7 +83,7 @@ class Detours:
             return out
         skip = before
         if around.follow is not None:
-            update = take_columns(out - before, around.follow.clamp(min=0))
+            update = rows_at(out - before, around.follow.clamp(min=0))
             skip = torch.where((around.follow < 0)[..., None], before, before + update)
         return torch.where((slot < 0)[..., None], skip, out)
 

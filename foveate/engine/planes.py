@@ -10,6 +10,7 @@ from foveate.engine.boundary import Boundaries
 from foveate.engine.call import Pass
 from foveate.engine.columns import merged
 from foveate.engine.prompt import Stage
+from foveate.ops.gather import rows_at
 from foveate.parts import Merge
 
 
@@ -53,7 +54,7 @@ class Planes:
             for k, before, merge in self._call.merges:
                 if k <= i:
                     plane = _merged_at(plane, before, merge)
-            plane = plane.gather(1, stage.local[..., None].expand(-1, -1, plane.shape[-1]))
+            plane = rows_at(plane, stage.local)
             plane = plane.masked_fill(~stage.valid[..., None], 0)
         return output + plane
 

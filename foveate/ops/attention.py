@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from foveate.ops.gather import rows_at
+
 # Probabilities in flight: 64 MB in float32.
 ELEMENTS = 2**24
 
@@ -29,8 +31,7 @@ class Heads:
 
     def rows(self, rows: Tensor, temperature: float = 1.0) -> Tensor:
         """Attention (B, H, R, N) of columns `rows` (B, R), float32, logits over `temperature`."""
-        index = rows[:, None, :, None]
-        query = self.query.gather(2, index.expand(-1, self.query.shape[1], -1, self.query.shape[3]))
+        query = rows_at(self.query, rows)
         # Heads that share a key are one more row dimension, so that no key is copied.
         b, shared, n, _ = self.key.shape
         logits = query.unflatten(1, (shared, -1)).flatten(2, 3) @ self.key.mT

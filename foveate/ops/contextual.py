@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from foveate.ops.gather import rows_at
 from foveate.ops.nearest import nearest, spread
 from foveate.ops.select import top_k
 
@@ -17,7 +18,7 @@ def dominant_contextual(
     The `dominant` largest of score (B, N) come first, in order. Of the rest, `contextual` at equal
     steps are targets, and all others join the target of largest cosine of keys (B, N, d).
     """
-    b, n, d = keys.shape
+    b, n, _ = keys.shape
     best = top_k(score, dominant)
     group = torch.full((b, n), -1, device=score.device)
     group.scatter_(1, best, torch.arange(dominant, device=score.device).expand(b, -1))
@@ -25,7 +26,7 @@ def dominant_contextual(
     if not len(chosen):
         return group, best
     rest = (group >= 0).long().argsort(dim=1, stable=True)[:, : n - dominant]
-    keys = keys.gather(1, rest[..., None].expand(-1, -1, d))
+    keys = rows_at(keys, rest)
     nearby = nearest(keys, keys[:, chosen])
     nearby[:, chosen] = torch.arange(len(chosen), device=score.device)
     group.scatter_(1, rest, nearby + dominant)

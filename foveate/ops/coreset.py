@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from foveate.ops.farthest import farthest_point
+from foveate.ops.gather import rows_at
 
 
 def coreset(x: Tensor, k: int, first: Tensor) -> tuple[Tensor, Tensor]:
@@ -16,7 +17,7 @@ def coreset(x: Tensor, k: int, first: Tensor) -> tuple[Tensor, Tensor]:
     one centre sum to 1.
     """
     picks = farthest_point(x, k, metric="euclidean", start=first)
-    centres = x.gather(1, picks[..., None].expand(-1, -1, x.shape[2]))
+    centres = rows_at(x, picks)
     # By products of matrices a centre would not be at distance 0 from itself.
     apart = torch.cdist(x.float(), centres.float(), compute_mode="donot_use_mm_for_euclid_dist")
     into = apart.argmin(-1)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from foveate.ops.gather import rows_at
+
 
 def bipartite_soft_matching(
     metric: Tensor, r: int, class_token: bool = False, distill_token: bool = False
@@ -139,7 +141,7 @@ def merge_weighted(x: Tensor, size: Tensor, assign: Tensor, count: int) -> tuple
 
 def unmerge(x: Tensor, assign: Tensor) -> Tensor:
     """Merged tokens (B, count, D) copied back to their members, (B, N, D); zeros for dropped."""
-    out = x.gather(1, assign.clamp(min=0)[..., None].expand(-1, -1, x.shape[2]))
+    out = rows_at(x, assign.clamp(min=0))
     return out.masked_fill(assign[..., None] < 0, 0)
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from foveate.ops.gather import rows_at
+
 
 def stood(x: Tensor, mapping: Tensor) -> Tensor:
     """Heads (B, H, U, d) copied to all places where they stand, (B, H, N, d)."""
-    index = mapping.clamp(min=0)[:, None, :, None]
-    return x.gather(2, index.expand(-1, x.shape[1], -1, x.shape[3]))
+    return rows_at(x, mapping.clamp(min=0))
 
 
 def averaged(x: Tensor, mapping: Tensor, count: int) -> Tensor:

@@ -208,40 +208,64 @@ class Unmerging(RulePart):
         return torch.ones_like(columns.valid)
 
     def attend(self, call: Attending, proceed: Attend) -> Tensor:
-        whole = call.whole()
-        held, where = whole.held, whole.positions
-        alive, own = held >= 0, held.clamp(min=0)
-        if call.prefill and not _in_place(call, whole):
-            raise UnsupportedCall(
-                "Virtual unmerging puts tokens where they were, which packed positions leave; use "
-                "positions='original' for the methods beside it, or repeat_merged_tokens=False."
-            )
-        steps = torch.arange(held.shape[1], device=held.device).expand_as(held)
-        keys = replace(call.keys.take(own).but(alive), at=steps, positions=where)
-        queries, rows, query = keys, own, call.query
+        virtual = call.once(lambda: _virtual(call))
+        held, rotate = virtual.held, call.seam.rotate
         if call.prefill:
-            query = call.rotated(stood(query, held), where)
+            query = rotate(stood(call.query, held), *virtual.tables)
         else:
-            q = query.shape[2]
-            queries, query = keys.take(steps[:, -q:]), call.turned(query)
-            rows = steps[:, :q]
-        virtual = replace(
-            call,
-            query=query,
-            key=call.rotated(stood(call.key, held), where),
-            value=stood(call.value, held),
-            queries=queries,
-            keys=keys,
+            query = call.turned(call.query)
+        out = proceed(
+            replace(
+                call,
+                query=query,
+                key=rotate(stood(call.key, held), *virtual.tables),
+                value=stood(call.value, held),
+                mask=virtual.mask,
+                queries=virtual.queries,
+                keys=virtual.keys,
+            )
         )
-        if call.mask is not None or not bool(alive.all()):
-            virtual = _masked(call, virtual, held, rows)
-        out = proceed(virtual)
         if not call.prefill:
             return out
-        _account(call, alive)
+        _account(call, held >= 0)
         b, n, heads, d = out.shape
         unique = averaged(out.flatten(2), held, call.query.shape[2])
         return unique.view(b, -1, heads, d)
+
+
+@dataclass(frozen=True, eq=False)
+class Virtual:
+    """The virtual sequence of one call, of which all layers that hold the same know the same.
+
+    held (B, N): the column that stands at each place. tables: cosines and sines of the places.
+    """
+
+    held: Tensor
+    tables: tuple[Tensor, Tensor]
+    mask: Tensor | None
+    queries: Columns
+    keys: Columns
+
+
+def _virtual(call: Attending) -> Virtual:
+    whole = call.whole()
+    held, where = whole.held, whole.positions
+    alive, own = held >= 0, held.clamp(min=0)
+    if call.prefill and not _in_place(call, whole):
+        raise UnsupportedCall(
+            "Virtual unmerging puts tokens where they were, which packed positions leave; use "
+            "positions='original' for the methods beside it, or repeat_merged_tokens=False."
+        )
+    steps = torch.arange(held.shape[1], device=held.device).expand_as(held)
+    keys = replace(call.keys.take(own).but(alive), at=steps, positions=where)
+    queries, rows = keys, own
+    if not call.prefill:
+        q = call.query.shape[2]
+        queries, rows = keys.take(steps[:, -q:]), steps[:, :q]
+    mask = call.mask
+    if mask is not None or not bool(alive.all()):
+        mask = _mask(call, replace(call, queries=queries, keys=keys), held, rows)
+    return Virtual(held, call.seam.tables(where), mask, queries, keys)
 
 
 def _in_place(call: Attending, whole: Whole) -> bool:
@@ -255,12 +279,12 @@ def _in_place(call: Attending, whole: Whole) -> bool:
     return bool((before == now).all())
 
 
-def _masked(call: Attending, virtual: Attending, held: Tensor, rows: Tensor) -> Attending:
+def _mask(call: Attending, virtual: Attending, held: Tensor, rows: Tensor) -> Tensor | None:
     if "flash" in call.seam.kind:
-        return replace(virtual, mask=(held >= 0).long())
+        return (held >= 0).long()
     seen = call.seen().expand(len(held), -1, -1, -1)
     at = call.queries.at, call.keys.at
-    return virtual.masked(visible(seen, held, rows, at, call.window))
+    return virtual.masked(visible(seen, held, rows, at, call.window)).mask
 
 
 def _account(call: Attending, alive: Tensor) -> None:

@@ -41,6 +41,7 @@ from foveate.method import Method, register
 from foveate.methods.encoders.reservoir import Adapter
 from foveate.methods.tokens.base import is_everything
 from foveate.ops.coreset import coreset, farthest_from_mean
+from foveate.ops.gather import rows_at
 from foveate.parts import BlockState, EncodersPart, Widths
 from foveate.tokens import Grid
 
@@ -181,7 +182,7 @@ class TCA(Method, EncodersPart):
         into, weight = steps.clamp(max=kept).clone(), torch.ones_like(paid)
         if doubt:
             some = slice(kept, kept + doubt)
-            doubted = x.gather(1, order[:, some, None].expand(-1, -1, x.shape[2])).float()
+            doubted = rows_at(x, order[:, some]).float()
             first = draw(doubt, len(x)).to(x.device) if draw else farthest_from_mean(doubted)
             centre, weight[:, some] = coreset(doubted, centres, first)
             into[:, some] = kept + centre

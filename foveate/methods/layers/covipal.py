@@ -31,6 +31,7 @@ from foveate.budget import Keep
 from foveate.errors import InvalidParameter
 from foveate.method import register
 from foveate.methods.layers.base import ratios_of_share, rows_share
+from foveate.ops.gather import rows_at
 from foveate.ops.select import columns_of, soft_top_k, top_mask
 from foveate.parts import BoundaryState, LayersPart, Soft, Widths
 from foveate.trained import TrainedMethod
@@ -118,10 +119,7 @@ def scores(module: PruningModule, state: BoundaryState) -> Tensor:
     if state.labels is not None:
         asks = asks & ((state.labels != -100).cumsum(1) == 0)
     (seen, real), (told, text) = columns_of(state.visual), columns_of(asks)
-    visual, words = (
-        state.hidden.gather(1, index[..., None].expand(-1, -1, state.hidden.shape[-1]))
-        for index in (seen, told)
-    )
+    visual, words = (rows_at(state.hidden, index) for index in (seen, told))
     found = module(visual, words, text).float().masked_fill(~real, 0)
     return torch.zeros(state.visual.shape, device=found.device).scatter_add(1, seen, found)
 

@@ -30,6 +30,7 @@ from foveate.budget import Keep
 from foveate.errors import InvalidParameter
 from foveate.method import Method, register
 from foveate.methods.layers.base import rows_budget
+from foveate.ops.gather import rows_at
 from foveate.ops.select import top_mask
 from foveate.parts import BoundaryState, LayersPart, Widths
 from foveate.signals import DecoderKeys, Need
@@ -120,7 +121,7 @@ def unlike(
     x = normalize(x, dim=-1)
     kept = torch.zeros_like(visual, dtype=torch.uint8)
     kept = kept.scatter_add_(1, pivots, stays.to(kept.dtype)) > 0
-    alike = x.gather(1, pivots[..., None].expand(-1, -1, x.shape[2])) @ x.mT
+    alike = rows_at(x, pivots) @ x.mT
     left = budget - stays.sum(1)
     place, number = there.long().cumsum(1) - 1, there.sum(1).clamp(min=1)
     # An even share for each pivot, one more for the first ones.

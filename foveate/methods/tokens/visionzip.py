@@ -34,6 +34,7 @@ from foveate.method import register
 from foveate.methods.tokens.base import TokensMethod
 from foveate.ops.allocate import share_evenly, view_batches
 from foveate.ops.contextual import dominant_contextual, joining_weights
+from foveate.ops.gather import rows_at
 from foveate.ops.tiles import is_stitched
 from foveate.parts import Widths
 from foveate.signals import ClassState, Need, ProjectorInput, Signals, VisionAttention, VisionKeys
@@ -113,7 +114,7 @@ class VisionZip(TokensMethod):
             view += [number for number in numbers for _ in range(at.shape[1])]
             role += ([DOMINANT] * dominant + [CONTEXTUAL] * contextual) * len(own)
         at = torch.cat(slots, 1)
-        features = _rows(tokens.features, at)
+        features = rows_at(tokens.features, at)
         contextual = [i for i, r in enumerate(role) if r == CONTEXTUAL]
         if contextual:
             features[:, contextual] = signals.project(torch.cat(merged, 1)).to(features.dtype)
@@ -158,7 +159,3 @@ def reading_order(slot: Tensor, view: Sequence[int], role: Sequence[int], stitch
         zone = torch.where(views > 0, crops, roles)
         within = torch.where(roles == DOMINANT, slot, views)
     return (zone * (slot.amax() + len(view) + 1) + within).argsort(dim=1, stable=True)
-
-
-def _rows(x: Tensor, index: Tensor) -> Tensor:
-    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))

@@ -1,0 +1,17 @@
+"""Rows of tensors by index."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def rows_at(x: Tensor, index: Tensor) -> Tensor:
+    """Rows of x (B or 1, ..., N, D) at index (B, K) of its last but one dimension, (B, ..., K, D).
+
+    Copies whole rows, which `gather` with an expanded index does one element at a time.
+    """
+    lead, (n, d) = x.shape[:-2], x.shape[-2:]
+    start = torch.arange(lead.numel(), device=x.device).view(*lead, 1) * n
+    where = index.reshape(len(index), *(1 for _ in lead[1:]), -1) + start
+    return x.reshape(-1, d).index_select(0, where.flatten()).view(*where.shape, d)
