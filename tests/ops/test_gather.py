@@ -3,7 +3,6 @@ import torch
 
 from foveate.ops.gather import rows_at
 
-
 SHAPES = [(3, 7, 4), (3, 2, 7, 4), (1, 7, 4), (1, 2, 7, 4), (3, 2, 2, 7, 4)]
 
 
