@@ -297,6 +297,11 @@ def _read(
     return module
 
 
+def release() -> None:
+    """Let go of all parts that were loaded; whoever needs them again loads them again."""
+    _loaded.cache_clear()
+
+
 def trained_class(slug: str) -> type[TrainedMethod]:
     """The class of a method that has trained parts."""
     cls = method_class(slug)

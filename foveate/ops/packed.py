@@ -44,10 +44,10 @@ class Packed:
 
     def read(self) -> tuple[Tensor, Tensor]:
         """Keys and values (B, H, N, d), columns in order, anything at padding."""
-        where = self._where()
+        where = self._where().flatten()
         keys = torch.cat([codes.read() for row in self.rows for codes in row.keys])
         values = torch.cat([_values(row) for row in self.rows])
-        return self._split(keys[where]), self._split(values[where])
+        return self._split(keys, where), self._split(values, where)
 
     def take(self, rows: Tensor) -> Packed:
         """Samples `rows` (R,); their codes are shared."""
@@ -72,8 +72,9 @@ class Packed:
         rank = torch.where(self.important, self.important.cumsum(1), behind) - 1
         return (count.cumsum(0) - count + rank).masked_fill(~self.valid, 0)
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+    def _split(self, x: Tensor, where: Tensor) -> Tensor:
+        x = x.index_select(0, where).view(len(self.rows), -1, self.heads, x.shape[1] // self.heads)
+        return x.transpose(1, 2)
 
 
 def pack_tokens(
