@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from foveate import mini
 from foveate.benchmarks.acceptance import positions
 from foveate.benchmarks.against import beaten
 from foveate.benchmarks.figures import SPAN, VACUOUS
@@ -15,6 +16,7 @@ def seen(results: Results) -> list[str]:
     """Sentences about the results; each appears only where its rule holds."""
     said = [
         *_left_out(results),
+        *_unable(results),
         *_best(results),
         *_chance(results),
         *beaten(results),
@@ -41,6 +43,24 @@ def _left_out(results: Results) -> list[str]:
     return [
         f"Left out of all means of R, for full is less than {100 * SPAN:g} points above blind: "
         f"{', '.join(told)}."
+    ]
+
+
+def _unable(results: Results) -> list[str]:
+    """What an embedded model learnt too little of, by its card."""
+    card = mini.card(str(results.configuration["model"]))
+    tested, kept = card.get("test", {}), card.get("kept", card.get("test", {}))
+    short = {task: row for task, row in tested.items() if task not in kept}
+    if not short:
+        return []
+    told = (
+        f"{title_of(task)} ({100 * row['full']:.1f} % with the picture, "
+        f"{100 * max(row['blind'], row['constant']):.1f} % without)"
+        for task, row in short.items()
+    )
+    return [
+        "Not here, for the model itself knows too little of it: "
+        f"{', '.join(told)}. What methods cost there must be seen on another model."
     ]
 
 

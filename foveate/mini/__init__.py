@@ -5,6 +5,7 @@
 """
 
 import importlib
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -46,6 +47,13 @@ def load(name: str = "image", dtype=None):
     return load_folder(WEIGHTS / folder, dtype)
 
 
+def card(name: str) -> dict:
+    """The model card of an embedded model or a role, empty for any other name."""
+    path = WEIGHTS / ROLES.get(name, name) / "card.json"
+    known = ROLES.get(name, name) in available()
+    return json.loads(path.read_text(encoding="utf-8")) if known and path.is_file() else {}
+
+
 def __getattr__(name: str):
     """`foveate.mini.world` without an import of its own, loaded on first use."""
     if name == "world":
@@ -62,4 +70,4 @@ class _Mini(ModuleType):
 
 sys.modules[__name__].__class__ = _Mini
 
-__all__ = ["ROLES", "WEIGHTS", "available", "load"]
+__all__ = ["ROLES", "WEIGHTS", "available", "card", "load"]

@@ -202,3 +202,11 @@ def test_results_as_json(made):
     plain = json.loads(json.dumps(made.to_dict(), allow_nan=False))
     assert plain["kept_tasks"] == ["I1", "I2"]
     assert {c["name"] for c in plain["cells"]} >= {"good", "random", "oracle"}
+
+
+def test_what_the_model_itself_knows_too_little_of_is_named(made):
+    assert not any("the model itself" in s for s in seen(made))
+    image = Results({**made.configuration, "model": "image"}, made.rows)
+    (said,) = [s for s in seen(image) if "the model itself" in s]
+    assert "I4 count (35.0 % with the picture, 10.0 % without)" in said
+    assert "I1 " not in said
