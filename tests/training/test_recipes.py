@@ -10,7 +10,7 @@ import torch
 import foveate
 from foveate.benchmarks.subject import subject
 from foveate.mini.weights_loading import load_folder
-from foveate.training import train
+from foveate.training import recipe_of, train
 from foveate.training.loop import Trainer
 from foveate.training.recipes.explain_compress import ExplainCompressRecipe
 from foveate.training.recipes.llavolta import LLaVoltaRecipe
@@ -54,6 +54,26 @@ def test_llavolta_leaves_a_model_and_its_twin(nano, tmp_path):
     page = (out / "README.md").read_text()
     assert "trained on with `llavolta`" in page and "Pooling saves" in page
     assert subject(*load_folder(out / "staged")).layers == 6
+
+
+@pytest.mark.parametrize("slug", ["vista_llama", "tc_llava"])
+def test_a_model_is_tuned_to_a_rule_beside_its_twin(nano, slug):
+    trainer = Trainer(recipe_of(slug)(steps=2, **BRIEF), *nano, seed=0)
+    for figures in trainer.steps(1):
+        assert figures["loss"] == figures["tuned"] != figures["plain"]
+    tuned, plain = (trainer.run.module[n].state_dict() for n in ("tuned", "plain"))
+    assert any(not torch.equal(tuned[name], plain[name]) for name in tuned)
+    assert any(not torch.equal(plain[name], value) for name, value in nano[0].state_dict().items())
+
+
+@pytest.mark.slow
+def test_a_tuned_model_is_used_with_its_method(nano, tmp_path):
+    recipe = recipe_of("tc_llava")(steps=2, **BRIEF)
+    out = train("tc_llava", *nano, tmp_path, recipe=recipe, evaluate=2, progress=False)
+    card = json.loads((out / "card.json").read_text())
+    assert len(card["test"]) == 5 and "trained on without" in card["test"]
+    assert "The loss with the method goes from" in (out / "README.md").read_text()
+    assert subject(*load_folder(out / "tuned")).layers == 6
 
 
 def test_learning_relevance_asks_the_prompt_alone(nano):

@@ -5,22 +5,18 @@ The same steps run beside it without pooling, so that the card shows what poolin
 
 from __future__ import annotations
 
-import copy
-import time
 from collections.abc import Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 import foveate
 from foveate.benchmarks.subject import Subject
 from foveate.method import Method
 from foveate.methods.layers.llavolta import LLaVolta, setting_at
-from foveate.mini.weights_loading import silent_bars
+from foveate.training import beside
 from foveate.training.batches import Batch
 from foveate.training.recipe import Recipe, Run
 
@@ -43,41 +39,21 @@ class LLaVoltaRecipe(Recipe):
         return LLaVolta(stride=self.strides[0], layer=self._layers(subject)[0])
 
     def start(self, subject: Subject, method: Method, seed: int) -> nn.Module:
-        return nn.ModuleDict({n: copy.deepcopy(subject.model) for n in ("staged", "plain")})
+        return beside.copies(subject, "staged", "plain")
 
     def parameters(self, module: nn.Module) -> Iterable[nn.Parameter]:
-        """The language models and the projectors; towers stay as they are."""
-        tower = "vision_tower"
-        return [p for name, p in module.named_parameters() if tower not in name]
+        return beside.but_the_towers(module)
 
     def loss(self, run: Run, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         pivots = [self.steps * i // len(self.strides) - 1 for i in range(1, len(self.strides))]
         stride, layer = setting_at(run.step, self.strides, self._layers(run.subject), pivots)
-        total, figures = torch.zeros(()), {"stride": float(stride)}
-        for name, pooled in (("staged", stride), ("plain", 1)):
-            model: Any = run.module[name]  # type: ignore[index]
-            method = LLaVolta(stride=pooled, layer=layer)
-            attached = foveate.attach(model, method) if pooled > 1 else nullcontext()
-            parameters = [p for p in model.parameters() if p.requires_grad]
-            # Time of the process: on a busy machine both runs wait, but not equally long.
-            began = time.process_time()
-            with attached:
-                value = model(**batch.inputs, labels=batch.labels, use_cache=False).loss
-                gradients = torch.autograd.grad(value, parameters)
-            figures[f"{name}_seconds"] = time.process_time() - began
-            figures[name] = value.item()
-            # Each run is clipped by itself, so far that the loop finds nothing left to clip.
-            norm, limit = torch.stack([g.norm() for g in gradients]).norm(), self.clip / 2**0.5
-            share = limit / norm.clamp(min=limit)
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                total = total + (parameter * gradient * share).sum()
-        return total - total.detach() + figures["staged"], figures
+        pooled = LLaVolta(stride=stride, layer=layer) if stride > 1 else None
+        both = {"staged": pooled, "plain": None}
+        loss, figures = beside.losses(run.module, both, batch, self.clip)
+        return loss, {"stride": float(stride), **figures}
 
     def finish(self, run: Run, out: Path, **made: Any) -> Method:
-        for name, model in run.module.items():  # type: ignore[operator]
-            with silent_bars():
-                copy.deepcopy(model).to(torch.bfloat16).save_pretrained(out / name)
-            run.subject.processor.save_pretrained(out / name)
+        beside.save(run.module, run.subject, out)
         return run.method
 
     def summary(self, history: list[dict[str, float]]) -> str:

@@ -1,0 +1,62 @@
+"""`TunedRecipe`: the model itself learns to live with a method that changes how it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from foveate.benchmarks.subject import Subject
+from foveate.method import Composed, Method
+from foveate.training import beside
+from foveate.training.batches import Batch
+from foveate.training.recipe import Recipe, Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedRecipe(Recipe):
+    """Language model and projector are trained on with the method attached.
+
+    The same steps run beside it without, so that the card tells what is due to more training.
+    """
+
+    trains: ClassVar[str] = "model"
+
+    steps: int = 200
+    rate: float = 2e-4
+
+    def start(self, subject: Subject, method: Method, seed: int) -> nn.Module:
+        return beside.copies(subject, "tuned", "plain")
+
+    def parameters(self, module: nn.Module) -> Iterable[nn.Parameter]:
+        return beside.but_the_towers(module)
+
+    def loss(self, run: Run, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        both = {"tuned": run.method, "plain": None}
+        return beside.losses(run.module, both, batch, self.clip)
+
+    def finish(self, run: Run, out: Path, **made: Any) -> Method:
+        beside.save(run.module, run.subject, out)
+        return run.method
+
+    def summary(self, history: list[dict[str, float]]) -> str:
+        first, last = history[0], history[-1]
+        return (
+            f"The loss with the method goes from {first['tuned']:.3f} to {last['tuned']:.3f}, "
+            f"without it from {first['plain']:.3f} to {last['plain']:.3f}."
+        )
+
+    def rows(self, run: Run, trained: Method) -> dict[str, Any]:
+        tuned, plain = (
+            replace(run.subject, model=run.module[name].eval(), name=name)  # type: ignore[index]
+            for name in ("tuned", "plain")
+        )
+        return {
+            f"as it was, {trained!r}": trained,
+            f"tuned, {trained!r}": (tuned, trained),
+            f"trained on without, {trained!r}": (plain, trained),
+            "trained on without": (plain, Composed()),
+        }
