@@ -218,8 +218,8 @@ class BoundaryState:
     norm: Callable[[Tensor], Tensor] = lambda x: x
     heads: Callable[[], Heads] = field(default=_unknown)
     places: Callable[[], tuple[Tensor, Tensor]] = field(default=_unknown)
-    frame: Tensor | None = None
-    place: Tensor | None = None
+    frame: Tensor = field(default=None)  # type: ignore[assignment]
+    place: Tensor = field(default=None)  # type: ignore[assignment]
     notes: dict[str, Tensor] = field(default_factory=dict)
 
 

@@ -27,7 +27,7 @@ class Piece:
     index: Tensor | None
     queries: Columns
     keys: Columns
-    mask: Tensor
+    mask: Tensor | None
     spared: Tensor
 
     def of(self, call: Attending) -> Attending:

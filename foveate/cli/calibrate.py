@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -61,7 +61,8 @@ def calibrate(
     if not images:
         images = world_pictures(processor, world)
     parameters = {k: v for k, v in chosen.to_dict().items() if k not in ("method", "thresholds")}
-    found = type(chosen).calibrate(
+    kind: Any = type(chosen)
+    found = kind.calibrate(
         loaded, processor, images, batch_size=batch_size, progress=not as_json, **parameters
     )
     text = json.dumps(found.to_dict(), indent=2) + "\n"

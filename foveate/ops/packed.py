@@ -92,11 +92,11 @@ def pack_tokens(
         if min(bits) <= max(WIDTHS):
             scale = v.abs().amax(0, keepdim=True).sqrt().clamp(min=torch.finfo(v.dtype).tiny)
             v = v / scale
-        groups = list(zip((chosen, ~chosen), bits, strict=True))
+        many, few = bits
         rows.append(
             PackedRow(
-                tuple(quantise(k[group], b, dim=0) for group, b in groups),
-                tuple(quantise(v[group], b, dim=1) for group, b in groups),
+                (quantise(k[chosen], many, dim=0), quantise(k[~chosen], few, dim=0)),
+                (quantise(v[chosen], many, dim=1), quantise(v[~chosen], few, dim=1)),
                 scale,
             )
         )

@@ -44,7 +44,7 @@ class Codes:
 
     def read(self) -> Tensor:
         """The numbers (N, C)."""
-        if self.step is None:
+        if self.low is None or self.step is None:
             return self.data
         codes = unpack(self.data, self.bits, self.channels)
         return torch.addcmul(self.low, codes.to(self.step.dtype), self.step)

@@ -65,7 +65,7 @@ def test_important_tokens_attend_among_themselves_and_others_get_nothing(method)
     saved: list = []
     call = attending(40, saved=saved)
     out = method.attend(call, dense)
-    chosen = call.notes[0][0]
+    chosen = call.notes["layer 0"][0]
     p = int(chosen.sum())
     assert 1 < p < 40 and chosen[-1]
     inside = [x[:, :, chosen] for x in (call.query, call.key, call.value)]
@@ -79,7 +79,7 @@ def test_tokens_that_do_not_matter_can_change_places():
     call = attending(40, saved=[])
     method = foveate.ZipVL(keep=0.4)
     out = method.attend(call, dense)
-    chosen = call.notes[0][0]
+    chosen = call.notes["layer 0"][0]
     moved = torch.arange(40)
     outside = (~chosen).nonzero()[:, 0]
     moved[outside] = outside.roll(1)
@@ -97,7 +97,7 @@ def test_tokens_that_do_not_matter_can_change_places():
 def test_all_attention_is_dense_attention():
     call = attending(30, saved=[])
     torch.testing.assert_close(foveate.ZipVL(tau=1.0).attend(call, dense), dense(call))
-    assert call.notes[0].all()
+    assert call.notes["layer 0"].all()
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

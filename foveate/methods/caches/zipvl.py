@@ -109,7 +109,7 @@ class ZipVL(Method, RulePart):
         score = mass / (sees if self.denominators == "exact" else seen_behind(valid)).clamp(min=1)
         p = self.how_many(mass, valid, call.queries.item)
         chosen = most_important(score, p, valid)
-        call.notes[call.layer] = chosen
+        call.notes[f"layer {call.layer}"] = chosen
         pairs = p * (p if call.window is None else p.clamp(max=call.window))
         call.account(call.pair_cost() * (call.bare_pairs() - pairs))
         index = chosen.long().argsort(dim=1, descending=True, stable=True)[:, : int(p.max())]
@@ -127,7 +127,7 @@ class ZipVL(Method, RulePart):
         if isinstance(self.keep, int):
             text = (valid & (item < 0)).sum(1)
             return torch.minimum(text + self.keep * (item.amax(1) + 1), n).clamp(min=1)
-        return (n * self.keep).round().long().clamp(min=1)
+        return (n * float(self.keep)).round().long().clamp(min=1)
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class MixedBits(CachesPart):
         if m.whole:
             return None
         if state.attention is None:
-            chosen = state.notes.pop(state.layer)
+            chosen = state.notes.pop(f"layer {state.layer}")
             if m.evict:
                 bits = 16 if m.bits is None else m.bits[0]
                 return pack_chosen(state.keys, state.values, chosen, bits)

@@ -162,13 +162,14 @@ class DyMU(Method, EncodersPart):
     def _above_threshold(
         self, block: int, blocks: int, state: BlockState
     ) -> tuple[Tensor, int] | None:
-        if len(self.thresholds) != blocks:
+        thresholds = self.thresholds if isinstance(self.thresholds, tuple) else ()
+        if len(thresholds) != blocks:
             raise InvalidParameter(
-                f"thresholds has {len(self.thresholds)} entries for {blocks} blocks that merge; "
+                f"thresholds has {len(thresholds)} entries for {blocks} blocks that merge; "
                 "calibrate on this model."
             )
         best, partner = pair_up(state.keys.mean(1), state.class_token, state.valid)
-        chosen = above(best, self.thresholds[block], self.most(block, blocks, state))
+        chosen = above(best, thresholds[block], self.most(block, blocks, state))
         if not bool(chosen.any()):
             return None
         return merge_chosen(chosen, best, partner, state.valid, state.class_token)

@@ -108,7 +108,7 @@ class LVLMCSP(Method):
         if few is None and end is None:
             few = min(float(n), left / (b1 + last / 2)) if b1 + last else float(n)
         if few is None:
-            few = (left - last * end) / b1 if b1 else n
+            few = (left - last * (end or 0)) / b1 if b1 else n
         if end is None:
             end = (left - b1 * few) / last if last else n
         if min(few, end) < 0.5 or max(few, end) > n + 0.5:
@@ -151,21 +151,17 @@ class Clustering(DetourPart):
             return top_k(seen[rows[:, None], columns], few)
         if self.method.selector == "uniform":
             return evenly(n, few).to(columns.device).expand(m, -1)
-        if self.method.selector == "random":
+        segmenter = self.method.segmenter
+        if segmenter is None:
             draw = torch.rand(n, generator=torch.Generator().manual_seed(self.method.seed))
             return top_k(draw.to(columns.device).expand(m, -1), few)
-        return torch.stack(
-            [
-                self._by_instance(state, int(r), own, few)
-                for r, own in zip(rows, columns, strict=True)
-            ]
-        )
-
-    def _by_instance(self, state: BoundaryState, row: int, own: Tensor, few: int) -> Tensor:
-        place = state.place[row, own]
-        _, h, w = (place.amax(0) + 1).tolist()
-        masks = self.method.segmenter(row, int(state.item[row, own[0]]), h, w)
-        return evenly_within(instances(masks.bool().to(place.device), place), few)
+        found = []
+        for row, own in zip(rows.tolist(), columns, strict=True):
+            place = state.place[row, own]
+            _, h, w = (place.amax(0) + 1).tolist()
+            masks = segmenter(row, int(state.item[row, own[0]]), h, w)
+            found.append(evenly_within(instances(masks.bool().to(place.device), place), few))
+        return torch.stack(found)
 
 
 @dataclass(frozen=True)

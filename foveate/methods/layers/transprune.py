@@ -126,7 +126,8 @@ class TransPrune(Method, LayersPart):
         targets = staged_counts(state, self.keep, lambda share: self.ratios(layers, share)[stage])
         if all(t >= n for t, n in zip(targets, state.entered.tolist(), strict=True)):
             return None
-        score = self._share(sum(self._ttv(n, state) for n in self.window(layers) if n < k), state)
+        seen = [self._ttv(n, state) for n in self.window(layers) if n < k]
+        score = self._share(torch.stack(seen).sum(0), state)
         if self.use_iga:
             iga = self._share(paid(state.heads(), *instruction_rows(state)), state)
             score = self.alpha * score + (1 - self.alpha) * iga
