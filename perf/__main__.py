@@ -33,11 +33,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("perf/results"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=SECTIONS, help="one of the measurements")
+    parser.add_argument("--pictures", type=int, default=16, help="most of a prompt, for layers")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     for name in [options.only] if options.only else SECTIONS:
         run, page = SECTIONS[name]
-        result = {"machine": machine(), **run(options.rounds)}
+        result = {"machine": machine(), **run(options)}
         if name == "prefill":
             name = "cuda" if torch.cuda.is_available() else "cpu"
         (options.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
@@ -145,11 +146,15 @@ def _stages(shape: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-SECTIONS: dict[str, tuple[Callable[[int], dict[str, Any]], Callable[[dict[str, Any]], str]]] = {
-    "prefill": (calls, table),
-    "selection": (selection.measure, selection.page),
-    "layers": (lambda rounds: layers.measure(rounds, *device()), layers.page),
-    "cache": (lambda rounds: cache.measure(rounds, *device()), cache.page),
+Measure = Callable[[argparse.Namespace], dict[str, Any]]
+SECTIONS: dict[str, tuple[Measure, Callable[[dict[str, Any]], str]]] = {
+    "prefill": (lambda asked: calls(asked.rounds), table),
+    "selection": (lambda asked: selection.measure(asked.rounds), selection.page),
+    "layers": (
+        lambda asked: layers.measure(asked.rounds, *device(), most=asked.pictures),
+        layers.page,
+    ),
+    "cache": (lambda asked: cache.measure(asked.rounds, *device()), cache.page),
 }
 
 if __name__ == "__main__":

@@ -155,9 +155,10 @@ def page(result: dict[str, Any]) -> str:
         "",
         "## Inside the tower and the language model",
         "",
-        "All that a method decides in one call: merges in 24 blocks of a CLIP-L tower, or choices "
-        "at boundaries of 12 decoder layers, medians of two calls. Memory is the most that one "
-        "decision needs on top, at 20 pictures of 576. Trained methods run with untrained parts.",
+        "All that a method decides in the second of two calls: merges in 24 blocks of a CLIP-L "
+        "tower, or choices at boundaries of 12 decoder layers, with MLPs cut short, which decide "
+        "nothing. Memory is the most that one decision needs on top, at 20 pictures of 576. "
+        "Trained methods run with untrained parts.",
         "",
         *_table(result["inside"], small, large),
     ]

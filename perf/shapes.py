@@ -27,6 +27,7 @@ class Shape:
     tower_layers: int
     visual: int = 576
     words: int = 32
+    tower_mlp: int = 4096
 
     def decoder(self) -> Qwen2Model:
         """The language model alone, with random weights, in float32 on the CPU."""
@@ -37,7 +38,7 @@ class Shape:
         side = 14 * int(self.visual**0.5)
         vision = CLIPVisionConfig(
             hidden_size=1024,
-            intermediate_size=4096,
+            intermediate_size=self.tower_mlp,
             num_hidden_layers=self.tower_layers,
             num_attention_heads=16,
             image_size=side,
