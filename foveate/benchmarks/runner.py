@@ -30,7 +30,7 @@ from foveate.mini.world.keys import SPLIT_SIZES
 from foveate.parts import LayersPart
 
 # Over all tasks; chosen so that a default run takes less than six minutes on two CPU cores.
-FLOPS_PER_SETTING = 400e9
+FLOPS_PER_SETTING = 300e9
 FEWEST, MOST = 25, 1000
 
 
