@@ -31,7 +31,9 @@ def write_page(results: Results, path: str | Path, plot: bool = True) -> list[Pa
 def page(results: Results, pictures: list[str]) -> str:
     """The page as Markdown."""
     c = results.configuration
-    versions = ", ".join(f"{k} {v}" for k, v in c["versions"].items())
+    told = [row.get("versions", c["versions"]) for row in results.rows]
+    found = {k: {str(one[k]): None for one in told} for k in c["versions"]}
+    versions = ", ".join(f"{k} {' and '.join(v) or c['versions'][k]}" for k, v in found.items())
     parts = [
         "# The embedded bench",
         f"`{command(results)}`",

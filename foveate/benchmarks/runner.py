@@ -121,7 +121,7 @@ def _measured(
 ) -> dict[str, Any]:
     """The row of one setting; a method that refuses it leaves a row with its reason."""
     row = {"kind": "setting", "task": questions.task, **_labels(setting), "n": 0}
-    row["versions"] = ledger.configuration["versions"]
+    row["versions"] = _versions(subject.model)
     row["run"] = {k: v for k, v in ledger.configuration.items() if k not in ("versions", "n")}
     try:
         method = setting.make()
@@ -242,14 +242,19 @@ def _configuration(subject: Subject, split: str, mode: str, n: int) -> dict[str,
         "batch": BATCH,
         "dtype": str(parameter.dtype).removeprefix("torch."),
         "device": parameter.device.type,
-        "versions": {
-            "foveate": foveate.__version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "python": platform.python_version(),
-            "threads": torch.get_num_threads(),
-            "attention": getattr(subject.model.config, "_attn_implementation", None),
-        },
+        "versions": _versions(subject.model),
+    }
+
+
+def _versions(model: Any) -> dict[str, Any]:
+    """What may change between runs into one folder, so that every row has its own."""
+    return {
+        "foveate": foveate.__version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "attention": getattr(model.config, "_attn_implementation", None),
     }
 
 
