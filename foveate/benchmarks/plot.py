@@ -49,6 +49,10 @@ def draw(results: Results, stem: str | Path, kinds: Sequence[str] = ("svg", "png
     return written
 
 
+# Names in a line below the curves.
+NAMES = 5
+
+
 def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
     # Without pyplot no window system is asked for and no global state is left behind.
     from matplotlib.figure import Figure
@@ -58,7 +62,8 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tup
 
 
 def _pareto(results: Results) -> Any:
-    figure, ((axes,),) = _figure(8.2, 5.0)
+    # The curves keep their height however many names stand below them.
+    figure, ((axes,),) = _figure(8.2, 4.4 + 0.24 * -(-len(results.names) // NAMES))
     tasks = results.kept_tasks()
     shares = []
     for name in results.names:
@@ -89,8 +94,9 @@ def _pareto(results: Results) -> Any:
     axes.set_title(f"{results.configuration['model']}: {', '.join(tasks)}", loc="left", fontsize=10)
     axes.grid(color="#e5e5e5", lw=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    if shares:
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    handles, labels = axes.get_legend_handles_labels()
+    if labels:
+        _legend(figure, handles, labels, NAMES)
     return figure
 
 
@@ -133,14 +139,13 @@ def _tasks(results: Results) -> Any:
             handles.setdefault(known, handle)
     labels = [known for name in results.names if (known := label(results, name)) in handles]
     if labels:
-        figure.legend(
-            [handles[known] for known in labels],
-            labels,
-            loc="outside lower center",
-            ncols=min(6, len(labels)),
-            frameon=False,
-        )
+        _legend(figure, [handles[known] for known in labels], labels, 6)
     return figure
+
+
+def _legend(figure: Any, handles: list[Any], labels: list[str], columns: int) -> None:
+    where = "outside lower center"
+    figure.legend(handles, labels, loc=where, ncols=min(columns, len(labels)), frameon=False)
 
 
 def _style(results: Results, name: str) -> dict[str, Any]:
