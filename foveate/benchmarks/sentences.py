@@ -48,7 +48,7 @@ def _left_out(results: Results) -> list[str]:
 
 def _unable(results: Results) -> list[str]:
     """What an embedded model learnt too little of, by its card."""
-    card = mini.card(str(results.configuration["model"]))
+    card = mini.model_card(str(results.configuration["model"]))
     tested, kept = card.get("test", {}), card.get("kept", card.get("test", {}))
     short = {task: row for task, row in tested.items() if task not in kept}
     if not short:

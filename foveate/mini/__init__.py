@@ -47,7 +47,7 @@ def load(name: str = "image", dtype=None):
     return load_folder(WEIGHTS / folder, dtype)
 
 
-def card(name: str) -> dict:
+def model_card(name: str) -> dict:
     """The model card of an embedded model or a role, empty for any other name."""
     path = WEIGHTS / ROLES.get(name, name) / "card.json"
     known = ROLES.get(name, name) in available()
@@ -70,4 +70,4 @@ class _Mini(ModuleType):
 
 sys.modules[__name__].__class__ = _Mini
 
-__all__ = ["ROLES", "WEIGHTS", "available", "card", "load"]
+__all__ = ["ROLES", "WEIGHTS", "available", "load", "model_card"]

@@ -1,5 +1,6 @@
 """The shipped nano: loads quietly, answers, and does not answer without its picture."""
 
+import importlib
 import json
 import logging
 import subprocess
@@ -122,3 +123,11 @@ def test_the_image_model_knows_what_its_card_keeps(image):
         items = world.items(task, "test", 50, size=card["size"])
         found = evaluate(*image, items, mode="likelihood").accuracy[task]
         assert abs(found - card["test"][task]["likelihood"]) < 0.2
+
+
+def test_cards_are_found_by_name_and_role():
+    # A submodule that is imported takes the place of a function of its name.
+    importlib.import_module("foveate.mini.card")
+    assert mini.model_card("image")["name"] == "mini-image"
+    assert mini.model_card("nano")["name"] == "nano"
+    assert mini.model_card("a folder of somebody's") == {}
