@@ -126,9 +126,7 @@ class Boundaries:
             if need not in self.needs:
                 return
             rows = self.query_row(stage, call)
-            picked = query.gather(
-                2, rows[:, None, None, None].expand(-1, query.shape[1], 1, query.shape[3])
-            )
+            picked = rows_at(query, rows[:, None])
             visible = causal(rows[:, None], stage.valid)[:, None]
             call.seen[need] = probabilities(picked, key[:, :, : stage.n], scaling, visible)[:, :, 0]
 

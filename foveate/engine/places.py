@@ -9,6 +9,7 @@ from torch import Tensor
 
 from foveate.engine.prompt import Prompt, Stage
 from foveate.engine.splice import Placed
+from foveate.ops.gather import rows_at
 from foveate.report import Trace
 from foveate.signals import VisionAttention
 
@@ -71,6 +72,5 @@ def places_of(prompt: Prompt, stage: Stage) -> tuple[Tensor | None, Tensor | Non
     if prompt.place is None or prompt.frame is None:
         return None, None
     text = stage.item < 0
-    wide = stage.local[..., None].expand(-1, -1, 3)
-    place = prompt.place.gather(1, wide).masked_fill(text[..., None], -1)
+    place = rows_at(prompt.place, stage.local).masked_fill(text[..., None], -1)
     return place, prompt.frame.gather(1, stage.local).masked_fill(text, -1)

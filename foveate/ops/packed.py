@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from foveate.ops.gather import rows_at
 from foveate.ops.quantise import WIDTHS, Codes, quantise
 
 
@@ -108,8 +109,7 @@ def pack_chosen(keys: Tensor, values: Tensor, chosen: Tensor, bits: int) -> Pack
     count = chosen.sum(1, keepdim=True)
     index = chosen.long().argsort(dim=1, descending=True, stable=True)[:, : int(count.max())]
     real = torch.arange(index.shape[1], device=index.device) < count
-    wide = index[:, None, :, None].expand(-1, keys.shape[1], -1, keys.shape[3])
-    packed = pack_tokens(keys.gather(2, wide), values.gather(2, wide), real, real, (bits, bits))
+    packed = pack_tokens(rows_at(keys, index), rows_at(values, index), real, real, (bits, bits))
     return replace(packed, index=index)
 
 

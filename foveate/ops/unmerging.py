@@ -68,7 +68,7 @@ def visible(
 
 def _both(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """x (B, h, u, U) at rows (B, q) and columns (B, N), (B, h, q, N)."""
-    x = x.gather(2, rows[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))
+    x = rows_at(x, rows)
     return x.gather(3, columns[:, None, None, :].expand(-1, x.shape[1], x.shape[2], -1))
 
 

@@ -35,6 +35,7 @@ from foveate.budget import Keep, check_keep, resolve
 from foveate.errors import BudgetError, InvalidParameter
 from foveate.method import Method, register
 from foveate.methods.layers.base import item_batches
+from foveate.ops.gather import rows_at
 from foveate.ops.instances import evenly, evenly_within, instances
 from foveate.ops.select import top_k, top_mask
 from foveate.parts import BoundaryState, Detour, DetourPart, LayersPart, Part, Widths
@@ -195,7 +196,7 @@ class Pruning(LayersPart):
 def _nearest(state: BoundaryState, rows: Tensor, columns: Tensor, chosen: Tensor) -> Tensor:
     """Column (M, n) of the representative nearest in the grid; -1 for special tokens."""
     place = state.place[rows[:, None], columns].float()
-    leaders = place.gather(1, chosen[..., None].expand(-1, -1, 3))
+    leaders = rows_at(place, chosen)
     # Special tokens have no place to be near to.
     away = torch.cdist(place, leaders).masked_fill((leaders < 0).any(-1)[:, None], torch.inf)
     column = columns.gather(1, chosen.gather(1, away.argmin(-1)))

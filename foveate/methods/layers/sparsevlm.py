@@ -33,6 +33,7 @@ from foveate.method import Method, register
 from foveate.methods.layers.base import item_batches, item_totals, items_per_row, ratios_of_share
 from foveate.ops.attention import Heads
 from foveate.ops.density import density_peaks
+from foveate.ops.gather import rows_at
 from foveate.ops.select import top_k
 from foveate.parts import BoundaryState, LayersPart, Merge, Widths
 from foveate.signals import DecoderHeads, Need
@@ -203,7 +204,7 @@ def rated(heads: Heads, marks: Tensor, item: Tensor) -> Tensor:
     score = torch.zeros(item.shape, device=item.device)
     for some, seen in heads.blocks(rows):
         mine = marks.gather(2, some[:, None].expand(-1, marks.shape[1], -1))
-        mine = mine.gather(1, item.clamp(min=0)[..., None].expand(-1, -1, some.shape[1]))
+        mine = rows_at(mine, item.clamp(min=0))
         score += seen.mean(1).masked_fill(~mine.mT, 0).sum(1)
     return score / marks.sum(2).gather(1, item.clamp(min=0)).clamp(min=1)
 
