@@ -85,7 +85,7 @@ def run(
                 continue
             questions = Questions(under_test, task, n, split)
             if not any(row["task"] == task for row in ledger.rows):
-                ledger.add(_constant(questions, ledger.configuration))
+                ledger.add(_constant(questions, _versions(under_test.model)))
             # The first call of a process pays for what all later ones find ready.
             first = ask(under_test, questions.batches[:1], Composed())
             if first.tokens_in != under_test.tokens:
@@ -189,7 +189,7 @@ def _by_evidence(subject: Subject, questions: Questions, spotlight: Spotlight) -
         yield batch
 
 
-def _constant(questions: Questions, configuration: dict[str, Any]) -> dict[str, Any]:
+def _constant(questions: Questions, versions: dict[str, Any]) -> dict[str, Any]:
     """The row of the best constant answer, which needs no model."""
     right = questions.constant()
     return {
@@ -203,7 +203,7 @@ def _constant(questions: Questions, configuration: dict[str, Any]) -> dict[str, 
         "n": len(right),
         "accuracy": float(right.mean()),
         "right": "".join(map(str, right.tolist())),
-        "versions": configuration["versions"],
+        "versions": versions,
     }
 
 
