@@ -301,7 +301,8 @@ def _account(call: Pass, flops: Tensor, kv_bytes: Tensor | None = None) -> None:
 
 def _rotate(module: nn.Module, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     rotate = sys.modules[type(module).__module__].apply_rotary_pos_emb
-    return rotate(x, x, cos.to(x.dtype), sin.to(x.dtype))[0]
+    # It turns queries and keys; there are no keys here.
+    return rotate(x, x[:, :0], cos.to(x.dtype), sin.to(x.dtype))[0]
 
 
 def _refuse(kind: str, what: str) -> None:

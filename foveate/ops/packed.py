@@ -22,6 +22,15 @@ class PackedRow:
     values: tuple[Codes, Codes]
     scale: Tensor | None
 
+    def read_into(self, keys: Tensor, values: Tensor, index: Tensor) -> None:
+        """Write keys and values to rows of (N, C): index has the important ones' first."""
+        for codes, out in ((self.keys, keys), (self.values, values)):
+            important = len(codes[0].data)
+            codes[0].read_into(out, index[:important])
+            codes[1].read_into(out, index[important:][: len(codes[1].data)])
+        if self.scale is not None:
+            values.mul_(self.scale)
+
     @property
     def nbytes(self) -> int:
         """Bytes of codes, minima, steps and scales."""
@@ -44,11 +53,17 @@ class Packed:
     index: Tensor | None = None
 
     def read(self) -> tuple[Tensor, Tensor]:
-        """Keys and values (B, H, N, d), columns in order, anything at padding."""
-        where = self._where().flatten()
-        keys = torch.cat([codes.read() for row in self.rows for codes in row.keys])
-        values = torch.cat([_values(row) for row in self.rows])
-        return self._split(keys, where), self._split(values, where)
+        """Keys and values (B, H, N, d), columns in order, 0 at padding."""
+        some = self.rows[0].keys[0]
+        size = *self.valid.shape, some.channels
+        like = some.data if some.step is None else some.step
+        keys, values = (like.new_zeros(size) for _ in range(2))
+        # Important columns first, then the others, padding behind them.
+        rank = self.valid.long() + (self.valid & self.important)
+        order = rank.argsort(dim=1, descending=True, stable=True)
+        for row, index, k, v in zip(self.rows, order, keys, values, strict=True):
+            row.read_into(k, v, index)
+        return self._heads(keys), self._heads(values)
 
     def take(self, rows: Tensor) -> Packed:
         """Samples `rows` (R,); their codes are shared."""
@@ -65,17 +80,8 @@ class Packed:
         """Bytes that are held: codes and scales, shared ones once, and the marks of importance."""
         return sum({id(row): row.nbytes for row in self.rows}.values()) + self.important.nbytes
 
-    def _where(self) -> Tensor:
-        """Place (B, N) of each column among the stored tokens of all samples."""
-        count = self.valid.sum(1, keepdim=True)
-        rest = self.valid & ~self.important
-        behind = self.important.sum(1, keepdim=True) + rest.cumsum(1)
-        rank = torch.where(self.important, self.important.cumsum(1), behind) - 1
-        return (count.cumsum(0) - count + rank).masked_fill(~self.valid, 0)
-
-    def _split(self, x: Tensor, where: Tensor) -> Tensor:
-        x = x.index_select(0, where).view(len(self.rows), -1, self.heads, x.shape[1] // self.heads)
-        return x.transpose(1, 2)
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
 def pack_tokens(
@@ -116,8 +122,3 @@ def pack_chosen(keys: Tensor, values: Tensor, chosen: Tensor, bits: int) -> Pack
 def _flat(x: Tensor) -> Tensor:
     """(B, H, N, d) as (B, N, H * d)."""
     return x.transpose(1, 2).flatten(2)
-
-
-def _values(row: PackedRow) -> Tensor:
-    values = torch.cat([codes.read() for codes in row.values])
-    return values if row.scale is None else values * row.scale

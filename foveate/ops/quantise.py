@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 WIDTHS = (2, 4, 8)
+# Rows that are read at a time: few enough to stay near the processor.
+BLOCK = 2048
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:
@@ -23,10 +25,13 @@ def pack(codes: Tensor, bits: int) -> Tensor:
     return packed
 
 
-def unpack(packed: Tensor, bits: int, channels: int) -> Tensor:
-    """The codes (..., channels) that `pack` put into bytes."""
-    runs = [(packed >> shift) & (2**bits - 1) for shift in range(0, 8, bits)]
-    return torch.cat(runs, -1)[..., :channels]
+def unpack(packed: Tensor, bits: int, channels: int, dtype: torch.dtype = torch.uint8) -> Tensor:
+    """The codes (..., channels) that `pack` put into bytes, as numbers of any type."""
+    runs = packed.new_empty(*packed.shape[:-1], 8 // bits, packed.shape[-1], dtype=dtype)
+    for i, shift in enumerate(range(0, 8, bits)):
+        run = packed >> shift if shift else packed
+        runs[..., i, :] = run & (2**bits - 1) if shift + bits < 8 else run
+    return runs.flatten(-2)[..., :channels]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +47,20 @@ class Codes:
     bits: int
     channels: int
 
-    def read(self) -> Tensor:
-        """The numbers (N, C)."""
+    def read(self, rows: slice | None = None) -> Tensor:
+        """The numbers (N, C), or some rows of them."""
+        data = self.data if rows is None else self.data[rows]
         if self.low is None or self.step is None:
-            return self.data
-        codes = unpack(self.data, self.bits, self.channels)
-        return torch.addcmul(self.low, codes.to(self.step.dtype), self.step)
+            return data
+        codes = unpack(data, self.bits, self.channels, self.step.dtype)
+        low, step = (x if rows is None or len(x) == 1 else x[rows] for x in (self.low, self.step))
+        return torch.addcmul(low, codes, step)
+
+    def read_into(self, out: Tensor, index: Tensor) -> None:
+        """Write the numbers (N, C) to the rows `index` (N,) of `out`, a block of them at a time."""
+        for start in range(0, len(index), BLOCK):
+            rows = slice(start, start + BLOCK)
+            out.index_copy_(0, index[rows], self.read(rows))
 
     @property
     def nbytes(self) -> int:

@@ -68,17 +68,24 @@ class VistaLLaMA(Method, RulePart):
         return columns.visual
 
     def attend(self, call: Attending, proceed: Attend) -> Tensor:
-        visual = call.keys.visual[:, None, :, None]
+        halves, some = call.once(lambda: _facts(call))
         asking = call.queries.visual[:, None, :, None]
-        some = bool(asking.any())
         turned = torch.where(asking, call.turned(call.query), call.query) if some else call.query
         plain = call.turned(turned, back=True)
-        queries, keys = [turned, plain], [call.key.masked_fill(visual, 0)]
-        keys.append(call.key.masked_fill(~visual, 0))
+        # One product in place of two copies that are filled and joined.
+        key = (call.key[..., None, :] * halves.to(call.key.dtype)).flatten(-2)
+        queries, keys = [turned, plain], [key]
         if self.visual_query == "rope" and some:
             queries[1] = plain.masked_fill(asking, 0)
             queries.append(turned.masked_fill(~asking, 0))
-            keys.append(call.rotated(keys[1], call.keys.positions))
+            keys.append(call.rotated(key[..., call.key.shape[-1] :], call.keys.positions))
         wide = replace(call, query=torch.cat(queries, -1), key=torch.cat(keys, -1))
         call.account((call.pair_cost() - wide.pair_cost()) * call.bare_pairs())
         return proceed(wide)
+
+
+def _facts(call: Attending) -> tuple[Tensor, bool]:
+    """In which half of its width each key stands (B, 1, K, 2, 1), and whether visual tokens ask."""
+    visual = call.keys.visual
+    halves = torch.stack([~visual, visual], -1)[:, None, :, :, None]
+    return halves, bool(call.queries.visual.any())
