@@ -25,7 +25,9 @@ def tune(
     ] = DEFAULT,
     data: Annotated[
         Path | None,
-        typer.Option(help="JSONL file of questions: image or images, question, answer, choices."),
+        typer.Option(
+            help="JSONL file of questions: image, images or video, question, answer, choices."
+        ),
     ] = None,
     world: Annotated[
         str | None,
@@ -50,6 +52,7 @@ def tune(
         str, typer.Option(help="Part of the questions that chooses nothing and is reported.")
     ] = "50%",
     batch: Annotated[int, typer.Option(min=1, help="Questions per call of the model.")] = 32,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of each video.")] = 8,
     seed: Annotated[int, typer.Option(help="Of the split and of the searches.")] = 0,
     out: Annotated[Path, typer.Option(help="File of the plan; measurements lie beside it.")] = (
         Path("plan.json")
@@ -81,6 +84,7 @@ def tune(
         "searcher": searcher.value,
         "held_out": _share(held_out, "--held-out"),
         "batch": batch,
+        "frames": frames,
     }
     check(**asked)
     if (data is None) == (world is None):

@@ -286,7 +286,10 @@ class Rules:
 def _equally_wide(*heads: Tensor) -> tuple[Tensor, ...]:
     """Queries, keys and values of one width: zeros add nothing to products."""
     width = max(x.shape[-1] for x in heads)
-    return tuple(nn.functional.pad(x, (0, width - x.shape[-1])) for x in heads)
+    # Padding by nothing would copy.
+    return tuple(
+        x if x.shape[-1] == width else nn.functional.pad(x, (0, width - x.shape[-1])) for x in heads
+    )
 
 
 def _with_notes(part: RulePart, call: Pass, attending: Attending, proceed) -> Tensor:

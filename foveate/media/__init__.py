@@ -1,5 +1,6 @@
-"""Real pictures in, whatever their format: decoded, checked, always RGB."""
+"""Real pictures and videos in, whatever their format: decoded, checked, always RGB."""
 
 from foveate.media.images import MAX_ASPECT, MAX_PIXELS, load_image
+from foveate.media.videos import Frames, read_frames
 
-__all__ = ["MAX_ASPECT", "MAX_PIXELS", "load_image"]
+__all__ = ["MAX_ASPECT", "MAX_PIXELS", "Frames", "load_image", "read_frames"]

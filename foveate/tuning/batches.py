@@ -3,52 +3,92 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from foveate.benchmarks.questions import Batch
+from foveate.engine.anatomy import anatomy
 from foveate.errors import UnsupportedModel
+from foveate.media import load_image, read_frames
 from foveate.tuning.samples import Sample
 
 
+@dataclass(frozen=True)
+class Media:
+    """What a sample shows: "image" or "video", pictures or frames in order, facts of a video."""
+
+    kind: str
+    pictures: list[Any]
+    facts: dict[str, Any]
+
+
 def batches_of(
-    model: Any, processor: Any, samples: Sequence[Sample], size: int
+    model: Any, processor: Any, samples: Sequence[Sample], size: int, frames: int = 8
 ) -> dict[str, list[Batch]]:
     """By how they are answered, "likelihood" or "generate", batches of at most `size` samples.
 
     Samples of one batch have the same choices and as many pictures; `numbers` count all samples.
+    frames: of each video. A model that reads no videos gets them as pictures.
     """
-    groups: dict[tuple, list[int]] = {}
+    watches = hasattr(processor, "video_processor") and "video" in anatomy(model).modalities
+    groups: dict[tuple, list[tuple[int, Media]]] = {}
+    made: dict[str, list[Batch]] = {}
+
+    def prepare(group: list[tuple[int, Media]]) -> Batch:
+        items: list[Any] = [samples[number] for number, _ in group]
+        inputs = _inputs(model, processor, items, [media for _, media in group])
+        return Batch([number for number, _ in group], items, inputs)
+
     for number, sample in enumerate(samples):
         mode = "likelihood" if sample.likely else "generate"
+        media = _media(sample, frames, watches)
         choices = sample.candidates if sample.likely else ()
-        groups.setdefault((mode, choices, len(sample.images)), []).append(number)
-    made: dict[str, list[Batch]] = {}
-    for (mode, *_), numbers in groups.items():
-        for start in range(0, len(numbers), size):
-            own = numbers[start : start + size]
-            items: list[Any] = [samples[i] for i in own]
-            batch = Batch(own, items, _inputs(model, processor, items))
-            made.setdefault(mode, []).append(batch)
+        key = mode, choices, media.kind, len(media.pictures)
+        groups.setdefault(key, []).append((number, media))
+        if len(groups[key]) == size:
+            # Decoded pictures are let go of as soon as a batch is full.
+            made.setdefault(mode, []).append(prepare(groups.pop(key)))
+    for (mode, *_), group in groups.items():
+        made.setdefault(mode, []).append(prepare(group))
     return made
 
 
-def _inputs(model: Any, processor: Any, samples: Sequence[Sample]) -> dict[str, Any]:
-    from foveate.media import load_image
+def _media(sample: Sample, frames: int, watches: bool) -> Media:
+    if sample.video is None:
+        return Media("image", [load_image(image) for image in sample.images], {})
+    read = read_frames(sample.video, frames)
+    if not watches:
+        return Media("image", read.images, {})
+    places = [round(second * read.rate) for second in read.seconds]
+    facts = {"fps": read.rate, "frames_indices": places, "total_num_frames": max(places) + 1}
+    return Media("video", read.images, facts)
 
-    images = [[load_image(image) for image in sample.images] for sample in samples]
-    texts = [_prompt(processor, sample) for sample in samples]
+
+def _shown(media: list[Media]) -> dict[str, Any]:
+    """A processor's arguments."""
+    if media[0].kind == "video":
+        return {
+            "videos": [np.stack([np.asarray(p) for p in one.pictures]) for one in media],
+            "video_metadata": [one.facts for one in media],
+            "do_sample_frames": False,
+        }
+    if len(media[0].pictures) == 1:
+        return {"images": [one.pictures[0] for one in media]}
+    return {"images": [one.pictures for one in media]}
+
+
+def _inputs(
+    model: Any, processor: Any, samples: Sequence[Sample], media: list[Media]
+) -> dict[str, Any]:
+    texts = [_prompt(processor, s.question, m) for s, m in zip(samples, media, strict=True)]
     tokenizer = processor.tokenizer
     side, tokenizer.padding_side = tokenizer.padding_side, "left"
     try:
         # The last column of every row must be the end of its prompt.
-        inputs = processor(
-            images=[one for own in images for one in own] if len(images[0]) == 1 else images,
-            text=texts,
-            padding=True,
-            return_tensors="pt",
-        )
+        inputs = processor(text=texts, padding=True, return_tensors="pt", **_shown(media))
     finally:
         tokenizer.padding_side = side
     inputs = dict(inputs.to(model.device))
@@ -58,17 +98,18 @@ def _inputs(model: Any, processor: Any, samples: Sequence[Sample]) -> dict[str, 
     return inputs
 
 
-def _prompt(processor: Any, sample: Sample) -> str:
+def _prompt(processor: Any, question: str, media: Media) -> str:
+    count = 1 if media.kind == "video" else len(media.pictures)
     if getattr(processor, "chat_template", None):
-        content = [{"type": "image"}] * len(sample.images)
-        content.append({"type": "text", "text": sample.question})
+        content = [{"type": media.kind}] * count
+        content.append({"type": "text", "text": question})
         return processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True
         )
-    token = getattr(processor, "image_token", None)
+    token = getattr(processor, f"{media.kind}_token", None)
     if not isinstance(token, str):
         raise UnsupportedModel(
             f"{type(processor).__name__} has neither a chat template nor an image token, so no "
             "prompt can be written for it; save a chat template with the processor."
         )
-    return f"{token * len(sample.images)}\n{sample.question}"
+    return f"{token * count}\n{question}"

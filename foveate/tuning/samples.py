@@ -1,6 +1,6 @@
 """What a search measures on: questions about pictures with their answers, from a file or the world.
 
-A file holds one JSON object per line: "image" or "images" (paths, relative to the file),
+A file holds one JSON object per line: "image", "images" or "video" (paths, relative to the file),
 "question", "answer", and "choices" where the answer is one of a few. What `foveate world` writes is
 such a file.
 """
@@ -20,7 +20,7 @@ from foveate.tuning.errors import TuneError
 
 @dataclass(frozen=True)
 class Sample:
-    """A question about pictures, which are paths or PIL images.
+    """A question about pictures, which are paths or PIL images, or about a video file.
 
     candidates: the answers among which the likeliest is taken. likely: whether there are any to
     choose from; otherwise the model writes, and its words must be `answer`.
@@ -31,6 +31,12 @@ class Sample:
     images: tuple[Any, ...] = field(repr=False)
     candidates: tuple[str, ...] = ()
     likely: bool = True
+    video: Path | None = None
+
+    @property
+    def files(self) -> tuple[Any, ...]:
+        """What the question is about, as it was given."""
+        return self.images if self.video is None else (self.video,)
 
 
 def read_samples(path: str | Path) -> list[Sample]:
@@ -74,7 +80,7 @@ def split(samples: Sequence[Sample], held_out: float, seed: int) -> tuple[list[S
     """(fit, held out): samples that share a picture go to the same part."""
     groups: dict[Any, list[Sample]] = {}
     for number, sample in enumerate(samples):
-        names = [image for image in sample.images if isinstance(image, str | Path)]
+        names = [file for file in sample.files if isinstance(file, str | Path)]
         groups.setdefault(str(names[0]) if names else number, []).append(sample)
     shuffled = list(groups.values())
     random.Random(seed).shuffle(shuffled)
@@ -102,8 +108,10 @@ def _sample(line: str, folder: Path) -> Sample:
         raise TuneError(f"choices={choices!r} is no list of words; write a list of strings.")
     if choices and answer not in choices:
         raise TuneError(f"the answer {answer!r} is none of its choices {list(choices)}.")
-    images = tuple(_picture(folder, name) for name in _names(row))
-    return Sample(question, answer, images, tuple(choices) or (answer,), bool(choices))
+    files = tuple(_file(folder, name) for name in _names(row))
+    video = files[0] if row.get("video") else None
+    images = () if video else files
+    return Sample(question, answer, images, tuple(choices) or (answer,), bool(choices), video)
 
 
 def _words(row: dict[str, Any], name: str) -> str:
@@ -117,16 +125,20 @@ def _names(row: dict[str, Any]) -> list[str]:
     media = row.get("media")
     exported = media.get("files") if isinstance(media, dict) else None
     names = row.get("images") or row.get("image") or exported
-    if not names and row.get("video"):
-        raise TuneError("videos can't be searched on yet; write their frames as images.")
+    video = row.get("video")
+    if video and (names or not isinstance(video, str)):
+        raise TuneError("it has more than one video, or pictures beside it; ask about one of them.")
+    names = names or video
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
-        raise TuneError("it has no picture; write image as a path, or images as a list of them.")
+        raise TuneError(
+            "it has no picture; write image or video as a path, or images as a list of them."
+        )
     return names
 
 
-def _picture(folder: Path, name: str) -> Path:
+def _file(folder: Path, name: str) -> Path:
     path = folder / Path(name).expanduser()
     if not path.is_file():
-        raise TuneError(f"there is no picture {str(path)!r}; check the path.")
+        raise TuneError(f"there is no picture or video {str(path)!r}; check the path.")
     return path

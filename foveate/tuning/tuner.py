@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,9 @@ from foveate.tuning.samples import Sample, read_samples, split
 from foveate.tuning.schedules import SEARCHERS
 from foveate.tuning.search import KEEPS, METHODS, Search
 
+ENDS = 1 << 20
+"""Bytes at either end of a file by which it is known."""
+
 
 def tune(
     model: Any,
@@ -39,6 +43,7 @@ def tune(
     searcher: str = "bisect",
     held_out: float = 0.5,
     batch: int = 32,
+    frames: int = 8,
     seed: int = 0,
     folder: str | Path | None = None,
     name: str | None = None,
@@ -50,17 +55,22 @@ def tune(
     a rate for every layer. keep: shares to try, larger first. max_drop: 0.01 is one point.
     budget_flops: share of the bare model's prefill FLOPs that may be spent, or FLOPs per sample
     from 1 on; the most accurate setting within it is chosen then. searcher: of G-Search, "bisect"
-    or "bo". held_out: share of the samples that chooses nothing and is reported. folder: keeps
+    or "bo". held_out: share of the samples that chooses nothing and is reported. frames: of each
+    video; models that read none get them as pictures. folder: keeps
     every measurement, so that an interrupted search goes on. watch: is told of every measurement.
     """
-    named = check(methods, keep, max_drop, budget_flops, searcher, held_out, batch)
+    named = check(methods, keep, max_drop, budget_flops, searcher, held_out, batch, frames)
     samples = read_samples(data) if isinstance(data, str | Path) else list(data)
     parts = dict(zip(PARTS, split(samples, held_out, seed), strict=True))
     name = name or str(getattr(model, "name_or_path", "") or type(model).__name__)
     configuration = _configuration(model, name, samples, held_out, seed, batch)
+    if any(sample.video for sample in samples):
+        configuration["frames"] = frames
     ledger = Evaluations.start(None if folder is None else Path(folder), configuration)
     with _evaluating(model):
-        batches = {part: batches_of(model, processor, own, batch) for part, own in parts.items()}
+        batches = {
+            part: batches_of(model, processor, own, batch, frames) for part, own in parts.items()
+        }
         evaluate = Evaluator(model, processor, batches, ledger, watch)
         full = evaluate(Composed(), "bare model")
         limit = budget_flops
@@ -128,6 +138,7 @@ def check(
     searcher: str,
     held_out: float,
     batch: int,
+    frames: int,
 ) -> list[str]:
     """The methods to search; cheap mistakes are found before anything is loaded or measured."""
     if isinstance(max_drop, bool) or not 0 <= max_drop < 1:
@@ -146,8 +157,10 @@ def check(
         raise InvalidParameter(
             f"held_out={held_out} is no part of the samples; use a share such as 0.5."
         )
-    if batch < 1:
-        raise InvalidParameter(f"batch={batch} holds no sample; use at least 1.")
+    if batch < 1 or frames < 1:
+        raise InvalidParameter(
+            f"batch={batch}, frames={frames} hold nothing; use at least 1 of each."
+        )
     for share in keep or ():
         if not isinstance(share, float) or not 0 < share < 1:
             raise InvalidParameter(f"keep={share!r} is no share to try; use shares in (0, 1).")
@@ -186,10 +199,20 @@ def _samples_digest(samples: Sequence[Sample]) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for sample in samples:
         digest.update(repr((sample.question, sample.answer, sample.candidates)).encode())
-        for image in sample.images:
-            known = isinstance(image, str | Path)
-            digest.update(Path(image).read_bytes() if known else image.tobytes())
+        for file in sample.files:
+            known = isinstance(file, str | Path)
+            digest.update(_ends(Path(file)) if known else file.tobytes())
     return digest.hexdigest()
+
+
+def _ends(path: Path) -> bytes:
+    """The size of a file, its beginning and its end, which tell long videos apart as well."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        begins = file.read(ENDS)
+        file.seek(max(len(begins), size - ENDS))
+        return repr(size).encode() + begins + file.read()
 
 
 @contextmanager

@@ -1,14 +1,16 @@
 """CoViPAL: what its module may depend on, exact budgets, and both stages of its training."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import foveate
-from foveate.errors import InvalidParameter
-from foveate.methods.layers.covipal import CoViPAL, PruningModule
+from foveate.errors import InvalidParameter, UnknownName
+from foveate.methods.layers.covipal import MODULES, CoViPAL, scores
 from foveate.ops.attention import Heads
+from foveate.parts import Widths
 from foveate.trained import lent, untrained
 from foveate.training.recipes.covipal import guidance
 from tests.families import zoo
@@ -24,19 +26,53 @@ def made(**parameters):
     return CoViPAL(weights="random", inner=16, heads=2, **parameters)
 
 
-def test_the_module_sees_text_no_padding_and_no_order():
+@pytest.mark.parametrize("ppm", MODULES)
+def test_the_module_sees_text_no_padding_and_no_order(ppm):
     torch.manual_seed(0)
-    module = PruningModule(12, 16, 2, 4)
+    module = MODULES[ppm](12, 16, 2, 4)
     visual, text = torch.randn(2, 7, 12), torch.randn(2, 4, 12)
-    mask = torch.ones(2, 4, dtype=torch.bool)
-    score = module(visual, text, mask)
+    mask, real = torch.ones(2, 4, dtype=torch.bool), torch.ones(2, 7, dtype=torch.bool)
+    score = module(visual, text, mask, real)
     turned = torch.randperm(7)
-    assert torch.allclose(module(visual[:, turned], text, mask), score[:, turned], atol=1e-5)
-    assert not torch.allclose(module(visual, text.flip(0), mask), score, atol=1e-3)
-    padded = torch.cat([text, torch.randn(2, 3, 12)], 1)
-    more = torch.cat([mask, torch.zeros(2, 3, dtype=torch.bool)], 1)
-    assert torch.allclose(module(visual, padded, more), score, atol=1e-5)
-    assert module(visual, text, ~mask).isfinite().all()
+    assert torch.allclose(module(visual[:, turned], text, mask, real), score[:, turned], atol=1e-5)
+    assert not torch.allclose(module(visual, text.flip(0), mask, real), score, atol=1e-3)
+    padded = [torch.cat([x, torch.randn(2, 3, 12)], 1) for x in (visual, text)]
+    more = [torch.cat([x, torch.zeros(2, 3, dtype=torch.bool)], 1) for x in (mask, real)]
+    assert torch.allclose(module(*padded, *more)[:, :7], score, atol=1e-5)
+
+
+def test_only_the_mixer_lets_visual_tokens_see_each_other():
+    visual, text = torch.randn(1, 7, 12), torch.randn(1, 4, 12)
+    mask, real = torch.ones(1, 4, dtype=torch.bool), torch.ones(1, 7, dtype=torch.bool)
+    other = torch.cat([visual[:, :1], torch.randn(1, 6, 12)], 1)
+    for ppm, sees in (("cross", False), ("mixer", True)):
+        torch.manual_seed(0)
+        module = MODULES[ppm](12, 16, 2, 4)
+        a, b = (module(x, text, mask, real)[:, 0] for x in (visual, other))
+        assert torch.allclose(a, b, atol=1e-6) is not sees
+
+
+def test_a_prompt_of_pictures_only_gets_scores():
+    state = {"valid": torch.ones(1, 5, dtype=torch.bool), "visual": torch.ones(1, 5).bool()}
+    for ppm, module in MODULES.items():
+        made = module(12, 16, 2, 4)
+        given = SimpleNamespace(hidden=torch.randn(1, 5, 12), labels=None, **state)
+        assert scores(made, given).isfinite().all(), ppm
+
+
+@pytest.mark.parametrize("ppm", MODULES)
+def test_cost_counts_the_matrices_of_the_module(ppm):
+    """Those that are multiplied once per visual token."""
+    method = CoViPAL(weights="random", ppm=ppm, inner=16, blocks=3, heads=2)
+    other = ("text", "both", "kinds", "out.1")
+    (module,) = method.build(32, LAYERS)
+    numbers = sum(
+        p.numel()
+        for name, p in module.named_parameters()
+        if p.dim() == 2 and not any(word in name for word in other)
+    )
+    widths = Widths(tower=0, head=0, blocks=0, model=32, keys=32)
+    assert method.cost(10, 5, widths) == 2 * 10 * numbers
 
 
 @pytest.mark.parametrize(("keep", "left"), [(0.25, 4), (0.3, 4), (5, 5), (0.01, 1)])
@@ -112,5 +148,7 @@ def test_guidance_of_an_even_causal_map():
 def test_what_makes_no_module_is_refused(wrong):
     with pytest.raises(InvalidParameter):
         CoViPAL(**wrong)
+    with pytest.raises(UnknownName, match="mixer"):
+        CoViPAL(ppm="mixr")
     with pytest.raises(InvalidParameter, match="up to 4"):
         replace(made(), boundary=(5,)).boundaries(LAYERS)

@@ -11,9 +11,12 @@ import foveate
 from foveate.benchmarks.subject import subject
 from foveate.mini.weights_loading import load_folder
 from foveate.training import recipe_of, train
+from foveate.training.batches import draw
 from foveate.training.loop import Trainer
+from foveate.training.probe import Probe
 from foveate.training.recipes.explain_compress import ExplainCompressRecipe
 from foveate.training.recipes.llavolta import LLaVoltaRecipe
+from foveate.training.recipes.videollm_mod import VideoLLMMoDRecipe, attended
 
 BRIEF = {"pictures": 1, "questions": 2}
 
@@ -91,3 +94,20 @@ def test_relevance_is_compared_with_what_it_must_beat(nano, tmp_path):
     assert card["test"]["true relevance at 50%"]["tokens"] == 0.5
     method = foveate.from_pretrained(out)
     assert method.keep == 0.5 and (out / "parts.safetensors").stat().st_size < 500_000
+
+
+def test_routers_start_from_open_gates_that_follow_attention(nano):
+    recipe = VideoLLMMoDRecipe(warm=4, spread=0.2)
+    trainer = Trainer(recipe, *nano, seed=0)
+    seen = {}
+
+    def look(state):
+        visual = state.visual
+        gate = trainer.run.module["3"](state.hidden)[..., 0][visual]
+        seen["gate"], seen["wanted"] = gate, attended(state)[visual]
+
+    batch = draw(trainer.run.subject, 50, 0, 4, 2)
+    with foveate.attach(nano[0], Probe(seen={3: look})), torch.no_grad():
+        nano[0](**batch.prompts, use_cache=False)
+    assert seen["gate"].mean() == pytest.approx(1, abs=0.1)
+    assert torch.corrcoef(torch.stack([seen["gate"], seen["wanted"]]))[0, 1] > 0.5

@@ -51,7 +51,9 @@ def test_an_export_of_the_world_is_such_a_file(tmp_path):
         ({"image": "a.png", "question": "who?"}, "no answer"),
         ({**GOOD, "choices": ["A", "B"]}, "none of its choices"),
         ({**GOOD, "choices": "STOP"}, "list of"),
-        ({"video": "a.mp4", "question": "who?", "answer": "I"}, "frames as images"),
+        ({"video": "a.mp4", "question": "who?", "answer": "I"}, "no picture or video"),
+        ({**GOOD, "video": "a.png"}, "more than one video"),
+        ({"video": ["a.png"], "question": "who?", "answer": "I"}, "more than one video"),
     ],
 )
 def test_a_bad_row_is_named(write, row, words):

@@ -28,9 +28,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.budget import Keep
-from foveate.errors import InvalidParameter
+from foveate.errors import InvalidParameter, UnknownName
 from foveate.method import register
 from foveate.methods.layers.base import ratios_of_share, rows_share
+from foveate.methods.layers.covipal_mixer import Mixer
 from foveate.ops.gather import rows_at
 from foveate.ops.select import columns_of, soft_top_k, top_mask
 from foveate.parts import BoundaryState, LayersPart, Soft, Widths
@@ -42,18 +43,21 @@ from foveate.trained import TrainedMethod
 class CoViPAL(TrainedMethod, LayersPart):
     """keep: mean share or count over all layers; at boundary 0 it is the paper's r.
 
-    boundary: in front of which layers tokens go, one module each. inner, blocks, heads: width,
-    depth and heads of untrained modules. temperature, eps: of the soft choice, in training only.
+    boundary: in front of which layers tokens go, one module each. ppm: "cross" has visual tokens
+    look at text, in "mixer" they look at each other too, as in a later project, where it has
+    inner=512, blocks=4, heads=8. inner, blocks, heads: width, depth and heads of untrained modules.
+    temperature, eps: of the soft choice, in training only.
     """
 
     slug = "covipal"
     paper = "arXiv 2508.17243"
     prompt_agnostic = False
-    shapes = ("boundary", "inner", "blocks", "heads")
+    shapes = ("boundary", "ppm", "inner", "blocks", "heads")
     agreed = ("boundary",)
 
     keep: Keep = 0.25
     boundary: tuple[int, ...] = (0,)
+    ppm: str = "cross"
     inner: int = 256
     blocks: int = 2
     heads: int = 4
@@ -66,6 +70,8 @@ class CoViPAL(TrainedMethod, LayersPart):
             raise InvalidParameter(
                 f"boundary={self.boundary} is no staircase; use ascending layers from 0 on."
             )
+        if self.ppm not in MODULES:
+            raise UnknownName.of("pruning module", self.ppm, MODULES)
         if min(self.boundary[0], self.blocks) < 0 or self.heads < 1 or self.inner % self.heads:
             raise InvalidParameter(
                 f"boundary={self.boundary}, inner={self.inner}, blocks={self.blocks}, "
@@ -73,8 +79,10 @@ class CoViPAL(TrainedMethod, LayersPart):
             )
 
     def build(self, width: int, layers: int) -> nn.Module:
-        made = (PruningModule(width, self.inner, self.blocks, self.heads) for _ in self.boundary)
-        return nn.ModuleList(made)
+        module = MODULES[self.ppm]
+        return nn.ModuleList(
+            module(width, self.inner, self.blocks, self.heads) for _ in self.boundary
+        )
 
     def boundaries(self, layers: int) -> tuple[int, ...]:
         if isinstance(self.keep, float) and self.keep == 1:
@@ -87,9 +95,11 @@ class CoViPAL(TrainedMethod, LayersPart):
         return self.boundary
 
     def cost(self, n: int, keep: int, widths: Widths) -> int:
-        # Both projections; then per block query and output, keys and values, and a twofold MLP.
+        # The projection; then per block query, output and a twofold MLP. In a mixer linear
+        # attention, a gate and a third of the MLP come to it, and a gate behind all blocks.
         made = self.sized(width=widths.model)
-        return 2 * n * made.inner * (widths.model + 6 * made.blocks * made.inner)
+        matrices = 6 * made.blocks if made.ppm == "cross" else 13 * made.blocks + 1
+        return 2 * n * made.inner * (widths.model + matrices * made.inner)
 
     def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | Soft | None:
         stage = self.boundary.index(k)
@@ -110,7 +120,7 @@ class CoViPAL(TrainedMethod, LayersPart):
         return top_mask(score, target, state.visual) | ~state.visual
 
 
-def scores(module: PruningModule, state: BoundaryState) -> Tensor:
+def scores(module: nn.Module, state: BoundaryState) -> Tensor:
     """What a module thinks of every visual column, (B, N) float32; 0 for all others.
 
     In training, text from the first answer on is hidden from it.
@@ -120,7 +130,10 @@ def scores(module: PruningModule, state: BoundaryState) -> Tensor:
         asks = asks & ((state.labels != -100).cumsum(1) == 0)
     (seen, real), (told, text) = columns_of(state.visual), columns_of(asks)
     visual, words = (rows_at(state.hidden, index) for index in (seen, told))
-    found = module(visual, words, text).float().masked_fill(~real, 0)
+    # A row without text would see nothing: it sees the padding, which is the same for all.
+    found = (
+        module(visual, words, text | ~text.any(1, keepdim=True), real).float().masked_fill(~real, 0)
+    )
     return torch.zeros(state.visual.shape, device=found.device).scatter_add(1, seen, found)
 
 
@@ -136,11 +149,12 @@ class PruningModule(nn.Module):
         self.blocks = nn.ModuleList(Block(inner, heads) for _ in range(blocks))
         self.out = nn.Sequential(nn.LayerNorm(inner), nn.Linear(inner, 1))
 
-    def forward(self, visual: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-        """Scores (B, V) of visual (B, V, D) next to text (B, T, D), where mask (B, T) is true."""
+    def forward(self, visual: Tensor, text: Tensor, mask: Tensor, real: Tensor) -> Tensor:
+        """Scores (B, V) of visual (B, V, D), where real (B, V), next to text (B, T, D), where mask.
+
+        No token sees another visual one, so that padding among them needs no care.
+        """
         v, t = self.visual(self.norm(visual)), self.text(self.norm(text))
-        # A row without text would see nothing: it sees the padding, which is the same for all.
-        mask = mask | ~mask.any(1, keepdim=True)
         for block in self.blocks:
             v = block(v, t, mask)
         return self.out(v)[..., 0]
@@ -164,3 +178,6 @@ class Block(nn.Module):
         looked = F.scaled_dot_product_attention(q, k, x, attn_mask=mask[:, None, None])
         v = v + self.mix(looked.transpose(1, 2).flatten(2))
         return v + self.mlp(v)
+
+
+MODULES = {"cross": PruningModule, "mixer": Mixer}

@@ -33,7 +33,7 @@ class CoViPALRecipe(Recipe):
     layer: whose attention is foretold; None is half of the depth. rows_of: whose attention counts,
     the last n_v columns (the paper), all from the first visual one, or text. target: "raw" sums
     (the paper), their "mean", or "log1p", which tames sinks. keeps: budgets of the soft choice,
-    one drawn per step.
+    one drawn per step. ppm, inner: kind and width of the module.
     """
 
     slug = "covipal"
@@ -46,6 +46,7 @@ class CoViPALRecipe(Recipe):
     target: str = "log1p"
     keeps: tuple[float, ...] = (0.5, 0.25, 0.125)
     boundary: tuple[int, ...] = (0,)
+    ppm: str = "cross"
     inner: int | None = None
 
     def __post_init__(self) -> None:
@@ -58,7 +59,8 @@ class CoViPALRecipe(Recipe):
     def method(self, subject: Subject) -> Method:
         width = subject.model.config.get_text_config().hidden_size
         inner = self.inner or min(256, width // 4 // 8 * 8)
-        return CoViPAL(weights="random", boundary=self.boundary, inner=inner, temperature=0.2)
+        sizes = {"boundary": self.boundary, "ppm": self.ppm, "inner": inner}
+        return CoViPAL(weights="random", temperature=0.2, **sizes)
 
     def loss(self, run: Run, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         if run.share < self.guided:

@@ -1,23 +1,36 @@
-"""VideoLLM-MoD: routers learn through their gates what the language model's loss asks for."""
+"""VideoLLM-MoD: routers start from the attention that tokens get, then learn from the answers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 import foveate
 from foveate.benchmarks.subject import Subject
 from foveate.method import Method
 from foveate.methods.layers.videollm_mod import VideoLLMMoD
+from foveate.ops.attention import paid
+from foveate.ops.select import columns_of
+from foveate.parts import BoundaryState
 from foveate.trained import lent
-from foveate.training.batches import Batch
+from foveate.training.batches import Batch, draw
+from foveate.training.probe import Probe
 from foveate.training.recipe import Recipe, Run
+
+# Gates that leave a layer nearly as it is.
+OPEN = {"raw": 1.0, "sigmoid": 4.0}
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoLLMMoDRecipe(Recipe):
-    """keep_ratio, gate: of the method. The decoder stays frozen, unlike in the paper."""
+    """keep_ratio, gate: of the method. The decoder stays frozen, unlike in the paper.
+
+    warm: batches by which routers are fitted, by least squares, before the first step: a frozen
+    decoder stands no gates far from 1. spread: how far apart they set tokens that get much and
+    little attention from text, per standard deviation of its logarithm.
+    """
 
     slug = "videollm_mod"
 
@@ -28,9 +41,24 @@ class VideoLLMMoDRecipe(Recipe):
     rate: float = 2e-4
     keep_ratio: float = 0.2
     gate: str = "raw"
+    warm: int = 16
+    spread: float = 0.1
 
     def method(self, subject: Subject) -> VideoLLMMoD:
         return VideoLLMMoD(weights="random", keep_ratio=self.keep_ratio, gate=self.gate)
+
+    def start(self, subject: Subject, method: Method, seed: int) -> nn.Module:
+        module = super().start(subject, method, seed)
+        width = subject.model.config.get_text_config().hidden_size
+        kinds = (width, self.spread, OPEN[self.gate])
+        fits = {int(name): Fit(*kinds) for name in module if self.warm}
+        with torch.no_grad(), foveate.attach(subject.model, Probe(seen=fits)):
+            for step in range(self.warm):
+                batch = draw(subject, step, seed, self.pictures, self.questions)
+                subject.model(**batch.prompts, use_cache=False)
+        for i, fit in fits.items():
+            module[str(i)].weight.data.copy_(fit.solved())
+        return module
 
     def loss(self, run: Run, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         with lent(self.slug, run.module), foveate.attach(run.model, run.method):
@@ -46,3 +74,32 @@ class VideoLLMMoDRecipe(Recipe):
             "layer skip": replace(trained, weights=None, selector="skip"),
             "early exit": replace(trained, weights=None, selector="skip", placement="deep"),
         }
+
+
+class Fit:
+    """Sums of a layer's inputs from which the router that foretells attention follows."""
+
+    def __init__(self, width: int, spread: float, centre: float):
+        self.spread, self.centre = spread, centre
+        self.square = torch.zeros(width, width, dtype=torch.double)
+        self.wanted = torch.zeros(width, dtype=torch.double)
+
+    def __call__(self, state: BoundaryState) -> None:
+        x = state.hidden[state.visual].double().cpu()
+        y = self.centre + self.spread * attended(state)[state.visual].double().cpu()
+        self.square += x.mT @ x
+        self.wanted += x.mT @ y
+
+    def solved(self) -> Tensor:
+        """Weights (1, D)."""
+        ridge = 1e-4 * self.square.diagonal().mean() * torch.eye(len(self.square))
+        return torch.linalg.solve(self.square + ridge, self.wanted)[None]
+
+
+def attended(state: BoundaryState) -> Tensor:
+    """Logarithm of the attention (B, N) that visual columns get from text, standardised per row."""
+    mass = paid(state.heads(), *columns_of(state.valid & ~state.visual)).float()
+    level = mass.clamp(min=1e-9).log().masked_fill(~state.visual, 0)
+    count = state.visual.sum(1, keepdim=True).clamp(min=1)
+    off = (level - level.sum(1, keepdim=True) / count).masked_fill(~state.visual, 0)
+    return off / (off.square().sum(1, keepdim=True) / count).sqrt().clamp(min=1e-6)

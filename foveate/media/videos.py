@@ -1,0 +1,116 @@
+"""Frames of a video file, evenly spread over its length, or why there are none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from foveate.errors import MediaError
+from foveate.media.images import load_image
+
+SEEK = 4.0
+"""Seconds from which on a jump to the next keyframe pays."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Upright RGB pictures in order, the second at which each is shown, and frames per second."""
+
+    images: list[Image.Image]
+    seconds: list[float]
+    rate: float
+
+
+def read_frames(source: str | os.PathLike[str], count: int) -> Frames:
+    """`count` frames from the middles of as many equal parts of a video; all where it has fewer.
+
+    `MediaError` where there is no such file, it holds no video, or it is damaged. Needs PyAV:
+    `pip install 'foveate[video]'`.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise MediaError(f"{count!r} frames are none to look at; ask for at least 1.")
+    path, name = Path(source).expanduser(), f"{os.fspath(source)!r}"
+    if path.is_dir():
+        raise MediaError(f"{name} is a folder; give the path of one video in it.")
+    if not path.is_file():
+        raise MediaError(f"There is no file {name}; check the path.")
+    if not path.stat().st_size:
+        raise MediaError(f"{name} is empty; give a video.")
+    with _decoding(path, name) as container:
+        if not container.streams.video:
+            raise MediaError(f"{name} holds no pictures, only sound; give a video.")
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        length = _length(container, stream)
+        if length is None:
+            n = sum(1 for _ in container.decode(stream))
+            with _decoding(path, name) as again:
+                shown = list(_numbered(again, {int((i + 0.5) * n / count) for i in range(count)}))
+        else:
+            middles = ((i + 0.5) * length / count for i in range(count))
+            shown = list(_at(container, stream, middles))
+        rate = float(stream.average_rate or 0) or len(shown) / (length or 1.0)
+    if not shown:
+        raise MediaError(f"{name} has no frame that can be read; get the file again.")
+    return Frames([load_image(image) for _, image in shown], [second for second, _ in shown], rate)
+
+
+@contextmanager
+def _decoding(path: Path, name: str) -> Iterator[Any]:
+    """An open container; whatever its decoder raises, as `MediaError`."""
+    try:
+        import av
+    except ImportError:
+        raise MediaError("Videos are read by PyAV; pip install 'foveate[video]'.") from None
+    try:
+        with av.open(str(path)) as container:
+            yield container
+    except av.FFmpegError as error:
+        reason = (error.strerror or type(error).__name__).rstrip(".")
+        raise MediaError(
+            f"{name} is no video that can be read, or is damaged ({reason}); get the file again."
+        ) from None
+
+
+def _length(container: Any, stream: Any) -> float | None:
+    """Seconds from the first frame on, None where the file doesn't say."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    return container.duration / 1e6 if container.duration else None
+
+
+def _at(container: Any, stream: Any, targets: Iterator[float]) -> Iterator[tuple[float, Any]]:
+    """The frame that is shown at each of these ascending seconds, each frame once."""
+    start = float((stream.start_time or 0) * stream.time_base)
+    frames, last, given = container.decode(stream), None, None
+    ahead = next(frames, None)
+    for target in targets:
+        if ahead is not None and target - (ahead.time - start) > SEEK:
+            # To a keyframe before it; never back, as what lies between was not decoded.
+            container.seek(int((target + start) / stream.time_base), stream=stream)
+            frames = container.decode(stream)
+            last = ahead = next(frames, None)
+        while ahead is not None and ahead.time - start <= target:
+            last, ahead = ahead, next(frames, None)
+        now = last if last is not None else ahead
+        if now is not None and (given is None or now.pts != given):
+            given = now.pts
+            yield now.time - start, _shown(now)[1]
+
+
+def _shown(frame: Any) -> tuple[float, Image.Image]:
+    image = frame.to_image()
+    turn = getattr(frame, "rotation", 0)
+    return float(frame.time or 0), image.rotate(turn, expand=True) if turn else image
+
+
+def _numbered(container: Any, numbers: set[int]) -> Iterator[tuple[float, Any]]:
+    for number, frame in enumerate(container.decode(video=0)):
+        if number in numbers:
+            yield _shown(frame)
