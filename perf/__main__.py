@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=SECTIONS, help="one of the measurements")
     parser.add_argument("--pictures", type=int, default=16, help="most of a prompt, for layers")
+    parser.add_argument("--methods", help="of layers: measure a,b anew, others keep their figures")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     for name in [options.only] if options.only else SECTIONS:
@@ -151,7 +152,11 @@ SECTIONS: dict[str, tuple[Measure, Callable[[dict[str, Any]], str]]] = {
     "prefill": (lambda asked: calls(asked.rounds), table),
     "selection": (lambda asked: selection.measure(asked.rounds), selection.page),
     "layers": (
-        lambda asked: layers.measure(asked.rounds, *device(), most=asked.pictures),
+        lambda asked: layers.renewed(
+            asked.out / "layers.json",
+            asked.methods.split(",") if asked.methods else None,
+            lambda only: layers.measure(asked.rounds, *device(), most=asked.pictures, only=only),
+        ),
         layers.page,
     ),
     "cache": (lambda asked: cache.measure(asked.rounds, *device()), cache.page),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import fields, replace
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -84,14 +86,23 @@ def call(model: Any, inputs: dict[str, Any], method: Method, weigh: bool) -> dic
 
 @torch.inference_mode()
 def measure(
-    rounds: int, device: str, dtype: torch.dtype, shape: Shape = SHAPE, most: int = 16
+    rounds: int,
+    device: str,
+    dtype: torch.dtype,
+    shape: Shape = SHAPE,
+    most: int = 16,
+    only: list[str] | None = None,
 ) -> dict[str, Any]:
-    """Speed-up, its share of the promise, and what it takes, with up to `most` pictures."""
+    """Speed-up, its share of the promise, and what it takes, with up to `most` pictures.
+
+    only: slugs of the methods; None is all.
+    """
     model = shape.build(dtype, device)
+    measured = {k: v for k, v in methods().items() if only is None or k in only}
     sizes = []
     for pictures, share in ((k, v) for k, v in PICTURES.items() if k <= most):
         inputs = shape.inputs(model, pictures)
-        chosen = {"bare": Composed(), **methods()}
+        chosen = {"bare": Composed(), **measured}
         again = round(rounds * share)
         steps = tqdm(total=len(chosen) * (1 + again), desc=f"{pictures} pictures", disable=None)
         taken = {}
@@ -117,12 +128,27 @@ def measure(
                 "seconds_of_a_bare_layer": limits.curve if limits else [],
                 "methods": {
                     name: _row(taken[name], taken["bare"], limits and limits.of(method))
-                    for name, method in methods().items()
+                    for name, method in measured.items()
                 },
             }
         )
-    names = {slug: repr(method) for slug, method in methods().items()}
+    names = {slug: repr(method) for slug, method in measured.items()}
     return {"shape": shape.name, "text_tokens": shape.words, "names": names, "sizes": sizes}
+
+
+def renewed(
+    path: Path, only: list[str] | None, measure: Callable[[list[str] | None], dict[str, Any]]
+) -> dict[str, Any]:
+    """All figures anew, or with `only` those of some methods among the ones that a file has."""
+    if only is None:
+        return measure(None)
+    result, now = json.loads(path.read_text()), measure(only)
+    result["names"] = dict(sorted({**result["names"], **now["names"]}.items()))
+    for size in result["sizes"]:
+        for other in now["sizes"]:
+            if other["visual_tokens"] == size["visual_tokens"]:
+                size["methods"] = dict(sorted({**size["methods"], **other["methods"]}.items()))
+    return result
 
 
 def _row(mine: dict[str, Any], bare: dict[str, Any], limits: Limits | None) -> dict[str, Any]:
@@ -140,6 +166,7 @@ def _row(mine: dict[str, Any], bare: dict[str, Any], limits: Limits | None) -> d
         "kv_bytes": mine["kv_bytes"],
         "kv_bytes_over_bare": mine["kv_bytes"] / bare["kv_bytes"],
         "seconds": {key: mine[key] for key in ("prefill", "choosing", "per_token")},
+        "bare_seconds": {key: bare[key] for key in ("prefill", "per_token")},
     }
 
 
@@ -152,7 +179,7 @@ def page(result: dict[str, Any]) -> str:
         " the speed-up as a share of what bare layers gain on as many rows, the limit of the"
         " machine; given for the first size, and not where a rule changes layers. Targets: share of"
         " promise at least 0.85; choosing at most 5 %; time per new token and peak memory at most"
-        " 1.00 of bare.",
+        " 1.00 of bare. Where methods were measured anew, it was beside the bare model again.",
         "",
     ]
     for size in result["sizes"]:

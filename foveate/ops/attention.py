@@ -29,15 +29,17 @@ class Heads:
     valid: Tensor
     mask: Tensor | None = None
 
-    def rows(self, rows: Tensor, temperature: float = 1.0) -> Tensor:
-        """Attention (B, H, R, N) of columns `rows` (B, R), float32, logits over `temperature`."""
-        query = rows_at(self.query, rows)
+    def rows(self, rows: Tensor, temperature: float = 1.0, first: int | None = None) -> Tensor:
+        """Attention (B, H, R, N) of columns `rows` (B, R), float32, logits over `temperature`.
+
+        first: look at so many first columns only, (B, H, R, first), where the rest is unseen.
+        """
+        query, key = rows_at(self.query, rows), self.key[:, :, :first]
         # Heads that share a key are one more row dimension, so that no key is copied.
-        b, shared, n, _ = self.key.shape
-        logits = query.unflatten(1, (shared, -1)).flatten(2, 3) @ self.key.mT
-        logits = logits.view(b, query.shape[1], -1, n).float() * self.scaling
-        logits = self._masked(logits, rows)
-        return (logits / temperature).softmax(-1)
+        b, shared, n, _ = key.shape
+        logits = query.unflatten(1, (shared, -1)).flatten(2, 3) @ key.mT
+        logits = logits.view(b, query.shape[1], -1, n).float() * (self.scaling / temperature)
+        return self._masked(logits, rows, temperature).softmax(-1)
 
     def blocks(self, rows: Tensor, temperature: float = 1.0) -> Iterator[tuple[Tensor, Tensor]]:
         """Some of `rows` (B, r) with their attention (B, H, r, N), until all rows were."""
@@ -56,16 +58,16 @@ class Heads:
         mask = self.mask[:, 0].expand(len(rows), -1, -1).gather(1, index)[..., : len(steps)]
         return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
 
-    def _masked(self, logits: Tensor, rows: Tensor) -> Tensor:
+    def _masked(self, logits: Tensor, rows: Tensor, temperature: float) -> Tensor:
         steps = torch.arange(logits.shape[-1], device=rows.device)
         if self.mask is None:
-            visible = (steps <= rows[..., None]) & self.valid[:, None]
-            return logits.masked_fill(~visible[:, None], float("-inf"))
+            visible = (steps <= rows[..., None]) & self.valid[:, None, : len(steps)]
+            return logits.masked_fill_(~visible[:, None], float("-inf"))
         index = rows[:, None, :, None].expand(-1, self.mask.shape[1], -1, self.mask.shape[3])
         mask = self.mask.expand(len(rows), -1, -1, -1).gather(2, index)[..., : len(steps)]
         if mask.dtype == torch.bool:
-            return logits.masked_fill(~mask, float("-inf"))
-        return logits + mask
+            return logits.masked_fill_(~mask, float("-inf"))
+        return logits + mask / temperature
 
 
 def received_within(heads: Heads, group: Tensor) -> Tensor:
@@ -105,19 +107,25 @@ def page_rank(heads: Heads, temperature: float, iters: int, damping: float = 0.0
     valid = heads.valid.float()
     even = (valid / valid.sum(1, keepdim=True))[:, None]
     mass = even.expand(-1, heads.query.shape[1], -1)
-    rows = torch.arange(valid.shape[1], device=valid.device).expand(len(valid), -1)
+    b, h, n, _ = heads.query.shape
+    rows = torch.arange(n, device=valid.device).expand(b, -1)
+    # Rows of padding may see nothing and hold NaN; they have no mass to send.
+    padded = not bool(heads.valid.all())
+    step = max(1, ELEMENTS // (b * h * n))
+
+    def blocks() -> Iterator[tuple[slice, Tensor]]:
+        for start in range(0, n, step):
+            some = slice(start, min(n, start + step))
+            seen = heads.rows(
+                rows[:, some], temperature, None if heads.mask is not None else some.stop
+            )
+            yield some, seen.nan_to_num() if padded else seen
+
     # A map that fits into one block is made once, a larger one anew in every round.
-    whole = list(heads.blocks(rows, temperature)) if _fits(heads) else None
+    held = list(blocks()) if step >= n else None
     for _ in range(iters):
         flown = torch.zeros_like(mass)
-        for some, seen in whole or heads.blocks(rows, temperature):
-            sent = mass.gather(2, some[:, None].expand(-1, mass.shape[1], -1))
-            # Rows of padding may see nothing and hold NaN; they have no mass to send.
-            flown += (sent[:, :, None] @ seen.nan_to_num())[:, :, 0]
+        for some, seen in held or blocks():
+            flown[..., : seen.shape[-1]] += (mass[:, :, None, some] @ seen)[:, :, 0]
         mass = flown * (1 - damping) + even * damping
     return mass.square().mean(1).sqrt() * valid
-
-
-def _fits(heads: Heads) -> bool:
-    b, h, n, _ = heads.query.shape
-    return b * h * n * n <= ELEMENTS

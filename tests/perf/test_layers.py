@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from transformers import Qwen2Config
@@ -37,3 +39,16 @@ def test_every_method_gets_a_row(monkeypatch):
     assert page.count("`FastV()`") == 2 and page.splitlines()[-1].startswith(
         f"| {[*layers.methods()][-1]} |"
     )
+
+
+def test_some_methods_are_measured_anew_among_the_others(tmp_path):
+    def size(**rows):
+        return {"visual_tokens": 16, "methods": rows}
+
+    path = tmp_path / "layers.json"
+    path.write_text(json.dumps({"names": {"a": "A()", "c": "C()"}, "sizes": [size(a=1, c=2)]}))
+    now = {"names": {"b": "B()", "c": "C(2)"}, "sizes": [size(b=3, c=4)]}
+    result = layers.renewed(path, ["b", "c"], lambda only: now)
+    assert result["names"] == {"a": "A()", "b": "B()", "c": "C(2)"}
+    assert result["sizes"] == [size(a=1, b=3, c=4)]
+    assert layers.renewed(path, None, lambda only: only) is None
