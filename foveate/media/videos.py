@@ -47,15 +47,15 @@ def read_frames(source: str | os.PathLike[str], count: int) -> Frames:
             raise MediaError(f"{name} holds no pictures, only sound; give a video.")
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        length = _length(container, stream)
+        length, rate = _length(container, stream), float(stream.average_rate or 0) or 1.0
         if length is None:
             n = sum(1 for _ in container.decode(stream))
+            wanted = {int((i + 0.5) * n / count) for i in range(count)}
             with _decoding(path, name) as again:
-                shown = list(_numbered(again, {int((i + 0.5) * n / count) for i in range(count)}))
+                shown = list(_numbered(again, wanted, rate))
         else:
             middles = ((i + 0.5) * length / count for i in range(count))
             shown = list(_at(container, stream, middles))
-        rate = float(stream.average_rate or 0) or len(shown) / (length or 1.0)
     if not shown:
         raise MediaError(f"{name} has no frame that can be read; get the file again.")
     return Frames([load_image(image) for _, image in shown], [second for second, _ in shown], rate)
@@ -85,7 +85,9 @@ def _length(container: Any, stream: Any) -> float | None:
     return container.duration / 1e6 if container.duration else None
 
 
-def _at(container: Any, stream: Any, targets: Iterator[float]) -> Iterator[tuple[float, Any]]:
+def _at(
+    container: Any, stream: Any, targets: Iterator[float]
+) -> Iterator[tuple[float, Image.Image]]:
     """The frame that is shown at each of these ascending seconds, each frame once."""
     start = float((stream.start_time or 0) * stream.time_base)
     frames, last, given = container.decode(stream), None, None
@@ -101,16 +103,19 @@ def _at(container: Any, stream: Any, targets: Iterator[float]) -> Iterator[tuple
         now = last if last is not None else ahead
         if now is not None and (given is None or now.pts != given):
             given = now.pts
-            yield now.time - start, _shown(now)[1]
+            yield now.time - start, _upright(now)
 
 
-def _shown(frame: Any) -> tuple[float, Image.Image]:
-    image = frame.to_image()
-    turn = getattr(frame, "rotation", 0)
-    return float(frame.time or 0), image.rotate(turn, expand=True) if turn else image
-
-
-def _numbered(container: Any, numbers: set[int]) -> Iterator[tuple[float, Any]]:
+def _numbered(
+    container: Any, numbers: set[int], rate: float
+) -> Iterator[tuple[float, Image.Image]]:
+    """The frames of these numbers, in a stream that may not say when they are shown."""
     for number, frame in enumerate(container.decode(video=0)):
         if number in numbers:
-            yield _shown(frame)
+            yield number / rate if frame.time is None else frame.time, _upright(frame)
+
+
+def _upright(frame: Any) -> Image.Image:
+    turn = getattr(frame, "rotation", 0)
+    image = frame.to_image()
+    return image.rotate(turn, expand=True) if turn else image

@@ -56,8 +56,8 @@ def tune(
     budget_flops: share of the bare model's prefill FLOPs that may be spent, or FLOPs per sample
     from 1 on; the most accurate setting within it is chosen then. searcher: of G-Search, "bisect"
     or "bo". held_out: share of the samples that chooses nothing and is reported. frames: of each
-    video; models that read none get them as pictures. folder: keeps
-    every measurement, so that an interrupted search goes on. watch: is told of every measurement.
+    video; models that read none get them as pictures. folder: keeps every measurement, so that an
+    interrupted search goes on. watch: is told of every measurement.
     """
     named = check(methods, keep, max_drop, budget_flops, searcher, held_out, batch, frames)
     samples = read_samples(data) if isinstance(data, str | Path) else list(data)

@@ -38,6 +38,7 @@ def test_a_short_video_gives_every_frame_once(tmp_path):
 def test_a_stream_without_a_length_is_counted(tmp_path):
     read = read_frames(film(tmp_path / "a.m4v", 30), 3)
     assert numbers(read.images) == [5, 15, 25]
+    assert read.seconds == pytest.approx([n / read.rate for n in (5, 15, 25)], abs=0.05)
 
 
 def test_a_phone_that_was_held_upright(tmp_path):
