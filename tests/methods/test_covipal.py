@@ -140,6 +140,8 @@ def test_guidance_of_an_even_causal_map():
     assert torch.allclose(whole[1], torch.tensor(last + 2 * (1 / 2 + 1 / 3)))
     text = guidance(heads, visual, "text", "mean")[0]
     assert torch.allclose(text[1], torch.tensor((1 / 5 + 1 / 6) / 2))
+    even = guidance(heads, visual, "text", "standard")[0]
+    assert even[1:4].abs().max() < 1e-2, "what is alike stays alike"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ come first (1, 3, 5, ... are MoD layers) are choices; the paper trains the decod
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
-    with foveate.attach(model, foveate.VideoLLMMoD(keep=0.75, selector="uniform")):
+    with foveate.attach(model, foveate.VideoLLMMoD()):
         out = model.generate(**inputs, max_new_tokens=8)
 """
 

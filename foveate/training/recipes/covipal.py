@@ -16,6 +16,7 @@ from foveate.methods.tokens.random import Random
 from foveate.mini.errors import TrainingError
 from foveate.ops.attention import Heads, paid
 from foveate.ops.select import columns_of
+from foveate.ops.standard import standardised
 from foveate.parts import BoundaryState
 from foveate.trained import lent
 from foveate.training.batches import Batch
@@ -23,7 +24,7 @@ from foveate.training.probe import Probe
 from foveate.training.recipe import Recipe, Run
 
 ROWS = ("last_nv", "from_visual", "text")
-TARGETS = ("raw", "mean", "log1p")
+TARGETS = ("raw", "mean", "log1p", "standard")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,9 @@ class CoViPALRecipe(Recipe):
 
     layer: whose attention is foretold; None is half of the depth. rows_of: whose attention counts,
     the last n_v columns (the paper), all from the first visual one, or text. target: "raw" sums
-    (the paper), their "mean", or "log1p", which tames sinks. keeps: budgets of the soft choice,
+    (the paper), their "mean", "log1p", which tames sinks, or "standard": logarithms with mean 0 and
+    variance 1 in every prompt, so that scores fit the temperature of the soft choice however
+    many tokens share the attention. keeps: budgets of the soft choice,
     one drawn per step. ppm, inner: kind and width of the module.
     """
 
@@ -43,7 +46,7 @@ class CoViPALRecipe(Recipe):
     guided: float = 0.5
     layer: int | None = None
     rows_of: str = "text"
-    target: str = "log1p"
+    target: str = "standard"
     keeps: tuple[float, ...] = (0.5, 0.25, 0.125)
     boundary: tuple[int, ...] = (0,)
     ppm: str = "cross"
@@ -125,5 +128,7 @@ def guidance(heads: Heads, visual: Tensor, rows: str, target: str) -> Tensor:
     mean = paid(heads, *columns_of(asked))
     if target == "mean":
         return mean
+    if target == "standard":
+        return standardised(mean.clamp(min=1e-9).log(), visual)
     total = mean * heads.query.shape[1] * asked.sum(1, keepdim=True)
     return total.log1p() if target == "log1p" else total

@@ -13,6 +13,7 @@ from foveate.method import Method
 from foveate.methods.layers.videollm_mod import VideoLLMMoD
 from foveate.ops.attention import paid
 from foveate.ops.select import columns_of
+from foveate.ops.standard import standardised
 from foveate.parts import BoundaryState
 from foveate.trained import lent
 from foveate.training.batches import Batch, draw
@@ -98,8 +99,5 @@ class Fit:
 
 def attended(state: BoundaryState) -> Tensor:
     """Logarithm of the attention (B, N) that visual columns get from text, standardised per row."""
-    mass = paid(state.heads(), *columns_of(state.valid & ~state.visual)).float()
-    level = mass.clamp(min=1e-9).log().masked_fill(~state.visual, 0)
-    count = state.visual.sum(1, keepdim=True).clamp(min=1)
-    off = (level - level.sum(1, keepdim=True) / count).masked_fill(~state.visual, 0)
-    return off / (off.square().sum(1, keepdim=True) / count).sqrt().clamp(min=1e-6)
+    mass = paid(state.heads(), *columns_of(state.valid & ~state.visual))
+    return standardised(mass.clamp(min=1e-9).log(), state.visual)
