@@ -12,7 +12,8 @@ Needs frames only. Costs no attention beyond the model's own; reduces nothing, s
 does. Ids reach twice the length of the prompt. A picture is one frame, and with three rows of ids
 (M-RoPE) all three are the same. No official code was found: ids are those of the comparison in
 VideoRoPE (Wei et al., 2025), except that padding moves nothing on. `text_temporal="zero_delta"` is
-ours: words don't move u on, so that plain text is as ever.
+ours: words don't move u on, so that plain text is as ever. `foveate train --method tc_llava` tunes
+a model to it; the run on nano, whose pictures have no time, is in perf/results/tc_llava.md.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")

@@ -12,7 +12,8 @@ Needs nothing. Costs products of twice the head width; reduces nothing: the pape
 video come from its projector, `foveate.methods.projectors.vista_llama`, so add a method that does.
 The paper's text leaves the rotation out between text and visual tokens, its code, which is the
 default, between visual tokens too; `visual_query="rope"` is the text. Made for a model that was
-tuned with it.
+tuned with it: `foveate train --method vista_llama`, whose run on nano is in
+perf/results/vista_llama.md.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
