@@ -66,12 +66,13 @@ def _decoding(path: Path, name: str) -> Iterator[Any]:
     """An open container; whatever its decoder raises, as `MediaError`."""
     try:
         import av
+        from av.error import FFmpegError
     except ImportError:
         raise MediaError("Videos are read by PyAV; pip install 'foveate[video]'.") from None
     try:
         with av.open(str(path)) as container:
             yield container
-    except av.FFmpegError as error:
+    except FFmpegError as error:
         reason = (error.strerror or type(error).__name__).rstrip(".")
         raise MediaError(
             f"{name} is no video that can be read, or is damaged ({reason}); get the file again."
