@@ -29,7 +29,7 @@ class Limits:
         ratio = (most / least) ** (1 / (SIZES - 1))
         sizes = sorted({round(least * ratio**i) for i in range(SIZES)})
         decoder = model.get_decoder()
-        taken = interleaved({str(n): _timed(decoder, n) for n in sizes}, rounds)
+        taken = interleaved({str(n): on_rows(decoder, n) for n in sizes}, rounds)
         self.curve = [(n, taken[str(n)] / len(decoder.layers)) for n in sizes]
 
     def of(self, method: Method) -> Limits | None:
@@ -48,7 +48,8 @@ class Limits:
         return self.curve[-1][1]
 
 
-def _timed(decoder: Any, n: int) -> Callable[[], float]:
+def on_rows(decoder: Any, n: int) -> Callable[[], float]:
+    """What times one prefill of the bare decoder on `n` rows."""
     weight = next(decoder.parameters())
     states = torch.randn(1, n, decoder.config.hidden_size).to(weight.device, weight.dtype)
     return lambda: seconds(lambda: decoder(inputs_embeds=states, use_cache=True))

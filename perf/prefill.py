@@ -9,6 +9,7 @@ import torch
 
 import foveate
 from foveate.method import Method
+from perf.limits import on_rows
 from perf.shapes import Shape
 from perf.timing import interleaved, peak_bytes, seconds
 
@@ -106,13 +107,9 @@ def _ceiling(model, inputs: dict, reports: dict, rounds: int) -> dict[str, float
     """
     decoder = model.get_decoder()
 
-    def run(n: int) -> Callable[[], float]:
-        states = torch.randn(1, n, decoder.config.hidden_size).to(model.device, model.dtype)
-        return lambda: seconds(lambda: decoder(inputs_embeds=states, use_cache=True))
-
     full = inputs["input_ids"].shape[1]
     short = {name: reports[name].prompt_tokens[0] for name in SELECTING}
-    taken = interleaved({str(n): run(n) for n in {full, *short.values()}}, rounds)
+    taken = interleaved({str(n): on_rows(decoder, n) for n in {full, *short.values()}}, rounds)
     return {name: taken[str(full)] / taken[str(n)] for name, n in short.items()}
 
 

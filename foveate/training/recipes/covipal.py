@@ -14,17 +14,12 @@ from foveate.methods.layers.covipal import CoViPAL, scores
 from foveate.methods.layers.fastv import FastV
 from foveate.methods.tokens.random import Random
 from foveate.mini.errors import TrainingError
-from foveate.ops.attention import Heads, paid
-from foveate.ops.select import columns_of
-from foveate.ops.standard import standardised
 from foveate.parts import BoundaryState
 from foveate.trained import lent
 from foveate.training.batches import Batch
+from foveate.training.guidance import ROWS, TARGETS, guidance
 from foveate.training.probe import Probe
 from foveate.training.recipe import Recipe, Run
-
-ROWS = ("last_nv", "from_visual", "text")
-TARGETS = ("raw", "mean", "log1p", "standard")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +29,9 @@ class CoViPALRecipe(Recipe):
     layer: whose attention is foretold; None is half of the depth. rows_of: whose attention counts,
     the last n_v columns (the paper), all from the first visual one, or text. target: "raw" sums
     (the paper), their "mean", "log1p", which tames sinks, or "standard": logarithms with mean 0 and
-    variance 1 in every prompt, so that scores fit the temperature of the soft choice however
-    many tokens share the attention. keeps: budgets of the soft choice,
-    one drawn per step. ppm, inner: kind and width of the module.
+    variance 1 in every prompt, so that scores fit the temperature of the soft choice however many
+    tokens share the attention. keeps: budgets of the soft choice, one drawn per step. ppm, inner:
+    kind and width of the module.
     """
 
     slug = "covipal"
@@ -113,22 +108,3 @@ class CoViPALRecipe(Recipe):
             if later > 0:
                 rows[f"FastV from layer 1, {keep:.1%}"] = FastV(keep=later, k=1)
         return rows
-
-
-def guidance(heads: Heads, visual: Tensor, rows: str, target: str) -> Tensor:
-    """Attention (B, N) that columns receive, summed over heads and the rows asked for."""
-    before = visual.long().cumsum(1) == 0
-    if rows == "text":
-        asked = heads.valid & ~visual & ~before
-    elif rows == "from_visual":
-        asked = heads.valid & ~before
-    else:
-        from_end = heads.valid.flip(1).long().cumsum(1).flip(1)
-        asked = heads.valid & (from_end <= visual.sum(1, keepdim=True))
-    mean = paid(heads, *columns_of(asked))
-    if target == "mean":
-        return mean
-    if target == "standard":
-        return standardised(mean.clamp(min=1e-9).log(), visual)
-    total = mean * heads.query.shape[1] * asked.sum(1, keepdim=True)
-    return total.log1p() if target == "log1p" else total

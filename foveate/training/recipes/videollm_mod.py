@@ -11,12 +11,10 @@ import foveate
 from foveate.benchmarks.subject import Subject
 from foveate.method import Method
 from foveate.methods.layers.videollm_mod import VideoLLMMoD
-from foveate.ops.attention import paid
-from foveate.ops.select import columns_of
-from foveate.ops.standard import standardised
 from foveate.parts import BoundaryState
 from foveate.trained import lent
 from foveate.training.batches import Batch, draw
+from foveate.training.guidance import guidance
 from foveate.training.probe import Probe
 from foveate.training.recipe import Recipe, Run
 
@@ -99,5 +97,4 @@ class Fit:
 
 def attended(state: BoundaryState) -> Tensor:
     """Logarithm of the attention (B, N) that visual columns get from text, standardised per row."""
-    mass = paid(state.heads(), *columns_of(state.valid & ~state.visual))
-    return standardised(mass.clamp(min=1e-9).log(), state.visual)
+    return guidance(state.heads(), state.visual, "text", "standard")

@@ -1,0 +1,31 @@
+"""What visual tokens matter by a deep layer's attention: what small parts learn to foretell."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from foveate.ops.attention import Heads, paid
+from foveate.ops.select import columns_of
+from foveate.ops.standard import standardised
+
+ROWS = ("last_nv", "from_visual", "text")
+TARGETS = ("raw", "mean", "log1p", "standard")
+
+
+def guidance(heads: Heads, visual: Tensor, rows: str, target: str) -> Tensor:
+    """Attention (B, N) that columns receive, summed over heads and the rows asked for."""
+    before = visual.long().cumsum(1) == 0
+    if rows == "text":
+        asked = heads.valid & ~visual & ~before
+    elif rows == "from_visual":
+        asked = heads.valid & ~before
+    else:
+        from_end = heads.valid.flip(1).long().cumsum(1).flip(1)
+        asked = heads.valid & (from_end <= visual.sum(1, keepdim=True))
+    mean = paid(heads, *columns_of(asked))
+    if target == "mean":
+        return mean
+    if target == "standard":
+        return standardised(mean.clamp(min=1e-9).log(), visual)
+    total = mean * heads.query.shape[1] * asked.sum(1, keepdim=True)
+    return total.log1p() if target == "log1p" else total
