@@ -17,7 +17,7 @@ from perf import cache, layers, selection
 from perf.decoding import decode
 from perf.diversity import divprune_against_naive
 from perf.prefill import measure
-from perf.shapes import LLAVA_7B, QWEN2_05B
+from perf.shapes import LLAVA_7B, QWEN2_05B, Shape
 
 LIMITS = """\
 Targets: share of promise at least 0.85; choosing at most 1 % of the bare prefill (5 % on a GPU);
@@ -37,15 +37,20 @@ def main() -> None:
     parser.add_argument("--methods", help="of layers: measure a,b anew, others keep their figures")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    for name in [options.only] if options.only else SECTIONS:
+    where, _ = device()
+    for name in [options.only] if options.only else sections(where):
         run, page = SECTIONS[name]
         result = {"machine": machine(), **run(options)}
-        if name == "prefill":
-            name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = where if name == "prefill" else f"{name}_cuda" if where == "cuda" else name
         (options.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
         text = heading(result["machine"]) + page(result)
         (options.out / f"{name}.md").write_text(text)
         print(text)
+
+
+def sections(where: str) -> list[str]:
+    """What is measured when nothing is asked for: the large shape on a GPU only."""
+    return [name for name in SECTIONS if where == "cuda" or name != "layers_7b"]
 
 
 def device() -> tuple[str, torch.dtype]:
@@ -82,10 +87,22 @@ def calls(rounds: int) -> dict[str, Any]:
         "decode": decode(rounds),
         "selection": divprune_against_naive(rounds, where),
         "prefill": [
-            measure(shape, dtype, where, rounds)
+            measure(shape, dtype, where, rounds, batch)
             for shape in ([QWEN2_05B, LLAVA_7B] if where == "cuda" else [QWEN2_05B])
+            # One prompt of this length is too short for a GPU to be busy.
+            for batch in ((1, 16) if where == "cuda" else (1,))
         ],
     }
+
+
+def between_layers(asked: argparse.Namespace, name: str, shape: Shape) -> dict[str, Any]:
+    """What methods inside the language model are worth, of all or of those that are asked for."""
+    where, dtype = device()
+    return layers.renewed(
+        asked.out / (f"{name}_cuda.json" if where == "cuda" else f"{name}.json"),
+        asked.methods.split(",") if asked.methods else None,
+        lambda only: layers.measure(asked.rounds, where, dtype, shape, asked.pictures, only),
+    )
 
 
 def table(result: dict[str, Any]) -> str:
@@ -94,7 +111,8 @@ def table(result: dict[str, Any]) -> str:
     for shape in result["prefill"]:
         lines += [
             f"## {shape['shape']}, {shape['visual_tokens']} visual + "
-            f"{shape['text_tokens']} text tokens",
+            f"{shape['text_tokens']} text tokens"
+            + (f", {shape['batch']} prompts at once" if shape["batch"] > 1 else ""),
             "",
             f"Attaching with keep=1.0: {shape['keep_all_over_bare']:.3f} of the bare call's time, "
             f"{shape['keep_all_peak_memory_over_bare']:.2f} of its peak memory.",
@@ -151,14 +169,8 @@ Measure = Callable[[argparse.Namespace], dict[str, Any]]
 SECTIONS: dict[str, tuple[Measure, Callable[[dict[str, Any]], str]]] = {
     "prefill": (lambda asked: calls(asked.rounds), table),
     "selection": (lambda asked: selection.measure(asked.rounds), selection.page),
-    "layers": (
-        lambda asked: layers.renewed(
-            asked.out / "layers.json",
-            asked.methods.split(",") if asked.methods else None,
-            lambda only: layers.measure(asked.rounds, *device(), most=asked.pictures, only=only),
-        ),
-        layers.page,
-    ),
+    "layers": (lambda asked: between_layers(asked, "layers", layers.SHAPE), layers.page),
+    "layers_7b": (lambda asked: between_layers(asked, "layers_7b", layers.LARGE), layers.page),
     "cache": (lambda asked: cache.measure(asked.rounds, *device()), cache.page),
 }
 

@@ -16,15 +16,15 @@ import foveate
 from foveate.method import Composed, Method, create, registered
 from foveate.trained import TrainedMethod, release
 from perf.limits import Limits
-from perf.shapes import QWEN2_05B, Shape
+from perf.shapes import LLAVA_7B, QWEN2_05B, Shape
 from perf.timing import Peak, seconds
 from perf.watch import watched
 
-# Pictures of 576 tokens, and how much of the rounds a size of prompt gets; where it is 0 the call
-# that is weighed is the one that is timed.
+# Pictures of 576 tokens, and how much of the rounds a size of prompt gets on a CPU; where it is 0
+# the call that is weighed is the one that is timed.
 PICTURES = {1: 1.0, 8: 0.0, 16: 0.0}
 # The tower is not what is measured.
-SHAPE = replace(QWEN2_05B, tower_layers=2)
+SHAPE, LARGE = (replace(shape, tower_layers=2) for shape in (QWEN2_05B, LLAVA_7B))
 NEW_TOKENS = 7
 
 
@@ -103,7 +103,7 @@ def measure(
     for pictures, share in ((k, v) for k, v in PICTURES.items() if k <= most):
         inputs = shape.inputs(model, pictures)
         chosen = {"bare": Composed(), **measured}
-        again = round(rounds * share)
+        again = rounds if device == "cuda" else round(rounds * share)
         steps = tqdm(total=len(chosen) * (1 + again), desc=f"{pictures} pictures", disable=None)
         taken = {}
         for name, method in chosen.items():
@@ -140,8 +140,8 @@ def renewed(
     path: Path, only: list[str] | None, measure: Callable[[list[str] | None], dict[str, Any]]
 ) -> dict[str, Any]:
     """All figures anew, or with `only` those of some methods among the ones that a file has."""
-    if only is None:
-        return measure(None)
+    if only is None or not path.exists():
+        return measure(only)
     result, now = json.loads(path.read_text()), measure(only)
     result["names"] = dict(sorted({**result["names"], **now["names"]}.items()))
     for size in result["sizes"]:
@@ -177,9 +177,10 @@ def page(result: dict[str, Any]) -> str:
         " and pictures of 576. Choosing is what runs at boundaries, as a share of the bare prefill,"
         " and the memory that it takes. Trained methods run with untrained parts. Of bare layers:"
         " the speed-up as a share of what bare layers gain on as many rows, the limit of the"
-        " machine; given for the first size, and not where a rule changes layers. Targets: share of"
-        " promise at least 0.85; choosing at most 5 %; time per new token and peak memory at most"
-        " 1.00 of bare. Where methods were measured anew, it was beside the bare model again.",
+        " machine; given where there were several rounds, and not where a rule changes layers."
+        " Targets: share of promise at least 0.85; choosing at most 5 %; time per new token and"
+        " peak memory at most 1.00 of bare. Where methods were measured anew, it was beside the bare"
+        " model again.",
         "",
     ]
     for size in result["sizes"]:
@@ -187,7 +188,7 @@ def page(result: dict[str, Any]) -> str:
         lines += [
             f"## {size['visual_tokens']:,} visual tokens",
             "",
-            f"Bare: {bare['prefill']:.2f} s, {1000 * bare['per_token']:.1f} ms per new token, peak "
+            f"Bare: {bare['prefill']:.3g} s, {1000 * bare['per_token']:.1f} ms per new token, peak "
             f"{bare['peak'] / 1e9:.2f} GB, cache {bare['kv_bytes'] / 1e6:.1f} MB. Rounds: "
             f"{size['rounds']}.",
             "",
@@ -219,5 +220,5 @@ def page(result: dict[str, Any]) -> str:
     rows = {"bare": [size["bare"]["prefill"] for size in result["sizes"]]}
     for slug in result["names"]:
         rows[slug] = [size["methods"][slug]["seconds"]["prefill"] for size in result["sizes"]]
-    lines += [f"| {k} | {' | '.join(f'{s:.2f}' for s in v)} |" for k, v in rows.items()]
+    lines += [f"| {k} | {' | '.join(f'{s:.3g}' for s in v)} |" for k, v in rows.items()]
     return "\n".join(lines) + "\n"

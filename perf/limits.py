@@ -48,8 +48,8 @@ class Limits:
         return self.curve[-1][1]
 
 
-def on_rows(decoder: Any, n: int) -> Callable[[], float]:
-    """What times one prefill of the bare decoder on `n` rows."""
+def on_rows(decoder: Any, n: int, batch: int = 1) -> Callable[[], float]:
+    """What times one prefill of the bare decoder on `n` rows of each sample."""
     weight = next(decoder.parameters())
-    states = torch.randn(1, n, decoder.config.hidden_size).to(weight.device, weight.dtype)
+    states = torch.randn(batch, n, decoder.config.hidden_size).to(weight.device, weight.dtype)
     return lambda: seconds(lambda: decoder(inputs_embeds=states, use_cache=True))

@@ -24,10 +24,12 @@ def methods() -> dict[str, Method]:
     return {**chosen, **{slug: foveate.create(slug) for slug in LAYERED}}
 
 
-def measure(shape: Shape, dtype: torch.dtype, device: str, rounds: int) -> dict[str, Any]:
-    """All figures of one shape."""
+def measure(
+    shape: Shape, dtype: torch.dtype, device: str, rounds: int, batch: int = 1
+) -> dict[str, Any]:
+    """All figures of one shape, with `batch` prompts at once."""
     model = shape.build(dtype, device)
-    inputs = shape.inputs(model)
+    inputs = shape.inputs(model, batch=batch)
     reports: dict[str, Any] = {}
 
     def bare() -> None:
@@ -91,6 +93,7 @@ def measure(shape: Shape, dtype: torch.dtype, device: str, rounds: int) -> dict[
         "shape": shape.name,
         "visual_tokens": shape.visual,
         "text_tokens": shape.words,
+        "batch": batch,
         "attention": model.config.text_config._attn_implementation,
         "rounds": rounds,
         "bare_seconds": {**whole, "per_token": decode["bare"]},
@@ -107,9 +110,11 @@ def _ceiling(model, inputs: dict, reports: dict, rounds: int) -> dict[str, float
     """
     decoder = model.get_decoder()
 
-    full = inputs["input_ids"].shape[1]
+    batch, full = inputs["input_ids"].shape
     short = {name: reports[name].prompt_tokens[0] for name in SELECTING}
-    taken = interleaved({str(n): on_rows(decoder, n) for n in {full, *short.values()}}, rounds)
+    taken = interleaved(
+        {str(n): on_rows(decoder, n, batch) for n in {full, *short.values()}}, rounds
+    )
     return {name: taken[str(full)] / taken[str(n)] for name, n in short.items()}
 
 

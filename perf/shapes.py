@@ -52,15 +52,17 @@ class Shape:
         model.generation_config.pad_token_id = 0
         return model
 
-    def inputs(self, model: LlavaForConditionalGeneration, pictures: int = 1) -> dict[str, Tensor]:
-        """Pictures between two halves of text."""
+    def inputs(
+        self, model: LlavaForConditionalGeneration, pictures: int = 1, batch: int = 1
+    ) -> dict[str, Tensor]:
+        """Pictures between two halves of text, as many in each of `batch` rows."""
         generator = torch.Generator().manual_seed(1)
         side = model.config.vision_config.image_size
-        text = torch.randint(2, 1000, (1, self.words), generator=generator)
+        text = torch.randint(2, 1000, (batch, self.words), generator=generator)
         half = self.words // 2
-        seen = torch.full((1, self.visual * pictures), IMAGE)
+        seen = torch.full((batch, self.visual * pictures), IMAGE)
         ids = torch.cat([text[:, :half], seen, text[:, half:]], 1)
-        pixels = torch.randn(pictures, 3, side, side, generator=generator)
+        pixels = torch.randn(batch * pictures, 3, side, side, generator=generator)
         return {
             "input_ids": ids.to(model.device),
             "attention_mask": torch.ones_like(ids).to(model.device),

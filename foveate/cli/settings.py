@@ -1,4 +1,4 @@
-"""From what is typed behind `--method`, `--keep` and `--set` to a method."""
+"""From what is typed behind `--method`, `--keep` and `--set` to a method, or to a recipe."""
 
 from __future__ import annotations
 
@@ -51,33 +51,49 @@ def build_method(method: str | None, keep: str | None, settings: Sequence[str]) 
     return made[0] if len(made) == 1 else Composed(methods=tuple(made))
 
 
-def _parse(setting: str, slugs: list[str]) -> tuple[str, str, Any]:
-    """Slug, parameter name and value of one `--set`."""
+def parameters_of(cls: type, what: str, settings: Sequence[str]) -> dict[str, Any]:
+    """Parameters of a dataclass as "name=value" says; `what` is how messages call it."""
+    types, parameters = _types(cls), {}
+    for setting in settings:
+        name, text = _split(setting)
+        if name not in types:
+            raise UnknownName.of(f"parameter of {what}", name, types)
+        parameters[name] = _value(name, text, types[name])
+    return parameters
+
+
+def _split(setting: str) -> tuple[str, str]:
+    """Name and text of one `--set`."""
     left, equals, text = setting.partition("=")
     if not equals or not left.strip():
         raise InvalidParameter(f"--set {setting!r} is no setting; write name=value.")
-    slug, dot, name = left.strip().rpartition(".")
+    return left.strip(), text.strip()
+
+
+def _parse(setting: str, slugs: list[str]) -> tuple[str, str, Any]:
+    """Slug, parameter name and value of one `--set`."""
+    left, text = _split(setting)
+    slug, dot, name = left.rpartition(".")
     if dot and slug not in slugs:
         raise UnknownName.of("method in --method", slug, slugs)
-    owners = [slug] if dot else [s for s in slugs if name in _types(s)]
+    owners = [slug] if dot else [s for s in slugs if name in _types(method_class(s))]
     if not owners:
-        known = [n for s in slugs for n in _types(s)]
+        known = [n for s in slugs for n in _types(method_class(s))]
         raise UnknownName.of(f"parameter of {' + '.join(slugs)}", name, known)
     if len(owners) > 1:
         raise InvalidParameter(
             f"--set {setting!r} could mean {' or '.join(owners)}; write {owners[0]}.{setting}."
         )
-    types = _types(owners[0])
+    types = _types(method_class(owners[0]))
     if name not in types:
         raise UnknownName.of(f"parameter of {owners[0]}", name, types)
     if name == "keep":
         return owners[0], name, parse_keep(text)
-    return owners[0], name, _value(name, text.strip(), types[name])
+    return owners[0], name, _value(name, text, types[name])
 
 
-def _types(slug: str) -> dict[str, Any]:
-    """Parameters of a method with their declared types."""
-    cls = method_class(slug)
+def _types(cls: type) -> dict[str, Any]:
+    """Parameters of a dataclass with their declared types."""
     hints = get_type_hints(cls)
     return {field.name: hints[field.name] for field in fields(cls)}
 

@@ -35,6 +35,10 @@ def train(
         int | None, typer.Option(min=2, help="Steps in place of the recipe's.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights and lessons.")] = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A parameter of the recipe of --method, name=value."),
+    ] = None,
     threads: Annotated[
         int | None,
         typer.Option(
@@ -60,6 +64,8 @@ def train(
 
     if (name is None) == (method is None):
         raise FoveateError("Name what to train: an embedded model such as nano, or --method SLUG.")
+    if settings and method is None:
+        raise FoveateError("--set belongs to the recipe of a method; name one with --method.")
     folder = out or Path("runs") / (name.value if name else str(method))
     common: dict[str, Any] = {"steps": steps, "seed": seed, "resume": resume}
     common["progress"] = not as_json
@@ -73,7 +79,7 @@ def train(
         elif name is not None:
             _model(name, folder, threads, device, common, as_json)
         else:
-            _parts(str(method), model, folder, threads, device, common, as_json)
+            _parts(str(method), model, folder, settings or [], threads, device, common, as_json)
     except OSError as error:
         raise FoveateError(f"{str(folder)!r} can't be written ({error.strerror}).") from None
 
@@ -116,32 +122,38 @@ def _parts(
     slug: str,
     name: str,
     folder: Path,
+    settings: list[str],
     threads: int | None,
     device: Device,
     common: dict,
     as_json: bool,
 ) -> None:
     import json
+    import shlex
 
     import torch
 
     from foveate.cli.console import print_json
     from foveate.cli.models import load_model
+    from foveate.cli.settings import parameters_of
     from foveate.training import recipe_of, train
 
-    usage = recipe_of(slug).usage
+    cls = recipe_of(slug)
+    recipe = cls(**parameters_of(cls, f"the recipe of {slug}", settings))
     if threads is not None:
         torch.set_num_threads(threads)
     model, processor = load_model(name, device.value, "float32")
     command = f"foveate train --method {slug} --model {name} --seed {common['seed']}"
     if common["steps"] is not None:
         command += f" --steps {common['steps']}"
-    written = train(slug, model, processor, folder, command=command, **common)
+    command += "".join(f" --set {shlex.quote(setting)}" for setting in settings)
+    if model.device.type != "cpu":
+        command += f" --device {model.device.type}"
+    written = train(slug, model, processor, folder, recipe=recipe, command=command, **common)
     card = json.loads((written / "card.json").read_text(encoding="utf-8"))
     if as_json:
         print_json({"method": slug, "model": name, "folder": str(written), **card})
         return
-    usage = usage.format(folder=written)
     for label, row in card.get("test", {}).items():
         typer.echo(f"{label:>12}  {row['mean']:.3f}  {row['tokens']:.0%} of the tokens")
-    typer.echo(f"{slug} for {name} is in {written}; use it with {usage}")
+    typer.echo(f"{slug} for {name} is in {written}; use it with {cls.usage.format(folder=written)}")

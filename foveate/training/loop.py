@@ -93,7 +93,7 @@ class Trainer:
 
     def restore(self, path: Path) -> None:
         """Continue from a checkpoint of the same recipe, base model and seed."""
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True, map_location="cpu")
         mine = asdict(self.recipe), self.run.subject.weights, self.seed
         if (state["recipe"], state["base"], state["seed"]) != mine:
             raise TrainingError(
