@@ -76,7 +76,8 @@ class Seam:
 
     kind: name of the user's attention function. causal: whether it hides later columns by itself
     where it is given no mask. refuse(why): raises for what this kernel can't be told. memo: what
-    rules worked out for several layers of one forward pass; gone with it.
+    rules worked out for several layers of one forward pass; gone with it. alone: nobody else sees
+    or changes this call, so that a rule may answer it without the kernel.
     """
 
     kind: str
@@ -87,6 +88,7 @@ class Seam:
     account: Callable[..., None]
     refuse: Callable[[str], None]
     memo: dict = field(default_factory=dict)
+    alone: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,9 +201,12 @@ class Attending:
         """x (B, h, q, d) rotated as the query rows are, or back to where it was before."""
         if not back:
             return self.seam.rotate(x, self.cos, self.sin)
-        # Some scaled rotations stretch; dividing by the square undoes both.
-        stretch = self.cos.square() + self.sin.square()
-        return self.seam.rotate(x, self.cos / stretch, -self.sin / stretch)
+        key = ("back", id(self.cos))
+        if key not in self.seam.memo:
+            # Some scaled rotations stretch; dividing by the square undoes both.
+            stretch = self.cos.square() + self.sin.square()
+            self.seam.memo[key] = self.cos, (self.cos / stretch, -self.sin / stretch)
+        return self.seam.rotate(x, *self.seam.memo[key][1])
 
     def rotated(self, x: Tensor, positions: Tensor) -> Tensor:
         """Raw x (B, h, M, d) rotated by ids (..., B, M) of any kind."""
@@ -222,6 +227,26 @@ class Attending:
             # What is held can't hand its id on to another object.
             self.seam.memo[key] = alike, make()
         return self.seam.memo[key][1]
+
+    def products(self, query: Tensor) -> Tensor:
+        """Scaled products (B, H, q, K) of a few rows `query` (B, H, q, d) with all keys.
+
+        Heads that share a key are one more row dimension, so that no key is copied.
+        """
+        b, shared, k, _ = self.key.shape
+        rows = query.unflatten(1, (shared, -1)).flatten(2, 3)
+        return (rows @ self.key.mT).view(b, query.shape[1], -1, k) * self.scaling
+
+    def weighed(self, logits: Tensor) -> Tensor:
+        """Output (B, q, H, d) of a few rows from their logits (B, H, q, K), without a kernel.
+
+        What rows may not see is left out. For calls of which nobody else knows (`seam.alone`).
+        """
+        if self.mask is not None or logits.shape[2] > 1:
+            logits = logits.masked_fill(~self.seen(), torch.finfo(logits.dtype).min)
+        weights = logits.softmax(-1, dtype=torch.float32).to(self.value.dtype)
+        out = weights.unflatten(1, (self.value.shape[1], -1)).flatten(2, 3) @ self.value
+        return out.view(*logits.shape[:3], -1).transpose(1, 2)
 
     def pair_cost(self) -> int:
         """FLOPs of one row with one key over all heads: the product, then the weighted value."""

@@ -268,6 +268,24 @@ class Store(Protocol):
         ...
 
 
+class DirectStore(Store, Protocol):
+    """A store that new tokens can attend to as it is.
+
+    Its columns come in an order of its own, those that are padding behind all others.
+    """
+
+    def products_into(self, out: Tensor, rows: Tensor) -> None:
+        """Write products of rows (B, Hkv, R, d) with keys to `out` (B, Hkv, R, N), float32.
+
+        What stands at padding is left as it is.
+        """
+        ...
+
+    def mixed(self, weights: Tensor) -> Tensor:
+        """Values weighted by (B, Hkv, R, N) and summed, (B, Hkv, R, d); padding weighs nothing."""
+        ...
+
+
 @dataclass
 class CacheState:
     """What a part sees of columns that a decoder layer has cached.
@@ -314,11 +332,13 @@ class RulePart(Part):
     order: the first one is outermost. A rule overrides what it needs. Parts that look at a layer
     before it runs are told of its `place` only, and refused where columns are `raw`.
 
-    textual: it also holds for prompts without visual tokens.
+    textual: it also holds for prompts without visual tokens. prompt_only: `attend` and `feed` are
+    asked while the prompt runs; behind it layers compute as ever, at no cost.
     """
 
     stage = "layers"
     textual: ClassVar[bool] = False
+    prompt_only: ClassVar[bool] = False
 
     def layers(self, n: int) -> tuple[int, ...]:
         """Layers of a decoder of `n` in which the rule holds."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from foveate.engine.anatomy import Anatomy, anatomy
+from foveate.engine.apart import apart
 from foveate.engine.boundary import Boundaries
 from foveate.engine.caching import Caches
 from foveate.engine.call import Pass
@@ -295,17 +296,24 @@ class Attachment:
         self._call.clocked = "prefill"
         return splice.kw
 
-    def _enter(self, call: Pass, readers: dict[int, Reader]) -> None:
-        """Let parts see and change what the decoder's layers do in this call."""
+    def _enter(self, call: Pass, readers: dict[int, Reader], held: tuple | None = None) -> None:
+        """Let parts see and change what the decoder's layers do in this call.
+
+        held: the cache that a call continues, its new columns, its mask.
+        """
         self._call.decoder = call
         self._call.stack = stack = ExitStack()
         around = dict(self._rules.surroundings(call, readers))
+        shadows: dict[int, Any] = {}
         for i in readers.keys() | around.keys():
             attention = self.anatomy.layers[i].self_attn
             if i in around:
-                stack.enter_context(surrounded(attention, around[i]))
+                stack.enter_context(surrounded(attention, around[i], shadows))
             else:
-                stack.enter_context(tapped(attention, readers[i]))
+                stack.enter_context(tapped(attention, readers[i], shadows))
+        for i, layer in self._caches.apart(*held, around.keys() | readers).items() if held else ():
+            answer = stack.enter_context(apart(layer))
+            stack.enter_context(surrounded(self.anatomy.layers[i].self_attn, answer, shadows))
         if call.prefill:
             for watcher in self._boundaries.watchers(call):
                 stack.enter_context(watcher)
@@ -348,7 +356,9 @@ class Attachment:
             kw["position_ids"] = shifted(positions, prompt.first.shift)
         if self._boundaries or self._rules or self._caches:
             call = Pass(prompt, False, positions=positions, behind=behind)
-            self._enter(call, dict(self._caches.readers(call, cache, q)))
+            call.idle = self._boundaries.idle(call, cache, q)
+            mask = kw.get("attention_mask")
+            self._enter(call, dict(self._caches.readers(call, cache, q)), (cache, q, mask))
         return kw
 
     def _new_positions(self, kw: dict[str, Any], prompt: Prompt, b: int, q: int) -> Tensor | None:
@@ -378,9 +388,9 @@ class Attachment:
 
     def _before_layer(self, i: int, module: nn.Module, args: tuple, kwargs: dict):
         call = self._call.decoder
-        return (
-            None if call is None else self._boundaries.before_layer(i, call, module, args, kwargs)
-        )
+        if call is None or call.idle and kwargs.get("attention_mask") is None:
+            return None
+        return self._boundaries.before_layer(i, call, module, args, kwargs)
 
     def _after_layer(self, _: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
         call = self._call.decoder

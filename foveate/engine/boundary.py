@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from foveate.engine.ahead import causal, next_attention, next_heads
 from foveate.engine.anatomy import Anatomy
@@ -33,7 +34,7 @@ from foveate.engine.prompt import (
     renumbered,
     shifted,
 )
-from foveate.engine.taps import probabilities
+from foveate.engine.taps import implementation, probabilities
 from foveate.engine.transitions import watched
 from foveate.errors import InvalidParameter
 from foveate.ops.attention import Heads
@@ -136,6 +137,28 @@ class Boundaries:
         """Column (B,) of the last prompt token, candidates of assisted decoding left out."""
         return last_column(stage.valid) - call.candidates
 
+    def idle(self, call: Pass, cache: Any, q: int) -> bool:
+        """Whether layers can do one new token as the model itself would, each with its own cache.
+
+        In decoding time is short: what hooks find out layer by layer is worth knowing ahead.
+        """
+        prompt = call.prompt
+        stages = (*prompt.stages, *prompt.detours.values())
+        return (
+            q == 1
+            and type(cache) is DynamicCache
+            and not self.windows
+            and call.behind is None
+            and not prompt.held
+            and not any(stage.ragged or stage.shift is not None for stage in stages)
+            and "flex" not in implementation(self.anatomy.layers[0].self_attn)
+        )
+
+    @cached_property
+    def windows(self) -> bool:
+        """Whether some layers see a window of columns only."""
+        return any(getattr(la.self_attn, "sliding_window", None) for la in self.anatomy.layers)
+
     def before_layer(self, i: int, call: Pass, module: nn.Module, args: tuple, kw: dict):
         """Pre-hook of layer i: the arguments that this layer shall see."""
         if call.prefill:
@@ -175,7 +198,10 @@ class Boundaries:
                 kw["position_ids"] = where if where.dim() == 2 else where[0]
             kw["attention_mask"] = prefill_mask(stage, call, module, hidden, kw)
         if call.soft is not None:
-            kw["attention_mask"] = softened(stage, call, module, hidden, kw)
+            kw["attention_mask"] = mask = softened(stage, call, module, hidden, kw)
+            if mask.requires_grad and not hidden.requires_grad:
+                # Kernels on CUDA note what the gradient of a mask takes only if rows have one too.
+                hidden = hidden.detach().requires_grad_()
         return (hidden,), kw
 
     def state(

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from foveate.engine.anatomy import Anatomy
+from foveate.engine.apart import direct
 from foveate.engine.call import Pass
 from foveate.engine.kept import KeptLayer, plain, refuse_foreign
 from foveate.engine.masks import decode_mask
 from foveate.engine.prompt import Stage, cache_in, gather_positions
-from foveate.engine.taps import Reader, probabilities
+from foveate.engine.taps import Reader, implementation, probabilities
 from foveate.errors import InvalidParameter, UnsupportedCall
 from foveate.parts import CachesPart, CacheState
 
@@ -68,6 +69,14 @@ class Caches:
         for i, layer in enumerate(cache.layers if gap is not None else ()):
             if isinstance(layer, KeptLayer) and layer.stores and layer.loose + new >= gap:
                 yield i, self._reader(i, call, layer)
+
+    def apart(self, cache: Any, q: int, mask: Any, taken: Iterable[int]) -> dict[int, KeptLayer]:
+        """Layers, but for those `taken`, that one new token may attend to as they are held."""
+        kind = implementation(self.anatomy.layers[0].self_attn)
+        # Who asks for eager attention may want to see its map, and a mask of his own is obeyed.
+        if not self or q > 1 or kind == "eager" or isinstance(mask, Tensor) and mask.dim() == 4:
+            return {}
+        return {i: la for i, la in enumerate(cache.layers) if i not in taken and direct(la)}
 
     def _reader(self, i: int, call: Pass, layer: KeptLayer) -> Reader:
         def read(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, **_) -> None:

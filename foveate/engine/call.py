@@ -28,7 +28,8 @@ class Pass:
     first stage): what is added to the logits of keys. tables, masks: what layers behind a boundary,
     or under the same rules, share, made once. held: columns in a layer's cache before this call,
     where rules hold. around: what goes around the layer that is running.
-    towered: signals of the vision tower at the first stage's columns, (B, H, N).
+    towered: signals of the vision tower at the first stage's columns, (B, H, N). idle: no layer
+    behind a boundary needs anything else than the model gives it, unless it gives a mask.
     """
 
     prompt: Prompt
@@ -49,6 +50,7 @@ class Pass:
     held: dict[int, int] = field(default_factory=dict)
     around: Around | None = None
     towered: dict[VisionAttention, Tensor] = field(default_factory=dict)
+    idle: bool = False
 
     def soften(self, log_weight: Tensor, stage: Stage) -> None:
         """Add to the logits of the visual columns of a stage, in all layers from here on."""

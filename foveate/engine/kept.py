@@ -14,10 +14,12 @@ from foveate.parts import Store
 class KeptLayer(DynamicLayer):
     """Stores, oldest first, and behind them new columns as they are, in `keys` and `values`.
 
-    Counts as its length what it has taken in, and for masks what it holds.
+    Counts as its length what it has taken in, and for masks what it holds. apart: who attends to it
+    looks into the stores himself, and is given new columns only.
     """
 
     is_croppable = False
+    apart = False
 
     def __init__(self, like: DynamicLayer, store: Store):
         super().__init__()
@@ -45,8 +47,10 @@ class KeptLayer(DynamicLayer):
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs):
         keys, values = super().update(key_states, value_states)
         self.taken += key_states.shape[2]
-        if not self.stores:
-            return keys, values
+        return (keys, values) if self.apart or not self.stores else self.joined(keys, values)
+
+    def joined(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """What the stores hold, and these loose columns behind it."""
         read = [store.read() for store in self.stores]
         return torch.cat([k for k, _ in read] + [keys], 2), torch.cat(
             [v for _, v in read] + [values], 2

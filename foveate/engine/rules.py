@@ -19,7 +19,7 @@ from foveate.engine.call import Pass
 from foveate.engine.facts import fitted, joined, new_columns, stage_columns, whole
 from foveate.engine.neurons import narrowed
 from foveate.engine.prompt import Stage, cache_in, shifted
-from foveate.engine.taps import Kernel, Reader, implementation
+from foveate.engine.taps import Kernel, Reader, implementation, plain_kernel
 from foveate.errors import InvalidParameter, UnsupportedCall
 from foveate.parts import RulePart
 
@@ -43,6 +43,11 @@ class Rules:
                 self.at.setdefault(i, []).append(part)
         self.parts = tuple(p for p in parts if any(p in held for held in self.at.values()))
         self.textual = any(p.textual for p in self.parts)
+        # By layer, the rules that have a say in rotation.
+        self.turning = {
+            i: tuple(id(p) for p in held if p in [*self._at(i, "place"), *self._at(i, "raw")])
+            for i, held in self.at.items()
+        }
         if self.at:
             boundaries.ahead = self.ahead
 
@@ -60,44 +65,57 @@ class Rules:
     def _held(self) -> Iterator[nn.Module]:
         return (self.anatomy.layers[i] for i in self.at)
 
-    def _at(self, i: int, name: str) -> list[RulePart]:
+    def _at(self, i: int, name: str, prefill: bool = True) -> list[RulePart]:
+        """Rules of layer i that say something by the method `name`."""
         bare = getattr(RulePart, name)
-        return [p for p in self.at.get(i, ()) if getattr(type(p), name) is not bare]
+        held = self.at.get(i, ())
+        return [
+            p for p in held if getattr(type(p), name) is not bare and (prefill or not p.prompt_only)
+        ]
 
     def surroundings(
         self, call: Pass, readers: dict[int, Reader]
     ) -> Iterator[tuple[int, Callable[..., Any]]]:
         """Per layer what answers its attention calls, the readers of other parts included."""
         for i in self.at:
-            if self._at(i, "attend"):
+            if self._at(i, "attend", call.prefill):
                 yield i, partial(self._attend, i, call, readers.get(i))
 
     def fed(self, call: Pass, stack: ExitStack) -> None:
         """Surround the MLPs of this call until the stack closes."""
         for i in self.at:
-            parts = self._at(i, "feed")
+            parts = self._at(i, "feed", call.prefill)
             if parts:
                 mlp = self.anatomy.layers[i].mlp
                 stack.enter_context(_answered(mlp, partial(self._feed, i, call, parts)))
 
     def before_layer(self, i: int, call: Pass, module: nn.Module, hidden: Tensor, kw: dict):
         """Arguments of layer i with the rules' rotary tables, None where they are as they were."""
-        cache = cache_in(kw)
-        held = 0 if call.prefill else int(cache.layers[i].get_seq_length())
-        call.held[i] = held
-        columns = self._queries(i, call, held, hidden.shape[1])
-        call.tables["turn", i] = kw["position_embeddings"]
-        where, raw = self._placed(i, call, columns, held)
-        if where is not columns.positions:
-            call.tables["turn", i] = self._turn(i, call, module, hidden, columns, held)
-        cos, sin = call.tables["turn", i]
-        if raw is not None:
-            cos, sin = (t.expand(len(raw), -1, -1) for t in (cos, sin))
-            cos = cos.masked_fill(raw[..., None], 1)
-            sin = sin.masked_fill(raw[..., None], 0)
-        elif where is columns.positions:
+        cache, given = cache_in(kw), kw["position_embeddings"]
+        call.held[i] = held = 0 if call.prefill else int(cache.layers[i].get_seq_length())
+        call.tables["turn", i] = given
+        if not self.turning[i]:
             return None
-        return {**kw, "position_embeddings": (cos, sin)}
+        key = ("told", self.turning[i], id(call.prompt.at(i)), held, id(given))
+        if key not in call.tables:
+            # What is held can't hand its id on to another object.
+            call.tables[key] = given, *self._told(i, call, module, hidden, given)
+        _, call.tables["turn", i], told = call.tables[key]
+        return None if told is None else {**kw, "position_embeddings": told}
+
+    def _told(
+        self, i: int, call: Pass, module: nn.Module, hidden: Tensor, given: Tables
+    ) -> tuple[Tables, Tables | None]:
+        """Tables of the places where rules put columns, and those that layer i shall be given."""
+        held = call.held[i]
+        columns = self._queries(i, call, held, hidden.shape[1])
+        where, raw = self._placed(i, call, columns, held)
+        moved = where is not columns.positions
+        turn = self._turn(i, call, module, hidden, columns, held) if moved else given
+        if raw is None:
+            return turn, turn if moved else None
+        cos, sin = (t.expand(len(raw), -1, -1) for t in turn)
+        return turn, (cos.masked_fill(raw[..., None], 1), sin.masked_fill(raw[..., None], 0))
 
     def ahead(
         self, i: int, call: Pass, module: nn.Module, hidden: Tensor, tables: Tables
@@ -193,6 +211,7 @@ class Rules:
         **kw: Any,
     ) -> tuple[Tensor, Tensor | None]:
         module = self.anatomy.layers[i].self_attn
+        parts = self._at(i, "attend", call.prefill)
         q, wide = query.shape[2], key.shape[2]
         kind = implementation(module)
         weights: list[Tensor | None] = []
@@ -214,7 +233,7 @@ class Rules:
 
         stage = call.prompt.at(i)
         queries, keys = self._queries(i, call, call.held[i], q), self._keys(i, call, q, wide)
-        cos, sin = (t.expand(len(query), -1, -1) for t in call.tables["turn", i])
+        cos, sin = self._expanded(call, call.tables["turn", i], len(query))
         start = Attending(
             query=query,
             key=key,
@@ -229,7 +248,7 @@ class Rules:
             layers=self.boundaries.n,
             prefill=call.prefill,
             window=getattr(module, "sliding_window", None),
-            notes={},
+            notes=self._notes(call, parts[0]),
             seam=Seam(
                 kind=kind,
                 causal=kind != "eager" and getattr(module, "is_causal", True),
@@ -239,9 +258,10 @@ class Rules:
                 account=partial(_account, call),
                 refuse=partial(_refuse, kind),
                 memo=call.tables,
+                alone=len(parts) == 1 and reader is None and plain_kernel(kind, kw),
             ),
         )
-        steps = [partial(_with_notes, p, call) for p in self._at(i, "attend")]
+        steps = [partial(self._asked, p, call) for p in parts]
         out = chained(steps, last)(start)
         if unread:
             if self.raw(i):
@@ -251,6 +271,22 @@ class Rules:
                 )
             unread.pop()(query, key, mask, **kw)
         return out, weights[0] if len(weights) == 1 else None
+
+    def _expanded(self, call: Pass, tables: Tables, b: int) -> Tables:
+        """Rotary tables of all rows, the same objects for all layers that share them."""
+        key = ("expanded", id(tables))
+        if key not in call.tables:
+            cos, sin = (t.expand(b, -1, -1) for t in tables)
+            call.tables[key] = tables, (cos, sin)
+        return call.tables[key][1]
+
+    def _notes(self, call: Pass, part: RulePart) -> dict[str, Tensor]:
+        return call.prompt.notes.setdefault(id(part.owner), {})
+
+    def _asked(self, part: RulePart, call: Pass, attending: Attending, proceed) -> Tensor:
+        notes = self._notes(call, part)
+        own = attending if attending.notes is notes else replace(attending, notes=notes)
+        return part.attend(own, proceed)
 
     def _whole(self, i: int, call: Pass, stage: Stage, q: int, wide: int) -> Whole:
         held = call.held[i]
@@ -290,11 +326,6 @@ def _equally_wide(*heads: Tensor) -> tuple[Tensor, ...]:
     return tuple(
         x if x.shape[-1] == width else nn.functional.pad(x, (0, width - x.shape[-1])) for x in heads
     )
-
-
-def _with_notes(part: RulePart, call: Pass, attending: Attending, proceed) -> Tensor:
-    notes = call.prompt.notes.setdefault(id(part.owner), {})
-    return part.attend(replace(attending, notes=notes), proceed)
 
 
 def _account(call: Pass, flops: Tensor, kv_bytes: Tensor | None = None) -> None:

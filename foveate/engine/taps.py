@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
@@ -26,6 +26,11 @@ _PREFIX = "foveate_"
 def implementation(attention: nn.Module) -> str:
     """Name of the attention function that the user chose for a module."""
     return attention.config._attn_implementation.removeprefix(_PREFIX)
+
+
+def plain_kernel(name: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether an attention function does no more than weigh values by softmax, and shows no map."""
+    return name != "eager" and all(arguments.get(extra) is None for extra in ("softcap", "s_aux"))
 
 
 def _user_function(module: nn.Module, name: str) -> Callable:
@@ -52,17 +57,21 @@ def _straight(kernel: Kernel, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor
 
 
 @contextmanager
-def surrounded(attention: nn.Module, around: Around) -> Iterator[None]:
+def surrounded(
+    attention: nn.Module, around: Around, shadows: dict[int, Any] | None = None
+) -> Iterator[None]:
     """While open, `around(kernel, query, key, value, mask, ...)` answers calls of `attention`.
 
     kernel: the user's own attention function, which takes the same arguments. query (B, H, q, d)
     and key (B, Hkv, K, d) arrive after normalisation and rotation, with the cache appended and
-    grouped heads not yet repeated. Only this module's config is shadowed.
+    grouped heads not yet repeated. Only this module's config is shadowed. shadows: of the configs
+    that modules opened together share, by id.
     """
-    own = attention.config
-    shadow = copy.copy(own)
-    shadow._attn_implementation = _register(implementation(attention))
-    attention.config = shadow
+    own, shadows = attention.config, {} if shadows is None else shadows
+    if id(own) not in shadows:
+        shadows[id(own)] = shadow = copy.copy(own)
+        shadow._attn_implementation = _register(implementation(attention))
+    attention.config = shadows[id(own)]
     _taps[attention] = around
     try:
         yield
@@ -71,14 +80,16 @@ def surrounded(attention: nn.Module, around: Around) -> Iterator[None]:
         _taps.pop(attention, None)
 
 
-def tapped(attention: nn.Module, reader: Reader) -> AbstractContextManager[None]:
+def tapped(
+    attention: nn.Module, reader: Reader, shadows: dict[int, Any] | None = None
+) -> AbstractContextManager[None]:
     """While open, `reader(query, key, mask, scaling=, ...)` sees every call of `attention`."""
 
     def read(kernel, query, key, value, mask, **kwargs):
         reader(query, key, mask, **kwargs)
         return kernel(query, key, value, mask, **kwargs)
 
-    return surrounded(attention, read)
+    return surrounded(attention, read, shadows)
 
 
 def repeat_heads(key: Tensor, heads: int) -> Tensor:

@@ -190,7 +190,8 @@ class Trainer:
         by_shard = [grads for _, _, grads in shards]
         for parameter, *parts in zip(self.parameters, *by_shard, strict=True):
             used = [grad for grad in parts if grad is not None]
-            parameter.grad = sum(used[1:], start=used[0]) if used else None
+            # The fused optimiser wants gradients laid out as their parameters are.
+            parameter.grad = sum(used[1:], start=used[0]).contiguous() if used else None
         for _, marks, _ in shards:
             for task, right in marks:
                 self.accuracy[task] += 0.005 * (right - self.accuracy[task])

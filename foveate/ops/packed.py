@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from foveate.ops.gather import rows_at
-from foveate.ops.quantise import WIDTHS, Codes, quantise
+from foveate.ops.quantise import CHANNEL, TOKEN, WIDTHS, Codes, quantise
 
 
 @dataclass(frozen=True, eq=False)
 class PackedRow:
     """One sample: codes of its important tokens and of the rest, each in ascending order.
 
-    scale (1, C): what the channels of the values were divided by, None where they were not.
+    scale (H, 1, d): what the channels of the values were divided by, None where they were not.
     """
 
     keys: tuple[Codes, Codes]
@@ -23,13 +23,25 @@ class PackedRow:
     scale: Tensor | None
 
     def read_into(self, keys: Tensor, values: Tensor, index: Tensor) -> None:
-        """Write keys and values to rows of (N, C): index has the important ones' first."""
+        """Write keys and values to rows of (H, N, d): index has the important ones' first."""
         for codes, out in ((self.keys, keys), (self.values, values)):
-            important = len(codes[0].data)
+            important = len(codes[0])
             codes[0].read_into(out, index[:important])
-            codes[1].read_into(out, index[important:][: len(codes[1].data)])
+            codes[1].read_into(out, index[important:][: len(codes[1])])
         if self.scale is not None:
             values.mul_(self.scale)
+
+    def products_into(self, out: Tensor, rows: Tensor) -> None:
+        """Write products of rows (H, R, d) with the keys to (H, R, N), important ones first."""
+        many, few = out.split([len(codes) for codes in self.keys], -1)
+        self.keys[0].products_into(many, rows)
+        self.keys[1].products_into(few, rows)
+
+    def mixed(self, weights: Tensor) -> Tensor:
+        """Values weighted by (H, R, N), important ones first, and summed, (H, R, d)."""
+        parts = weights.split([len(codes) for codes in self.values], -1)
+        many, few = (c.mixed(w) for c, w in zip(self.values, parts, strict=True))
+        return many + few if self.scale is None else (many + few) * self.scale
 
     @property
     def nbytes(self) -> int:
@@ -49,21 +61,37 @@ class Packed:
     rows: tuple[PackedRow, ...]
     valid: Tensor
     important: Tensor
-    heads: int
     index: Tensor | None = None
 
     def read(self) -> tuple[Tensor, Tensor]:
         """Keys and values (B, H, N, d), columns in order, 0 at padding."""
         some = self.rows[0].keys[0]
-        size = *self.valid.shape, some.channels
+        b, n = self.valid.shape
         like = some.data if some.step is None else some.step
-        keys, values = (like.new_zeros(size) for _ in range(2))
+        size = b, some.data.shape[0], n, some.channels
+        keys, values = like.new_zeros(size), like.new_zeros(size)
         # Important columns first, then the others, padding behind them.
         rank = self.valid.long() + (self.valid & self.important)
         order = rank.argsort(dim=1, descending=True, stable=True)
         for row, index, k, v in zip(self.rows, order, keys, values, strict=True):
             row.read_into(k, v, index)
-        return self._heads(keys), self._heads(values)
+        return keys, values
+
+    def products_into(self, out: Tensor, rows: Tensor) -> None:
+        """Write products of rows (B, Hkv, R, d) with keys to `out` (B, Hkv, R, N), float32.
+
+        In the order of codes, which are not unpacked into keys; those of padding, last, are left.
+        """
+        for row, own, there in zip(self.rows, rows, out, strict=True):
+            row.products_into(there[..., : sum(map(len, row.keys))], own)
+
+    def mixed(self, weights: Tensor) -> Tensor:
+        """Values weighted by (B, Hkv, R, N) in that order and summed, (B, Hkv, R, d), float32."""
+        held = [
+            own[..., : sum(map(len, row.values))]
+            for row, own in zip(self.rows, weights, strict=True)
+        ]
+        return torch.stack([row.mixed(own) for row, own in zip(self.rows, held, strict=True)])
 
     def take(self, rows: Tensor) -> Packed:
         """Samples `rows` (R,); their codes are shared."""
@@ -80,9 +108,6 @@ class Packed:
         """Bytes that are held: codes and scales, shared ones once, and the marks of importance."""
         return sum({id(row): row.nbytes for row in self.rows}.values()) + self.important.nbytes
 
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
-
 
 def pack_tokens(
     keys: Tensor, values: Tensor, valid: Tensor, important: Tensor, bits: tuple[int, int]
@@ -94,20 +119,20 @@ def pack_tokens(
     """
     important = important & valid
     rows = []
-    for k, v, real, chosen in zip(_flat(keys), _flat(values), valid, important, strict=True):
-        k, v, chosen, scale = k[real], v[real], chosen[real], None
+    for k, v, real, chosen in zip(keys, values, valid, important, strict=True):
+        k, v, chosen, scale = k[:, real], v[:, real], chosen[real], None
         if min(bits) <= max(WIDTHS):
-            scale = v.abs().amax(0, keepdim=True).sqrt().clamp(min=torch.finfo(v.dtype).tiny)
+            scale = v.abs().amax(1, keepdim=True).sqrt().clamp(min=torch.finfo(v.dtype).tiny)
             v = v / scale
         many, few = bits
         rows.append(
             PackedRow(
-                (quantise(k[chosen], many, dim=0), quantise(k[~chosen], few, dim=0)),
-                (quantise(v[chosen], many, dim=1), quantise(v[~chosen], few, dim=1)),
+                (quantise(k[:, chosen], many, CHANNEL), quantise(k[:, ~chosen], few, CHANNEL)),
+                (quantise(v[:, chosen], many, TOKEN), quantise(v[:, ~chosen], few, TOKEN)),
                 scale,
             )
         )
-    return Packed(tuple(rows), valid, important, keys.shape[1])
+    return Packed(tuple(rows), valid, important)
 
 
 def pack_chosen(keys: Tensor, values: Tensor, chosen: Tensor, bits: int) -> Packed:
@@ -117,8 +142,3 @@ def pack_chosen(keys: Tensor, values: Tensor, chosen: Tensor, bits: int) -> Pack
     real = torch.arange(index.shape[1], device=index.device) < count
     packed = pack_tokens(rows_at(keys, index), rows_at(values, index), real, real, (bits, bits))
     return replace(packed, index=index)
-
-
-def _flat(x: Tensor) -> Tensor:
-    """(B, H, N, d) as (B, N, H * d)."""
-    return x.transpose(1, 2).flatten(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -27,18 +28,18 @@ def pack(codes: Tensor, bits: int) -> Tensor:
 
 def unpack(packed: Tensor, bits: int, channels: int, dtype: torch.dtype = torch.uint8) -> Tensor:
     """The codes (..., channels) that `pack` put into bytes, as numbers of any type."""
-    runs = packed.new_empty(*packed.shape[:-1], 8 // bits, packed.shape[-1], dtype=dtype)
-    for i, shift in enumerate(range(0, 8, bits)):
-        run = packed >> shift if shift else packed
-        runs[..., i, :] = run & (2**bits - 1) if shift + bits < 8 else run
-    return runs.flatten(-2)[..., :channels]
+    top = 2**bits - 1
+    runs = [packed >> shift if shift else packed for shift in range(0, 8, bits)]
+    # The highest bits come down alone.
+    runs = [run & top for run in runs[:-1]] + runs[-1:]
+    return torch.cat(runs, -1)[..., :channels].to(dtype)
 
 
 @dataclass(frozen=True, eq=False)
 class Codes:
-    """Numbers (N, C), each `low + step * code`, or as they were where `step` is None.
+    """Numbers (H, N, d), each `low + step * code`, or as they were where `step` is None.
 
-    data: packed codes (N, bytes), or the numbers themselves. low, step: (1, C) or (N, 1).
+    data: packed codes (H, N, bytes), or the numbers themselves. low, step: (H, 1, d) or (1, N, 1).
     """
 
     data: Tensor
@@ -47,20 +48,58 @@ class Codes:
     bits: int
     channels: int
 
-    def read(self, rows: slice | None = None) -> Tensor:
-        """The numbers (N, C), or some rows of them."""
-        data = self.data if rows is None else self.data[rows]
+    def __len__(self) -> int:
+        return self.data.shape[1]
+
+    def read(self, rows: slice = slice(None)) -> Tensor:
+        """The numbers (H, N, d), or some rows of them."""
+        data = self.data[:, rows]
         if self.low is None or self.step is None:
             return data
         codes = unpack(data, self.bits, self.channels, self.step.dtype)
-        low, step = (x if rows is None or len(x) == 1 else x[rows] for x in (self.low, self.step))
+        low, step = (x if x.shape[1] == 1 else x[:, rows] for x in (self.low, self.step))
         return torch.addcmul(low, codes, step)
 
     def read_into(self, out: Tensor, index: Tensor) -> None:
-        """Write the numbers (N, C) to the rows `index` (N,) of `out`, a block of them at a time."""
+        """Write the numbers to the rows `index` (N,) of `out` (H, M, d), block by block."""
         for start in range(0, len(index), BLOCK):
             rows = slice(start, start + BLOCK)
-            out.index_copy_(0, index[rows], self.read(rows))
+            out.index_copy_(1, index[rows], self.read(rows))
+
+    def products_into(self, out: Tensor, rows: Tensor) -> None:
+        """Write products of rows (H, R, d) with all numbers to `out` (H, R, N), float32.
+
+        For ranges of channels: minima and steps go to the rows, so that codes are read as they are.
+        """
+        if self.low is None or self.step is None:
+            out.copy_(rows @ self.data.float().mT)
+            return
+        scaled, low = rows * self.step, rows @ self.low.float().mT
+        for some, codes in zip(out.split(self._block, -1), self._codes(), strict=True):
+            some.copy_(torch.baddbmm(low, scaled, codes.mT))
+
+    def mixed(self, weights: Tensor) -> Tensor:
+        """Sums (H, R, d) weighted by (H, R, N), float32, for ranges of tokens.
+
+        Minima and steps go to the weights, so that codes are read as they are.
+        """
+        if self.low is None or self.step is None:
+            return weights @ self.data.float()
+        parts = (weights * self.step.mT).split(self._block, -1)
+        out = weights @ self.low.float()
+        for some, codes in zip(parts, self._codes(), strict=True):
+            out = torch.baddbmm(out, some, codes)
+        return out
+
+    @property
+    def _block(self) -> int:
+        """Rows that are read at a time; a GPU reads them all."""
+        return max(1, len(self)) if self.data.is_cuda else BLOCK
+
+    def _codes(self) -> Iterator[Tensor]:
+        """The codes as numbers (H, n, d), a block of rows at a time."""
+        for data in self.data.split(self._block, 1):
+            yield unpack(data, self.bits, self.channels, torch.float32)
 
     @property
     def nbytes(self) -> int:
@@ -68,17 +107,20 @@ class Codes:
         return sum(t.nbytes for t in (self.data, self.low, self.step) if t is not None)
 
 
-def quantise(x: Tensor, bits: int, dim: int) -> Codes:
-    """Asymmetric codes of x (N, C), whose minimum and step are taken over dimension `dim`.
+# What a range is taken over: all tokens of a channel, or all channels and heads of a token.
+CHANNEL, TOKEN = (1,), (0, 2)
 
-    dim=0: per channel over tokens; dim=1: per token over channels. Errors are at most half a step.
-    16 bits and more leave x as it is.
+
+def quantise(x: Tensor, bits: int, over: tuple[int, ...]) -> Codes:
+    """Asymmetric codes of x (H, N, d), whose minimum and step are taken over `over`.
+
+    Errors are at most half a step. 16 bits and more leave x as it is.
     """
-    if bits > max(WIDTHS) or not x.shape[0]:
-        return Codes(x, None, None, bits, x.shape[1])
+    if bits > max(WIDTHS) or not x.shape[1]:
+        return Codes(x, None, None, bits, x.shape[2])
     top = 2**bits - 1
-    low, high = x.aminmax(dim=dim, keepdim=True)
+    low, high = x.amin(over, keepdim=True), x.amax(over, keepdim=True)
     # A flat range has step 0: codes are 0 then, and the minimum comes back.
     step = ((high.float() - low.float()) / top).to(x.dtype).clamp(min=torch.finfo(x.dtype).tiny)
     codes = ((x.float() - low.float()) / step.float()).round().clamp(0, top).to(torch.uint8)
-    return Codes(pack(codes, bits), low, step, bits, x.shape[1])
+    return Codes(pack(codes, bits), low, step, bits, x.shape[2])

@@ -56,6 +56,7 @@ class ZipVL(Method, RulePart):
     paper = "arXiv 2410.08584"
     prompt_agnostic = False
     adaptive = True
+    prompt_only = True
 
     keep: Keep | str = ADAPTIVE
     tau: float = 0.975
@@ -99,8 +100,6 @@ class ZipVL(Method, RulePart):
         return 2 * min(n, sum(self.probes)) * n * widths.model
 
     def attend(self, call: Attending, proceed: Attend) -> Tensor:
-        if not call.prefill:
-            return proceed(call)
         valid, seen = call.queries.valid, call.mask
         seen = seen if seen is not None and seen.dim() == 4 else None
         heads = Heads(call.query.detach(), call.key.detach(), call.scaling, valid, seen)

@@ -49,6 +49,7 @@ class TCLLaVA(Method, RulePart):
     paper = "arXiv 2409.03206"
     trained = True
     reduces = False
+    prompt_only = True
     bare: ClassVar[Mapping[str, Any]] = MappingProxyType({"gamma": 0.0, "block_mask": False})
 
     gamma: float = 1.0
@@ -76,7 +77,7 @@ class TCLLaVA(Method, RulePart):
         return columns.order + self.gamma * moments(columns, self.text_temporal)
 
     def attend(self, call: Attending, proceed: Attend) -> Tensor:
-        if not (self.block_mask and call.prefill and bool(call.queries.visual.any())):
+        if not (self.block_mask and bool(call.queries.visual.any())):
             return proceed(call)
         return in_pieces(call, proceed, visible)[0]
 

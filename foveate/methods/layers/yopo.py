@@ -80,6 +80,11 @@ class YOPO(Method, RulePart, LayersPart):
                 f"mlpcut_ratio={self.mlpcut_ratio} is below 1; use 1.0 for all neurons."
             )
 
+    @property
+    def prompt_only(self) -> bool:  # type: ignore[override]
+        """Whether new tokens attend as ever: to nothing visual behind the cut, with all heads."""
+        return self.renormalize and self.headmask is None
+
     def cut(self, layers: int) -> int:
         """First layer without visual computation."""
         asked = self.layercut_num or max(1, round(self.keep * layers))
@@ -102,9 +107,10 @@ class YOPO(Method, RulePart, LayersPart):
         return ~state.visual
 
     def attend(self, call: Attending, proceed: Attend) -> Tensor:
-        stays = torch.ones(call.query.shape[1], dtype=torch.bool, device=call.query.device)
+        # On the CPU: to ask a GPU for a choice that is known here would stop it at every layer.
+        stays = torch.ones(call.query.shape[1], dtype=torch.bool)
         if self.headmask is not None:
-            stays = torch.tensor(self.headmask[call.layer], device=stays.device) > 0
+            stays = torch.tensor(self.headmask[call.layer]) > 0
         sees = stays & (self.renormalize or call.layer < self.cut(call.layers))
         width, bare = call.value.shape[-1], call.pair_cost()
         # Zeroed values are what multiplying probabilities by the mask comes to, on any kernel.
@@ -112,9 +118,11 @@ class YOPO(Method, RulePart, LayersPart):
         out, spared = self._windowed(call, proceed)
         call.account(bare * call.bare_pairs() - call.pair_cost() * (call.bare_pairs() - spared))
         if out.shape[-1] > width:
-            out = torch.where(sees[:, None], out[..., :width], out[..., width:])
+            own = sees.to(out.device)[:, None]
+            out = torch.where(own, out[..., :width], out[..., width:])
         if call.prefill and self.headmask is not None:
-            out = out.masked_fill(call.queries.visual[:, :, None, None] & ~stays[:, None], 0)
+            silent = ~stays.to(out.device)[:, None]
+            out = out.masked_fill(call.queries.visual[:, :, None, None] & silent, 0)
         return out
 
     def _windowed(self, call: Attending, proceed: Attend) -> tuple[Tensor, Tensor]:
@@ -161,7 +169,7 @@ def _values(call: Attending, sees: Tensor) -> Tensor:
         return call.value
     text = call.value.masked_fill(call.keys.visual[:, None, :, None], 0)
     if bool((groups.all(1) == groups.any(1)).all()):
-        return torch.where(groups[:, :1, None], call.value, text)
+        return torch.where(groups[:, :1, None].to(text.device), call.value, text)
     return torch.cat([call.value, text], -1)
 
 

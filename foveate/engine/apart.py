@@ -1,0 +1,66 @@
+"""One new token attends to what a layer holds in a form of its own, without its being unpacked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveate.engine.kept import KeptLayer
+from foveate.engine.taps import Around, Kernel, plain_kernel
+
+
+def direct(layer: Any) -> bool:
+    """Whether all that a layer of a cache holds can be attended to as it is."""
+    return (
+        isinstance(layer, KeptLayer)
+        and bool(layer.stores)
+        and all(hasattr(store, "products_into") for store in layer.stores)
+    )
+
+
+@contextmanager
+def apart(layer: KeptLayer) -> Iterator[Around]:
+    """While open, attention is given the loose columns of a layer; what answers its calls."""
+
+    def answer(kernel: Kernel, query, key, value, mask, scaling, **kw: Any):
+        if not plain_kernel("", kw):
+            return kernel(query, *layer.joined(key, value), mask, scaling=scaling, **kw)
+        return attended(layer, query, key, value, mask, scaling), None
+
+    layer.apart = True
+    try:
+        yield answer
+    finally:
+        layer.apart = False
+
+
+def attended(
+    layer: KeptLayer, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float
+) -> Tensor:
+    """Output (B, 1, H, d) of one row over the stores of a layer and its loose columns.
+
+    query (B, H, 1, d); key, value (B, Hkv, n, d): the loose ones. mask: of all columns that the
+    layer holds, in the kernel's own format. In float32: minima and steps cancel each other.
+    """
+    shared, loose = key.shape[1:3]
+    # Heads that share a key are one more row dimension.
+    rows = (query.float() * scaling).unflatten(1, (shared, -1)).flatten(2, 3)
+    counts = [store.valid.shape[1] for store in layer.stores]
+    logits = rows.new_full((*rows.shape[:3], sum(counts) + loose), float("-inf"))
+    *parts, last = logits.split([*counts, loose], -1)
+    for store, part in zip(layer.stores, parts, strict=True):
+        store.products_into(part, rows)
+    last.copy_(rows @ key.float().mT)
+    if mask is not None:
+        mask = mask[..., -loose:] if mask.dim() == 4 else mask[:, None, None, -loose:].bool()
+        hides = ~mask if mask.dtype == torch.bool else mask < torch.finfo(mask.dtype).min / 2
+        last.masked_fill_(hides, float("-inf"))
+    *shares, last = logits.softmax(-1).split([*counts, loose], -1)
+    out = last @ value.float()
+    for store, share in zip(layer.stores, shares, strict=True):
+        out = out + store.mixed(share)
+    return out.view(*query.shape[:3], -1).transpose(1, 2).to(query.dtype)
