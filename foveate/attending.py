@@ -237,16 +237,19 @@ class Attending:
         rows = query.unflatten(1, (shared, -1)).flatten(2, 3)
         return (rows @ self.key.mT).view(b, query.shape[1], -1, k) * self.scaling
 
-    def weighed(self, logits: Tensor) -> Tensor:
-        """Output (B, q, H, d) of a few rows from their logits (B, H, q, K), without a kernel.
+    def weights(self, logits: Tensor) -> Tensor:
+        """Probabilities (B, H, q, K) of a few rows from their logits, what is unseen left out.
 
-        What rows may not see is left out. For calls of which nobody else knows (`seam.alone`).
+        For calls of which nobody else knows (`seam.alone`), in place of the kernel.
         """
         if self.mask is not None or logits.shape[2] > 1:
             logits = logits.masked_fill(~self.seen(), torch.finfo(logits.dtype).min)
-        weights = logits.softmax(-1, dtype=torch.float32).to(self.value.dtype)
+        return logits.softmax(-1, dtype=torch.float32).to(self.value.dtype)
+
+    def weighed(self, weights: Tensor) -> Tensor:
+        """Output (B, q, H, d): values weighted by (B, H, q, K) of a few rows."""
         out = weights.unflatten(1, (self.value.shape[1], -1)).flatten(2, 3) @ self.value
-        return out.view(*logits.shape[:3], -1).transpose(1, 2)
+        return out.view(*weights.shape[:3], -1).transpose(1, 2)
 
     def pair_cost(self) -> int:
         """FLOPs of one row with one key over all heads: the product, then the weighted value."""

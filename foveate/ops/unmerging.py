@@ -18,6 +18,15 @@ def stood(x: Tensor, mapping: Tensor) -> Tensor:
     return rows_at(x, mapping.clamp(min=0))
 
 
+def gathered(weights: Tensor, mapping: Tensor, count: int) -> Tensor:
+    """Weights (B, H, R, N) of places as sums of each of `count` unique tokens, (B, H, R, count).
+
+    Places of no token must weigh nothing.
+    """
+    index = mapping.clamp(min=0)[:, None, None].expand_as(weights)
+    return weights.new_zeros(*weights.shape[:3], count).scatter_add(3, index, weights)
+
+
 def averaged(x: Tensor, mapping: Tensor, count: int) -> Tensor:
     """Means of x (B, N, D) over the places of each of `count` unique tokens, (B, count, D)."""
     index = mapping.masked_fill(mapping < 0, count)

@@ -184,10 +184,7 @@ def test_what_is_read_is_near_to_what_was_cached():
     keys, values = store.read()
     for group, inside in enumerate((store.important[0], ~store.important[0])):
         row = store.rows[0]
-        off = [
-            (x - y)[0].abs().transpose(0, 1).flatten(1)[inside]
-            for x, y in ((keys, bare.keys), (values, bare.values))
-        ]
+        off = [(x - y)[0].abs()[:, inside] for x, y in ((keys, bare.keys), (values, bare.values))]
         assert (off[0] <= row.keys[group].step / 2 + 1e-5).all()
         assert (off[1] <= row.values[group].step / 2 * row.scale + 1e-5).all()
 

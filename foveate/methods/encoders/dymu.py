@@ -48,7 +48,8 @@ from foveate.ops.matching import (
     pair_up,
     spread,
 )
-from foveate.ops.unmerging import averaged, stood, visible
+from foveate.ops.phases import laid_out, paired, phases
+from foveate.ops.unmerging import averaged, gathered, stood, visible
 from foveate.parts import BlockState, EncodersPart, Part, RulePart, Widths
 from foveate.tokens import Grid
 
@@ -215,17 +216,15 @@ class Unmerging(RulePart):
             query = rotate(stood(call.query, held), *virtual.tables)
         else:
             query = call.turned(call.query)
-        out = proceed(
-            replace(
-                call,
-                query=query,
-                key=rotate(stood(call.key, held), *virtual.tables),
-                value=stood(call.value, held),
-                mask=virtual.mask,
-                queries=virtual.queries,
-                keys=virtual.keys,
-            )
+        wide = replace(
+            call, query=query, mask=virtual.mask, queries=virtual.queries, keys=virtual.keys
         )
+        if call.seam.alone and not call.prefill:
+            # Weights of few rows are less to move than copies of all values.
+            weights = wide.weights(virtual.products(wide))
+            return call.weighed(gathered(weights, held, call.key.shape[2]))
+        wide = replace(wide, key=rotate(stood(call.key, held), *virtual.tables))
+        out = proceed(replace(wide, value=stood(call.value, held)))
         if not call.prefill:
             return out
         _account(call, held >= 0)
@@ -239,13 +238,24 @@ class Virtual:
     """The virtual sequence of one call, of which all layers that hold the same know the same.
 
     held (B, N): the column that stands at each place. tables: cosines and sines of the places.
+    phases: the same as complex numbers, for new tokens and where the model turns so.
     """
 
     held: Tensor
     tables: tuple[Tensor, Tensor]
+    phases: Tensor | None
     mask: Tensor | None
     queries: Columns
     keys: Columns
+
+    def products(self, call: Attending) -> Tensor:
+        """Scaled products (B, H, q, N) of rows with unique keys turned to all places."""
+        if self.phases is None:
+            return replace(
+                call, key=call.seam.rotate(stood(call.key, self.held), *self.tables)
+            ).products(call.query)
+        key = laid_out(stood(paired(call.key), self.held) * self.phases)
+        return replace(call, key=key).products(laid_out(paired(call.query)))
 
 
 def _virtual(call: Attending) -> Virtual:
@@ -266,7 +276,11 @@ def _virtual(call: Attending) -> Virtual:
     mask = call.mask
     if mask is not None or not bool(alive.all()):
         mask = _mask(call, replace(call, queries=queries, keys=keys), held, rows)
-    return Virtual(held, call.seam.tables(where), mask, queries, keys)
+    tables, turns = call.seam.tables(where), None
+    if not call.prefill:
+        like = call.key.new_empty(*held.shape, call.key.shape[-1])[:, None]
+        turns = phases(lambda x: call.seam.rotate(x, *tables), like)
+    return Virtual(held, tables, turns, mask, queries, keys)
 
 
 def _in_place(call: Attending, whole: Whole) -> bool:

@@ -77,7 +77,7 @@ class VistaLLaMA(Method, RulePart):
             # Few rows: two products with the keys as they lie are less than keys laid out anew.
             visual = call.keys.visual[:, None, None, :]
             near, far = call.products(torch.cat([turned, plain], 2)).chunk(2, 2)
-            return call.weighed(torch.where(visual, far, near))
+            return call.weighed(call.weights(torch.where(visual, far, near)))
         # One product in place of two copies that are filled and joined.
         key = (call.key[..., None, :] * halves.to(call.key.dtype)).flatten(-2)
         queries, keys = [turned, plain], [key]
