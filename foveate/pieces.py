@@ -11,8 +11,10 @@ from torch import Tensor
 from foveate.attending import Attend, Attending, Columns
 from foveate.ops.gather import rows_at
 
-# Rows that are handed to the kernel at a time.
+# Rows that are handed to the kernel at a time: few, so that little is computed in vain, and more
+# where a launch costs more than that.
 BLOCK = 128
+BLOCK_ON_GPU = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +67,9 @@ def in_pieces(
 
 def _cut(call: Attending, visible: Callable[[Attending], Tensor]):
     n = call.query.shape[2]
-    for start in range(0, n, BLOCK):
-        rows = slice(start, min(start + BLOCK, n))
+    block = BLOCK_ON_GPU if call.query.is_cuda else BLOCK
+    for start in range(0, n, block):
+        rows = slice(start, min(start + block, n))
         steps = torch.arange(rows.start, rows.stop, device=call.query.device)
         part = call.rows(steps.expand(len(call.query), -1))
         real = part.queries.valid
@@ -77,8 +80,9 @@ def _cut(call: Attending, visible: Callable[[Attending], Tensor]):
         part = part.masked(seen)
         # To leave some gaps in costs less than to move all the others.
         whole = most > 0.8 * last
-        order = used.long() if not whole else torch.ones_like(used, dtype=torch.long)
-        keep = order.argsort(dim=1, descending=True, stable=True)[:, : last if whole else most]
+        keep = torch.arange(last, device=used.device).expand(len(used), -1)
+        if not whole:
+            keep = used.long().argsort(dim=1, descending=True, stable=True)[:, :most]
         asked = part.keys.valid.gather(1, keep) if whole else used.gather(1, keep)
         part = part.columns(keep, asked)
         bare = call.keys.valid[:, : int(part.queries.at.max()) + 1].sum(1)

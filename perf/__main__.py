@@ -6,6 +6,7 @@ import argparse
 import json
 import platform
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,12 @@ the machine.
 """
 
 
+# From a result to its page; what writes a result and gives its page; what measures a section.
+Page = Callable[[dict[str, Any]], str]
+Keep = Callable[[dict[str, Any]], str]
+Measure = Callable[[argparse.Namespace, Keep], str]
+
+
 def main() -> None:
     """Run the measurements that are asked for, each into files of its own name."""
     parser = argparse.ArgumentParser(prog="python -m perf", description=__doc__)
@@ -40,12 +47,22 @@ def main() -> None:
     where, _ = device()
     for name in [options.only] if options.only else sections(where):
         run, page = SECTIONS[name]
-        result = {"machine": machine(), **run(options)}
-        name = where if name == "prefill" else f"{name}_cuda" if where == "cuda" else name
-        (options.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-        text = heading(result["machine"]) + page(result)
-        (options.out / f"{name}.md").write_text(text)
-        print(text)
+        print(run(options, partial(write, options.out, named(name), page)))
+
+
+def named(section: str) -> str:
+    """The name of a section's files."""
+    where, _ = device()
+    return where if section == "prefill" else f"{section}_cuda" if where == "cuda" else section
+
+
+def write(out: Path, name: str, page: Page, result: dict[str, Any]) -> str:
+    """Write what was measured so far; the page."""
+    result = {"machine": machine(), **result}
+    (out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    text = heading(result["machine"]) + page(result)
+    (out / f"{name}.md").write_text(text)
+    return text
 
 
 def sections(where: str) -> list[str]:
@@ -95,14 +112,16 @@ def calls(rounds: int) -> dict[str, Any]:
     }
 
 
-def between_layers(asked: argparse.Namespace, name: str, shape: Shape) -> dict[str, Any]:
+def between_layers(asked: argparse.Namespace, keep: Keep, name: str, shape: Shape) -> str:
     """What methods inside the language model are worth, of all or of those that are asked for."""
     where, dtype = device()
-    return layers.renewed(
-        asked.out / (f"{name}_cuda.json" if where == "cuda" else f"{name}.json"),
+    measured = layers.renewed(
+        asked.out / f"{named(name)}.json",
         asked.methods.split(",") if asked.methods else None,
         lambda only: layers.measure(asked.rounds, where, dtype, shape, asked.pictures, only),
     )
+    # Every size is written when it is there.
+    return [keep(result) for result in measured][-1]
 
 
 def table(result: dict[str, Any]) -> str:
@@ -165,13 +184,18 @@ def _stages(shape: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-Measure = Callable[[argparse.Namespace], dict[str, Any]]
-SECTIONS: dict[str, tuple[Measure, Callable[[dict[str, Any]], str]]] = {
-    "prefill": (lambda asked: calls(asked.rounds), table),
-    "selection": (lambda asked: selection.measure(asked.rounds), selection.page),
-    "layers": (lambda asked: between_layers(asked, "layers", layers.SHAPE), layers.page),
-    "layers_7b": (lambda asked: between_layers(asked, "layers_7b", layers.LARGE), layers.page),
-    "cache": (lambda asked: cache.measure(asked.rounds, *device()), cache.page),
+SECTIONS: dict[str, tuple[Measure, Page]] = {
+    "prefill": (lambda asked, keep: keep(calls(asked.rounds)), table),
+    "selection": (lambda asked, keep: keep(selection.measure(asked.rounds)), selection.page),
+    "layers": (
+        lambda asked, keep: between_layers(asked, keep, "layers", layers.SHAPE),
+        layers.page,
+    ),
+    "layers_7b": (
+        lambda asked, keep: between_layers(asked, keep, "layers_7b", layers.LARGE),
+        layers.page,
+    ),
+    "cache": (lambda asked, keep: keep(cache.measure(asked.rounds, *device())), cache.page),
 }
 
 if __name__ == "__main__":

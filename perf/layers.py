@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from statistics import median
@@ -92,13 +92,14 @@ def measure(
     shape: Shape = SHAPE,
     most: int = 16,
     only: list[str] | None = None,
-) -> dict[str, Any]:
+) -> Iterator[dict[str, Any]]:
     """Speed-up, its share of the promise, and what it takes, with up to `most` pictures.
 
-    only: slugs of the methods; None is all.
+    The result so far, after each size. only: slugs of the methods; None is all.
     """
     model = shape.build(dtype, device)
-    measured = {k: v for k, v in methods().items() if only is None or k in only}
+    measured = {k: v for k, v in methods().items() if _asked(k, only)}
+    names = {slug: repr(method) for slug, method in measured.items()}
     sizes = []
     for pictures, share in ((k, v) for k, v in PICTURES.items() if k <= most):
         inputs = shape.inputs(model, pictures)
@@ -132,23 +133,30 @@ def measure(
                 },
             }
         )
-    names = {slug: repr(method) for slug, method in measured.items()}
-    return {"shape": shape.name, "text_tokens": shape.words, "names": names, "sizes": sizes}
+        yield {"shape": shape.name, "text_tokens": shape.words, "names": names, "sizes": sizes}
 
 
 def renewed(
-    path: Path, only: list[str] | None, measure: Callable[[list[str] | None], dict[str, Any]]
-) -> dict[str, Any]:
+    path: Path,
+    only: list[str] | None,
+    measure: Callable[[list[str] | None], Iterable[dict[str, Any]]],
+) -> Iterator[dict[str, Any]]:
     """All figures anew, or with `only` those of some methods among the ones that a file has."""
-    if only is None or not path.exists():
-        return measure(only)
-    result, now = json.loads(path.read_text()), measure(only)
-    result["names"] = dict(sorted({**result["names"], **now["names"]}.items()))
-    for size in result["sizes"]:
-        for other in now["sizes"]:
-            if other["visual_tokens"] == size["visual_tokens"]:
-                size["methods"] = dict(sorted({**size["methods"], **other["methods"]}.items()))
-    return result
+    before = json.loads(path.read_text()) if only is not None and path.exists() else None
+    for now in measure(only):
+        if before is None:
+            yield now
+            continue
+        before["names"] = dict(sorted({**before["names"], **now["names"]}.items()))
+        for size in before["sizes"]:
+            for other in now["sizes"]:
+                if other["visual_tokens"] == size["visual_tokens"]:
+                    size["methods"] = dict(sorted({**size["methods"], **other["methods"]}.items()))
+        yield before
+
+
+def _asked(slug: str, only: list[str] | None) -> bool:
+    return only is None or slug in only
 
 
 def _row(mine: dict[str, Any], bare: dict[str, Any], limits: Limits | None) -> dict[str, Any]:
@@ -179,8 +187,8 @@ def page(result: dict[str, Any]) -> str:
         " the speed-up as a share of what bare layers gain on as many rows, the limit of the"
         " machine; given where there were several rounds, and not where a rule changes layers."
         " Targets: share of promise at least 0.85; choosing at most 5 %; time per new token and"
-        " peak memory at most 1.00 of bare. Where methods were measured anew, it was beside the bare"
-        " model again.",
+        " peak memory at most 1.00 of bare. Where methods were measured anew, it was beside the"
+        " bare model again.",
         "",
     ]
     for size in result["sizes"]:

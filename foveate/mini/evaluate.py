@@ -92,8 +92,8 @@ def evaluate(
 
     ``mode`` "generate" compares the greedily decoded text with the answer; "likelihood" takes the
     candidate whose words and end of text are the most likely. ``blind`` replaces each picture by
-    its mean colour. ``before`` sees the items of each batch ahead of it, for controls that must
-    know them. The model's training mode is restored afterwards.
+    its mean colour. ``before`` sees the items of the rows of each call ahead of it, for controls
+    that must know them. The model's training mode is restored afterwards.
     """
     if mode not in MODES:
         raise EvaluationError(f"unknown mode {mode!r}: use one of {', '.join(MODES)}.")
@@ -107,12 +107,11 @@ def evaluate(
         with torch.no_grad(), bar(f"asking ({mode})", len(items), show=progress) as tick:
             for first in range(0, len(items), batch_size):
                 chunk = items[first : first + batch_size]
-                if before is not None:
-                    before(chunk)
                 images = [item.image() for item in chunk]
                 if blind:
                     images = [blinded(image) for image in images]
-                for item, said in zip(chunk, answer(model, processor, chunk, images), strict=True):
+                told = answer(model, processor, chunk, images, before or _ignore)
+                for item, said in zip(chunk, told, strict=True):
                     right = said == item.answer
                     results.append(ItemResult(item.id, item.task, item.answer, said, right))
                 tick(len(results))
@@ -144,7 +143,12 @@ def _length(processor, words: Iterable[str]) -> int:
     return max(len(tokenizer(w, add_special_tokens=False).input_ids) for w in words)
 
 
-def _generate(model, processor, items: Sequence[Item], images) -> list[str]:
+def _ignore(items: Sequence[Item]) -> None:
+    """Where no control must know what comes."""
+
+
+def _generate(model, processor, items: Sequence[Item], images, before) -> list[str]:
+    before(items)
     texts = [prompt(processor, item.question) for item in items]
     inputs = _inputs(model, processor, images, texts)
     longest = _length(processor, {c for item in items for c in item.candidates})
@@ -154,12 +158,13 @@ def _generate(model, processor, items: Sequence[Item], images) -> list[str]:
     return [text.strip() for text in decoded]
 
 
-def _likelihood(model, processor, items: Sequence[Item], images) -> list[str]:
+def _likelihood(model, processor, items: Sequence[Item], images, before) -> list[str]:
     """One row per candidate where candidates have several tokens, else one row per item."""
     tokenizer = processor.tokenizer
     longest = _length(processor, {c for item in items for c in item.candidates})
     texts = [prompt(processor, item.question) for item in items]
     if longest == 1:
+        before(items)
         inputs = _inputs(model, processor, images, texts)
         # The prompts end at the right edge, so the last row predicts the answer.
         logits = model(**inputs).logits[:, -1].float()
@@ -172,6 +177,7 @@ def _likelihood(model, processor, items: Sequence[Item], images) -> list[str]:
     for item, image, text in zip(items, images, texts, strict=True):
         whole = [f"{text}{c}{tokenizer.eos_token}" for c in item.candidates]
         inputs = _inputs(model, processor, [image] * len(whole), whole)
+        before([item] * len(whole))
         # Rows are as long as each other only after padding on the left: count from the right.
         scores = model(**inputs).logits.float().log_softmax(-1)
         sums = []

@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+import foveate
+from foveate.benchmarks.controls import Oracle
+from foveate.benchmarks.evidence import Spotlight
 from foveate.errors import FoveateError
 from foveate.mini import world
 from foveate.mini.architecture import nano_config, new_model, new_processor
@@ -37,6 +40,24 @@ def test_likelihood_of_long_candidates_agrees_with_short_ones(untrained, mixed, 
     # Only the end-of-text term can differ; an untrained model gives it about the same everywhere.
     assert len(long.results) == len(short.results)
     assert all(r.predicted in i.candidates for r, i in zip(long.results, mixed, strict=False))
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_controls_know_the_item_of_every_row(untrained, mixed, monkeypatch, length):
+    from foveate.mini import evaluate as module
+
+    monkeypatch.setattr(module, "_length", lambda processor, words: length)
+    rows = []
+    light = Spotlight()
+
+    def before(items):
+        rows.append(len(items))
+        light.point(items)
+
+    some = mixed[:3]
+    with foveate.attach(untrained[0], Oracle(keep=0.25, spotlight=light)):
+        evaluate(*untrained, some, mode="likelihood", before=before)
+    assert rows == ([3] if length == 1 else [len(item.candidates) for item in some])
 
 
 def test_constant_answer_counts_by_kind_of_question():
