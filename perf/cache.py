@@ -77,8 +77,8 @@ def page(result: dict[str, Any]) -> str:
     bare = result["rows"]["bare"]
     lines = [
         f"Caches of {result['shape']} after {result['visual_tokens']} visual and "
-        f"{result['text_tokens']} text tokens, ranges and scales included. What is read is "
-        "unpacked at every step.",
+        f"{result['text_tokens']} text tokens, ranges and scales included. New tokens read "
+        "the codes at every step.",
         "",
         "| method | cache | of float32 | of bfloat16 | prefill of bare | per new token of bare |",
         "|---|---|---|---|---|---|",

@@ -278,6 +278,20 @@ def test_training_on_a_gpu_that_cannot_be(tmp_path, monkeypatch, what, words):
     assert words in sentence("train", what, "--device", "cuda", "--out", tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nano", "--set", "rate=0.1"], "name one with --method"),
+        (["--method", "covipal", "--set", "rates=0.1"], "did you mean 'rate'"),
+        (["--method", "covipal", "--set", "rate=fast"], "give a number"),
+        (["--method", "covipal", "--set", "rate"], "write name=value"),
+        (["--method", "covipal", "--set", "target=loud"], "target='loud'"),
+    ],
+)
+def test_a_recipe_that_cannot_be(tmp_path, arguments, words):
+    assert words in sentence("train", *arguments, "--out", tmp_path / "out")
+
+
 def test_train_into_a_file(tmp_path):
     (tmp_path / "file").write_text("")
     text = sentence("train", "nano", "--steps", "2", "--out", tmp_path / "file")

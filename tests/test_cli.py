@@ -265,6 +265,15 @@ def test_train_writes_a_model_that_can_be_asked(tmp_path, monkeypatch):
     run("ask", PHOTOGRAPH, "-q", "what is written?", "--model", tmp_path / "nano")
 
 
+@pytest.mark.slow
+def test_a_recipe_is_set_and_said(tmp_path):
+    arguments = ["--method", "covipal", "--set", "layer=1", "--set", "keeps=(0.5, 0.25)"]
+    sizes = ["--steps", "2", "--evaluate", "0", "--out", tmp_path / "parts"]
+    card = json.loads(run("train", *arguments, *sizes, "--json").stdout)
+    assert (card["recipe"]["layer"], card["recipe"]["keeps"]) == (1, [0.5, 0.25])
+    assert card["command"].endswith("--steps 2 --set layer=1 --set 'keeps=(0.5, 0.25)'")
+
+
 def test_doctor_knows_the_extras_of_the_package():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {

@@ -8,6 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from foveate.catalogue import describe
 from foveate.errors import BudgetError, FoveateError, InvalidParameter, UnknownName
 from foveate.families.base import raster
 from foveate.method import Method, from_dict, register, registered
@@ -42,6 +43,8 @@ def test_describes_itself(slug):
     assert type(method).slug == slug
     assert method.stages and set(method.stages) <= set(STAGES)
     assert type(method).__doc__ and type(method).__module__.rsplit(".", 1)[1]
+    # The tables of methods show one line.
+    assert not describe(slug)["about"].split("\n")[1]
     assert hash(method) == hash(made(slug))
 
 

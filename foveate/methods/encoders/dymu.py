@@ -1,5 +1,4 @@
-"""DyMU: merge what is alike inside the vision tower, as much as each picture allows, and let the
-language model attend as if nothing had been merged.
+"""DyMU: merge patches that are alike as each picture allows, and attend as if none had been.
 
 Wang et al., "DyMU: Dynamic Merging and Virtual Unmerging for Efficient VLMs", 2025,
 arXiv 2504.17040.
@@ -203,7 +202,8 @@ class Unmerging(RulePart):
     """The language model attends as if every token still stood at each place that it took in.
 
     Keys are cached once per token and not rotated: copies are made, and turned to their places,
-    for one layer at a time. So the cache is as short as the prompt.
+    for one layer at a time. So the cache is as short as the prompt. For new tokens the weights of
+    all places of a value are summed instead of copying it.
     """
 
     def raw(self, columns: Columns) -> Tensor:
