@@ -99,7 +99,8 @@ class Attending:
     repeated. mask: in the kernel's own format, None for none. queries, keys: facts of the q rows
     and the K columns. cos, sin (B, q, r): what the rows are rotated by, or would be where a rule
     leaves them raw. prefill: the prompt runs; otherwise new tokens do. layer: 0-based.
-    notes: what this rule wrote at earlier layers and calls of the same prompt.
+    notes: what this rule wrote at earlier layers and calls of the same prompt. full: without a mask
+    every row sees every key, later ones too.
     """
 
     query: Tensor
@@ -117,6 +118,7 @@ class Attending:
     window: int | None
     notes: dict[str, Tensor]
     seam: Seam
+    full: bool = False
 
     def seen(self) -> Tensor:
         """What each row may see at present, (B or 1, 1 or H, q, K) bool."""
@@ -124,7 +126,7 @@ class Attending:
         if mask is not None and mask.dim() == 4:
             return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
         visible = self.keys.valid[:, None, :]
-        if self.seam.causal:
+        if self.seam.causal and not self.full:
             gap = self.queries.at[:, :, None] - self.keys.at[:, None, :]
             visible = visible & (gap >= 0)
             if self.window is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,7 +22,8 @@ class Piece:
     """What layers that hold the same columns share of one block: facts, and the mask.
 
     rows: slice of the query rows. index (B, K): keys that any of them sees, None for all of the
-    first K. spared (B,): pairs of row and key that a causal kernel would compute and this doesn't.
+    first K. mask: None where every row sees all of them. spared (B,): pairs of row and key that a
+    causal kernel would compute and this doesn't.
     """
 
     rows: slice
@@ -40,6 +41,7 @@ class Piece:
             key=self._kept(call.key),
             value=self._kept(call.value),
             mask=self.mask,
+            full=self.mask is None,
             queries=self.queries,
             keys=self.keys,
             cos=call.cos[:, self.rows],
@@ -53,38 +55,88 @@ class Piece:
 
 
 def in_pieces(
-    call: Attending, proceed: Attend, visible: Callable[[Attending], Tensor]
+    call: Attending,
+    proceed: Attend,
+    visible: Callable[[Attending], Tensor],
+    alike: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Output (B, q, H, d) where rows see what `visible` says of them, and the pairs (B,) it spares.
 
     visible(call): (B, 1 or H, q, K) bool, asked block by block and once for all layers that hold
-    the same columns under the same mask, so that the whole of it never exists.
+    the same columns under the same mask, so that the whole of it never exists. alike (B, q) int:
+    rows in succession that see the same where the first and the last of them do have one number,
+    other rows -1. They are one block and need no mask, which spares kernels what a mask costs.
     """
-    pieces = call.once(lambda: list(_cut(call, visible)))
+    pieces = call.once(lambda: list(_cut(call, visible, alike)))
     out = [proceed(piece.of(call)) for piece in pieces]
     return torch.cat(out, 1), torch.stack([piece.spared for piece in pieces]).sum(0)
 
 
-def _cut(call: Attending, visible: Callable[[Attending], Tensor]):
-    n = call.query.shape[2]
+def _cut(
+    call: Attending, visible: Callable[[Attending], Tensor], alike: Tensor | None
+) -> Iterator[Piece]:
     block = BLOCK_ON_GPU if call.query.is_cuda else BLOCK
-    for start in range(0, n, block):
-        rows = slice(start, min(start + block, n))
-        steps = torch.arange(rows.start, rows.stop, device=call.query.device)
-        part = call.rows(steps.expand(len(call.query), -1))
-        real = part.queries.valid
-        seen = visible(part) & real[:, None, :, None]
-        used = seen.any(2).any(1)
-        most = max(1, int(used.sum(1).max()))
-        last = max(1, int((used * torch.arange(1, used.shape[1] + 1, device=used.device)).amax()))
-        part = part.masked(seen)
-        # To leave some gaps in costs less than to move all the others.
-        whole = most > 0.8 * last
-        keep = torch.arange(last, device=used.device).expand(len(used), -1)
-        if not whole:
-            keep = used.long().argsort(dim=1, descending=True, stable=True)[:, :most]
-        asked = part.keys.valid.gather(1, keep) if whole else used.gather(1, keep)
-        part = part.columns(keep, asked)
-        bare = call.keys.valid[:, : int(part.queries.at.max()) + 1].sum(1)
-        spared = real.sum(1) * (bare - asked.sum(1))
-        yield Piece(rows, None if whole else keep, part.queries, part.keys, part.mask, spared)
+    for span, together in _spans(call.query.shape[2], alike):
+        piece = _open(call, span, visible) if together else None
+        if piece is not None:
+            yield piece
+            continue
+        for start in range(span.start, span.stop, block):
+            yield _masked(call, slice(start, min(start + block, span.stop)), visible)
+
+
+def _spans(n: int, alike: Tensor | None) -> Iterator[tuple[slice, bool]]:
+    """Slices that cover n rows, and whether the rows of each are alike."""
+    if alike is None or bool((alike != alike[:1]).any()):
+        yield slice(0, n), False
+        return
+    labels, counts = alike[0].unique_consecutive(return_counts=True)
+    start = at = 0
+    for label, count in zip(labels.tolist(), counts.tolist(), strict=True):
+        # A few rows are better off in a block with others.
+        if label >= 0 and count >= BLOCK // 2:
+            if start < at:
+                yield slice(start, at), False
+            start = at + count
+            yield slice(at, start), True
+        at += count
+    if start < n:
+        yield slice(start, n), False
+
+
+def _open(call: Attending, rows: slice, visible: Callable[[Attending], Tensor]) -> Piece | None:
+    """Rows that are alike as a piece without a mask, None where they see unlike columns."""
+    b, device = len(call.query), call.query.device
+    ends = torch.tensor([rows.start, rows.stop - 1], device=device)
+    seen = visible(call.rows(ends.expand(b, -1)))
+    steps = torch.arange(rows.start, rows.stop, device=device).expand(b, -1)
+    queries = call.queries.take(steps)
+    if bool((seen != seen[:1, :1, :1]).any()) or not bool(queries.valid.all()):
+        return None
+    index = seen[0, 0, 0].nonzero()[:, 0]
+    first = index.equal(torch.arange(len(index), device=device))
+    keys = call.keys.take(index.expand(b, -1))
+    bare = call.keys.valid[:, : int(queries.at.max()) + 1].sum(1)
+    spared = len(steps[0]) * (bare - len(index))
+    return Piece(rows, None if first else index.expand(b, -1), queries, keys, None, spared)
+
+
+def _masked(call: Attending, rows: slice, visible: Callable[[Attending], Tensor]) -> Piece:
+    steps = torch.arange(rows.start, rows.stop, device=call.query.device)
+    part = call.rows(steps.expand(len(call.query), -1))
+    real = part.queries.valid
+    seen = visible(part) & real[:, None, :, None]
+    used = seen.any(2).any(1)
+    most = max(1, int(used.sum(1).max()))
+    last = max(1, int((used * torch.arange(1, used.shape[1] + 1, device=used.device)).amax()))
+    part = part.masked(seen)
+    # To leave some gaps in costs less than to move all the others.
+    whole = most > 0.8 * last
+    keep = torch.arange(last, device=used.device).expand(len(used), -1)
+    if not whole:
+        keep = used.long().argsort(dim=1, descending=True, stable=True)[:, :most]
+    asked = part.keys.valid.gather(1, keep) if whole else used.gather(1, keep)
+    part = part.columns(keep, asked)
+    bare = call.keys.valid[:, : int(part.queries.at.max()) + 1].sum(1)
+    spared = real.sum(1) * (bare - asked.sum(1))
+    return Piece(rows, None if whole else keep, part.queries, part.keys, part.mask, spared)

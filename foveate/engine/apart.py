@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from foveate.engine.kept import KeptLayer
-from foveate.engine.taps import Around, Kernel, plain_kernel
+from foveate.engine.taps import Around, Kernel, plain
 
 
 def direct(layer: Any) -> bool:
@@ -27,7 +27,7 @@ def apart(layer: KeptLayer) -> Iterator[Around]:
     """While open, attention is given the loose columns of a layer; what answers its calls."""
 
     def answer(kernel: Kernel, query, key, value, mask, scaling, **kw: Any):
-        if not plain_kernel("", kw):
+        if not plain(kw):
             return kernel(query, *layer.joined(key, value), mask, scaling=scaling, **kw)
         return attended(layer, query, key, value, mask, scaling), None
 

@@ -14,7 +14,7 @@ from foveate.engine.call import Pass
 from foveate.engine.kept import KeptLayer, plain, refuse_foreign
 from foveate.engine.masks import decode_mask
 from foveate.engine.prompt import Stage, cache_in, gather_positions
-from foveate.engine.taps import Reader, implementation, probabilities
+from foveate.engine.taps import Reader, implementation, known, probabilities
 from foveate.errors import InvalidParameter, UnsupportedCall
 from foveate.parts import CachesPart, CacheState
 
@@ -73,8 +73,9 @@ class Caches:
     def apart(self, cache: Any, q: int, mask: Any, taken: Iterable[int]) -> dict[int, KeptLayer]:
         """Layers, but for those `taken`, that one new token may attend to as they are held."""
         kind = implementation(self.anatomy.layers[0].self_attn)
-        # Who asks for eager attention may want to see its map, and a mask of his own is obeyed.
-        if not self or q > 1 or kind == "eager" or isinstance(mask, Tensor) and mask.dim() == 4:
+        # A map that somebody wants to see is made, and a mask of the caller's own is obeyed.
+        own = isinstance(mask, Tensor) and mask.dim() == 4
+        if not self or q > 1 or own or not known(kind):
             return {}
         return {i: la for i, la in enumerate(cache.layers) if i not in taken and direct(la)}
 

@@ -19,7 +19,7 @@ from foveate.engine.call import Pass
 from foveate.engine.facts import fitted, joined, new_columns, stage_columns, whole
 from foveate.engine.neurons import narrowed
 from foveate.engine.prompt import Stage, cache_in, shifted
-from foveate.engine.taps import Kernel, Reader, implementation, plain_kernel
+from foveate.engine.taps import Kernel, Reader, implementation, known, plain
 from foveate.errors import InvalidParameter, UnsupportedCall
 from foveate.parts import RulePart
 
@@ -223,6 +223,8 @@ class Rules:
                 more.pop("position_ids", None)
             elif unread:
                 unread.pop()(attending.query, attending.key, attending.mask, **more)
+            if attending.full:
+                more["is_causal"] = False
             given = attending.query, attending.key, attending.value
             if kind != "eager":
                 # Fused kernels take nothing else, or make the whole map where they do.
@@ -258,7 +260,7 @@ class Rules:
                 account=partial(_account, call),
                 refuse=partial(_refuse, kind),
                 memo=call.tables,
-                alone=len(parts) == 1 and reader is None and plain_kernel(kind, kw),
+                alone=len(parts) == 1 and reader is None and known(kind) and plain(kw),
             ),
         )
         steps = [partial(self._asked, p, call) for p in parts]

@@ -28,9 +28,16 @@ def implementation(attention: nn.Module) -> str:
     return attention.config._attn_implementation.removeprefix(_PREFIX)
 
 
-def plain_kernel(name: str, arguments: Mapping[str, Any]) -> bool:
-    """Whether an attention function does no more than weigh values by softmax, and shows no map."""
-    return name != "eager" and all(arguments.get(extra) is None for extra in ("softcap", "s_aux"))
+def known(name: str) -> bool:
+    """Whether an attention function is known to do no more than weigh values by softmax."""
+    return name == "sdpa" or "flash" in name
+
+
+def plain(arguments: Mapping[str, Any]) -> bool:
+    """Whether a call of one asks for nothing besides."""
+    return not arguments.get("dropout") and all(
+        arguments.get(extra) is None for extra in ("softcap", "s_aux")
+    )
 
 
 def _user_function(module: nn.Module, name: str) -> Callable:

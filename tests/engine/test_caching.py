@@ -105,6 +105,31 @@ def test_goes_with_shorter_prompts(name, other):
         assert att.report.kv_bytes < att.report.kv_bytes_full
 
 
+@pytest.mark.parametrize("bits", [(4, 2), (8, 16)])
+@some
+def test_new_tokens_attend_to_stores_as_they_are(name, bits, monkeypatch):
+    """They are read for one new token in three only, when a gap is full; the answer is the same."""
+    model = zoo.model(name)
+    _, batch = pair(name)
+    reads = []
+    joined = KeptLayer.joined
+    monkeypatch.setattr(KeptLayer, "joined", lambda *given: reads.append(0) or joined(*given))
+    with foveate.attach(model, Held(bits=bits)) as attachment:
+        found = generate(model, batch, steps=8)
+        few = len(reads)
+        monkeypatch.setattr(attachment._caches, "apart", lambda *_: {})
+        assert close(generate(model, batch, steps=8), found)
+    assert 0 < few < len(reads) - few
+
+
+def test_other_kernels_are_given_what_stores_hold(monkeypatch):
+    model = zoo.model("llava", "eager")
+    (one, _), _ = pair("llava")
+    monkeypatch.setattr(KeptLayer, "apart", property(lambda _: False, lambda *_: 1 / 0))
+    with foveate.attach(model, Held()):
+        generate(model, one)
+
+
 @pytest.mark.parametrize("method", [Held(gap=2), HalfHeld()], ids=repr)
 def test_a_second_turn_goes_on(method):
     model = zoo.model("llava")

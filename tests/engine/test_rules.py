@@ -369,3 +369,28 @@ def test_what_is_put_down_reaches_the_report():
     tokens = sum(report.tokens_in)
     assert report.flops_full - report.flops == tokens * 5 * 6 * 32 * (64 - 10)
     assert report.kv_bytes_full - report.kv_bytes == tokens * 5
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class InPrompt(Method, RulePart):
+    """Says how the prompt computes, and notes who asks."""
+
+    slug = "in_prompt"
+    prompt_only = True
+    asked = []
+
+    def attend(self, call: Attending, proceed) -> Tensor:
+        self.asked.append(call.prefill)
+        return proceed(call)
+
+    def feed(self, call: Feeding, proceed) -> Tensor:
+        self.asked.append(call.prefill)
+        return proceed(call)
+
+
+def test_rules_of_the_prompt_are_not_asked_behind_it():
+    model = zoo.model("llava")
+    method, n = InPrompt(), len(model.model.language_model.layers)
+    with foveate.attach(model, method):
+        generate(model, zoo.pair("llava", "image"), 4)
+    assert method.asked == [True] * 2 * n

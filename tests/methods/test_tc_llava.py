@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import foveate
+from foveate import pieces
 from foveate.errors import InvalidParameter
 from foveate.methods.layers.tc_llava import TCLLaVA, moments, same_frame
 from foveate.ops.counting import counters
@@ -53,6 +54,22 @@ def test_decoding_is_one_long_prompt(name, modality, method):
     with foveate.attach(model, method):
         cached = generate(model, batch, 5)
         assert close(generate(model, batch, 5, use_cache=False), cached)
+
+
+@pytest.mark.parametrize("name,modality", [("llava", "image"), ("llava_next_video", "video")])
+def test_frames_are_blocks_without_a_mask(name, modality, monkeypatch):
+    """Where they are long enough, and rows of a batch are alike; otherwise the mask says it."""
+    model, (alone, batch) = zoo.model(name), pair(name, modality)
+    opened = []
+    real = pieces._open
+    monkeypatch.setattr(pieces, "_open", lambda *given: opened.append(real(*given)) or opened[-1])
+    with foveate.attach(model, TCLLaVA()):
+        masked = [generate(model, inputs, 3) for inputs in (alone[0], batch)]
+        assert not opened
+        monkeypatch.setattr(pieces, "BLOCK", 4)
+        for inputs, expected in zip((alone[0], batch), masked, strict=True):
+            assert close(generate(model, inputs, 3), expected)
+    assert opened and all(piece.mask is None for piece in opened)
 
 
 def test_plain_text_stands_at_twice_its_place():

@@ -79,7 +79,8 @@ class TCLLaVA(Method, RulePart):
     def attend(self, call: Attending, proceed: Attend) -> Tensor:
         if not (self.block_mask and bool(call.queries.visual.any())):
             return proceed(call)
-        return in_pieces(call, proceed, visible)[0]
+        own = call.queries.visual & call.queries.valid
+        return in_pieces(call, proceed, visible, call.queries.frames.where(own, -1))[0]
 
 
 def moments(columns: Columns, text: str = "advance") -> Tensor:

@@ -8,12 +8,12 @@ choice hangs on the key alone, so one kernel does both at once: query [R q; q], 
 text and [0; k] for visual tokens, scaled as ever. Visual keys are cached as they are, text keys
 rotated.
 
-Needs nothing. Costs products of twice the head width while the prompt runs; reduces nothing: the paper's few tokens per
-video come from its projector, `foveate.methods.projectors.vista_llama`, so add a method that does.
-The paper's text leaves the rotation out between text and visual tokens, its code, which is the
-default, between visual tokens too; `visual_query="rope"` is the text. Made for a model that was
-tuned with it: `foveate train --method vista_llama`, whose run on nano is in
-perf/results/vista_llama.md.
+Needs nothing. Costs products of twice the head width while the prompt runs; reduces nothing: the
+paper's few tokens per video come from its projector, `foveate.methods.projectors.vista_llama`, so
+add a method that does. The paper's text leaves the rotation out between text and visual tokens, its
+code, which is the default, between visual tokens too; `visual_query="rope"` is the text. Made for a
+model that was tuned with it: `foveate train --method vista_llama`, whose runs on the embedded
+models are in perf/results/vista_llama.md and vista_llama_image.md.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
