@@ -15,6 +15,9 @@ from foveate.ops.gather import rows_at
 # where a launch costs more than that.
 BLOCK = 128
 BLOCK_ON_GPU = 1024
+# Blocks that see about the same are joined up to so many rows, over which kernels are faster, where
+# that makes at most so many times the pairs.
+JOINED, PAIRS = 512, 1.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +84,8 @@ def _cut(
         if piece is not None:
             yield piece
             continue
-        for start in range(span.start, span.stop, block):
-            yield _masked(call, slice(start, min(start + block, span.stop)), visible)
+        for rows, seen in _joined(call, span, block, visible):
+            yield _masked(call, rows, seen)
 
 
 def _spans(n: int, alike: Tensor | None) -> Iterator[tuple[slice, bool]]:
@@ -121,11 +124,37 @@ def _open(call: Attending, rows: slice, visible: Callable[[Attending], Tensor]) 
     return Piece(rows, None if first else index.expand(b, -1), queries, keys, None, spared)
 
 
-def _masked(call: Attending, rows: slice, visible: Callable[[Attending], Tensor]) -> Piece:
+def _joined(
+    call: Attending, span: slice, block: int, visible: Callable[[Attending], Tensor]
+) -> Iterator[tuple[slice, Tensor]]:
+    """Blocks of rows with what they see, (B, 1 or H, q, K) bool, joined where that is worth it."""
+    held: list[Tensor] = []
+    begin, pairs, union = span.start, 0, torch.empty(0)
+    for start in range(span.start, span.stop, block):
+        stop = min(start + block, span.stop)
+        part = _rows(call, slice(start, stop))
+        seen = visible(part) & part.queries.valid[:, None, :, None]
+        used = seen.any(2).any(1)
+        both = union | used if held else used
+        alone = (stop - start) * int(used.sum())
+        if held and (
+            stop - begin > JOINED or (stop - begin) * int(both.sum()) > PAIRS * (pairs + alone)
+        ):
+            yield slice(begin, start), torch.cat(held, 2)
+            held, begin, pairs, both = [], start, 0, used
+        held.append(seen)
+        pairs, union = pairs + alone, both
+    yield slice(begin, span.stop), torch.cat(held, 2)
+
+
+def _rows(call: Attending, rows: slice) -> Attending:
     steps = torch.arange(rows.start, rows.stop, device=call.query.device)
-    part = call.rows(steps.expand(len(call.query), -1))
+    return call.rows(steps.expand(len(call.query), -1))
+
+
+def _masked(call: Attending, rows: slice, seen: Tensor) -> Piece:
+    part = _rows(call, rows)
     real = part.queries.valid
-    seen = visible(part) & real[:, None, :, None]
     used = seen.any(2).any(1)
     most = max(1, int(used.sum(1).max()))
     last = max(1, int((used * torch.arange(1, used.shape[1] + 1, device=used.device)).amax()))
