@@ -5,6 +5,7 @@ import torch
 from foveate.ops.attention import Heads
 from foveate.ops.importance import received, seen_behind
 from foveate.ops.packed import pack_tokens
+from foveate.ops.quantise import pack, unpack
 
 
 def _packed(inputs, params):
@@ -15,15 +16,26 @@ def _packed(inputs, params):
     return pack_tokens(x, x, valid, important, bits)
 
 
+def _flat(x):
+    """(H, N, d) as (N, H * d): the authors lay heads side by side, we one behind the other."""
+    return x.transpose(0, 1).flatten(1)
+
+
+def _bytes(codes):
+    """Packed codes as the authors' layout has them."""
+    flat = _flat(unpack(codes.data, codes.bits, codes.channels))
+    return pack(flat, codes.bits).long()
+
+
 def quantize_key(inputs, weights, params):
     packed = _packed(inputs, params)
     important, rest = packed.rows[0].keys
     return {
         "dequant": packed.read()[0],
-        "packed_important": important.data.long()[None, None],
-        "packed_unimportant": rest.data.long()[None, None],
-        "important_min": important.low[0],
-        "important_step": important.step[0],
+        "packed_important": _bytes(important)[None, None],
+        "packed_unimportant": _bytes(rest)[None, None],
+        "important_min": _flat(important.low)[0],
+        "important_step": _flat(important.step)[0],
     }
 
 
@@ -32,11 +44,11 @@ def quantize_value(inputs, weights, params):
     important, rest = packed.rows[0].values
     return {
         "dequant": packed.read()[1],
-        "packed_important": important.data.long()[None],
-        "packed_unimportant": rest.data.long()[None],
-        "channel_scale": packed.rows[0].scale[0],
-        "important_min": important.low[:, 0][None],
-        "important_step": important.step[:, 0][None],
+        "packed_important": _bytes(important)[None],
+        "packed_unimportant": _bytes(rest)[None],
+        "channel_scale": _flat(packed.rows[0].scale)[0],
+        "important_min": important.low[..., 0],
+        "important_step": important.step[..., 0],
     }
 
 
