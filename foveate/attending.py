@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from foveate.ops.attention import folded, shown
 from foveate.ops.gather import rows_at
 
 T = TypeVar("T")
@@ -124,7 +125,7 @@ class Attending:
         """What each row may see at present, (B or 1, 1 or H, q, K) bool."""
         mask = self.mask
         if mask is not None and mask.dim() == 4:
-            return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+            return shown(mask)
         visible = self.keys.valid[:, None, :]
         if self.seam.causal and not self.full:
             gap = self.queries.at[:, :, None] - self.keys.at[:, None, :]
@@ -231,13 +232,9 @@ class Attending:
         return self.seam.memo[key][1]
 
     def products(self, query: Tensor) -> Tensor:
-        """Scaled products (B, H, q, K) of a few rows `query` (B, H, q, d) with all keys.
-
-        Heads that share a key are one more row dimension, so that no key is copied.
-        """
-        b, shared, k, _ = self.key.shape
-        rows = query.unflatten(1, (shared, -1)).flatten(2, 3)
-        return (rows @ self.key.mT).view(b, query.shape[1], -1, k) * self.scaling
+        """Scaled products (B, H, q, K) of a few rows `query` (B, H, q, d) with all keys."""
+        rows = folded(query, self.key.shape[1])
+        return (rows @ self.key.mT).view(*query.shape[:3], -1) * self.scaling
 
     def weights(self, logits: Tensor) -> Tensor:
         """Probabilities (B, H, q, K) of a few rows from their logits, what is unseen left out.
@@ -250,7 +247,7 @@ class Attending:
 
     def weighed(self, weights: Tensor) -> Tensor:
         """Output (B, q, H, d): values weighted by (B, H, q, K) of a few rows."""
-        out = weights.unflatten(1, (self.value.shape[1], -1)).flatten(2, 3) @ self.value
+        out = folded(weights, self.value.shape[1]) @ self.value
         return out.view(*weights.shape[:3], -1).transpose(1, 2)
 
     def pair_cost(self) -> int:

@@ -47,7 +47,7 @@ def main() -> None:
     where, _ = device()
     for name in [options.only] if options.only else sections(where):
         run, page = SECTIONS[name]
-        print(run(options, partial(write, options.out, named(name), page)))
+        print(run(options, partial(write, options, name, page)))
 
 
 def named(section: str) -> str:
@@ -56,13 +56,24 @@ def named(section: str) -> str:
     return where if section == "prefill" else f"{section}_cuda" if where == "cuda" else section
 
 
-def write(out: Path, name: str, page: Page, result: dict[str, Any]) -> str:
-    """Write what was measured so far; the page."""
-    result = {"machine": machine(), **result}
-    (out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-    text = heading(result["machine"]) + page(result)
-    (out / f"{name}.md").write_text(text)
+def write(asked: argparse.Namespace, section: str, page: Page, result: dict[str, Any]) -> str:
+    """Write what was measured so far, and by which commands; the page."""
+    commands = dict.fromkeys([*result.get("commands", []), command(asked, section)])
+    result = {"machine": machine(), **result, "commands": [*commands]}
+    path = asked.out / named(section)
+    path.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    text = heading(result) + page(result)
+    path.with_suffix(".md").write_text(text)
     return text
+
+
+def command(asked: argparse.Namespace, section: str) -> str:
+    """What measures a section as it was asked for."""
+    told = f"python -m perf --only {section} --rounds {asked.rounds}"
+    if section.startswith("layers"):
+        told += f" --pictures {asked.pictures}"
+        told += f" --methods {asked.methods}" if asked.methods else ""
+    return told
 
 
 def sections(where: str) -> list[str]:
@@ -88,11 +99,12 @@ def machine() -> dict[str, Any]:
     }
 
 
-def heading(machine: dict[str, Any]) -> str:
+def heading(result: dict[str, Any]) -> str:
     """The first lines of a page."""
+    machine, commands = result["machine"], ", then ".join(f"`{c}`" for c in result["commands"])
     return (
         f"# Speed on {machine['device']}\n\n"
-        f"`make perf`: {machine['dtype']}, {machine['threads']} threads, torch {machine['torch']}, "
+        f"{commands}: {machine['dtype']}, {machine['threads']} threads, torch {machine['torch']}, "
         f"transformers {machine['transformers']}. Medians of interleaved runs in one process.\n\n"
     )
 

@@ -98,7 +98,7 @@ def measure(
     The result so far, after each size. only: slugs of the methods; None is all.
     """
     model = shape.build(dtype, device)
-    measured = {k: v for k, v in methods().items() if _asked(k, only)}
+    measured = {k: v for k, v in methods().items() if only is None or k in only}
     names = {slug: repr(method) for slug, method in measured.items()}
     sizes = []
     for pictures, share in ((k, v) for k, v in PICTURES.items() if k <= most):
@@ -153,10 +153,6 @@ def renewed(
                 if other["visual_tokens"] == size["visual_tokens"]:
                     size["methods"] = dict(sorted({**size["methods"], **other["methods"]}.items()))
         yield before
-
-
-def _asked(slug: str, only: list[str] | None) -> bool:
-    return only is None or slug in only
 
 
 def _row(mine: dict[str, Any], bare: dict[str, Any], limits: Limits | None) -> dict[str, Any]:

@@ -38,9 +38,9 @@ def measure(
 
     def attached(name: str, method: Method) -> Callable[[], None]:
         def run() -> None:
-            with foveate.attach(model, method) as attached:
+            with foveate.attach(model, method) as att:
                 model(**inputs, logits_to_keep=1)
-            attachments[name] = attached
+            attachments[name] = att
 
         return run
 

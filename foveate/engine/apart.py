@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from foveate.engine.kept import KeptLayer
 from foveate.engine.taps import Around, Kernel, plain
+from foveate.ops.attention import folded, shown
 
 
 def direct(layer: Any) -> bool:
@@ -47,8 +47,7 @@ def attended(
     layer holds, in the kernel's own format. In float32: minima and steps cancel each other.
     """
     shared, loose = key.shape[1:3]
-    # Heads that share a key are one more row dimension.
-    rows = (query.float() * scaling).unflatten(1, (shared, -1)).flatten(2, 3)
+    rows = folded(query.float() * scaling, shared)
     counts = [store.valid.shape[1] for store in layer.stores]
     logits = rows.new_full((*rows.shape[:3], sum(counts) + loose), float("-inf"))
     *parts, last = logits.split([*counts, loose], -1)
@@ -57,8 +56,7 @@ def attended(
     last.copy_(rows @ key.float().mT)
     if mask is not None:
         mask = mask[..., -loose:] if mask.dim() == 4 else mask[:, None, None, -loose:].bool()
-        hides = ~mask if mask.dtype == torch.bool else mask < torch.finfo(mask.dtype).min / 2
-        last.masked_fill_(hides, float("-inf"))
+        last.masked_fill_(~shown(mask), float("-inf"))
     *shares, last = logits.softmax(-1).split([*counts, loose], -1)
     out = last @ value.float()
     for store, share in zip(layer.stores, shares, strict=True):

@@ -20,6 +20,7 @@ from foveate.engine.caching import Caches
 from foveate.engine.call import Pass
 from foveate.engine.clock import Clock
 from foveate.engine.encoding import Encoder
+from foveate.engine.kept import KeptLayer
 from foveate.engine.labels import Targets
 from foveate.engine.places import locate, towered
 from foveate.engine.planes import Planes
@@ -296,10 +297,12 @@ class Attachment:
         self._call.clocked = "prefill"
         return splice.kw
 
-    def _enter(self, call: Pass, readers: dict[int, Reader], held: tuple | None = None) -> None:
+    def _enter(
+        self, call: Pass, readers: dict[int, Reader], held: dict[int, KeptLayer] | None = None
+    ) -> None:
         """Let parts see and change what the decoder's layers do in this call.
 
-        held: the cache that a call continues, its new columns, its mask.
+        held: layers of the cache to attend to as they are, where nobody else looks on.
         """
         self._call.decoder = call
         self._call.stack = stack = ExitStack()
@@ -311,9 +314,10 @@ class Attachment:
                 stack.enter_context(surrounded(attention, around[i], shadows))
             else:
                 stack.enter_context(tapped(attention, readers[i], shadows))
-        for i, layer in self._caches.apart(*held, around.keys() | readers).items() if held else ():
-            answer = stack.enter_context(apart(layer))
-            stack.enter_context(surrounded(self.anatomy.layers[i].self_attn, answer, shadows))
+        for i, layer in (held or {}).items():
+            if i not in readers and i not in around:
+                answer = stack.enter_context(apart(layer))
+                stack.enter_context(surrounded(self.anatomy.layers[i].self_attn, answer, shadows))
         if call.prefill:
             for watcher in self._boundaries.watchers(call):
                 stack.enter_context(watcher)
@@ -357,8 +361,8 @@ class Attachment:
         if self._boundaries or self._rules or self._caches:
             call = Pass(prompt, False, positions=positions, behind=behind)
             call.idle = self._boundaries.idle(call, cache, q)
-            mask = kw.get("attention_mask")
-            self._enter(call, dict(self._caches.readers(call, cache, q)), (cache, q, mask))
+            held = self._caches.apart(cache, q, kw.get("attention_mask"))
+            self._enter(call, dict(self._caches.readers(call, cache, q)), held)
         return kw
 
     def _new_positions(self, kw: dict[str, Any], prompt: Prompt, b: int, q: int) -> Tensor | None:

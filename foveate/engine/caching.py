@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -70,14 +70,13 @@ class Caches:
             if isinstance(layer, KeptLayer) and layer.stores and layer.loose + new >= gap:
                 yield i, self._reader(i, call, layer)
 
-    def apart(self, cache: Any, q: int, mask: Any, taken: Iterable[int]) -> dict[int, KeptLayer]:
-        """Layers, but for those `taken`, that one new token may attend to as they are held."""
-        kind = implementation(self.anatomy.layers[0].self_attn)
+    def apart(self, cache: Any, q: int, mask: Any) -> dict[int, KeptLayer]:
+        """Layers that one new token may attend to as they are held, if nobody else looks on."""
         # A map that somebody wants to see is made, and a mask of the caller's own is obeyed.
         own = isinstance(mask, Tensor) and mask.dim() == 4
-        if not self or q > 1 or own or not known(kind):
+        if not self or q > 1 or own or not known(implementation(self.anatomy.layers[0].self_attn)):
             return {}
-        return {i: la for i, la in enumerate(cache.layers) if i not in taken and direct(la)}
+        return {i: layer for i, layer in enumerate(cache.layers) if direct(layer)}
 
     def _reader(self, i: int, call: Pass, layer: KeptLayer) -> Reader:
         def read(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, **_) -> None:

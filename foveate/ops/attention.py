@@ -14,6 +14,19 @@ from foveate.ops.gather import rows_at
 ELEMENTS = 2**24
 
 
+def folded(x: Tensor, shared: int) -> Tensor:
+    """(B, H, q, n) as (B, shared, H / shared * q, n): heads that share a key are more rows of it.
+
+    So that no key is copied.
+    """
+    return x.unflatten(1, (shared, -1)).flatten(2, 3)
+
+
+def shown(mask: Tensor) -> Tensor:
+    """A mask of logits, bool or added to them, as bool with True for what is seen."""
+    return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+
+
 @dataclass(frozen=True, eq=False)
 class Heads:
     """What one decoder layer attends with, after its norms and rotation.
@@ -35,9 +48,8 @@ class Heads:
         first: look at so many first columns only, (B, H, R, first), where the rest is unseen.
         """
         query, key = rows_at(self.query, rows), self.key[:, :, :first]
-        # Heads that share a key are one more row dimension, so that no key is copied.
         b, shared, n, _ = key.shape
-        logits = query.unflatten(1, (shared, -1)).flatten(2, 3) @ key.mT
+        logits = folded(query, shared) @ key.mT
         logits = logits.view(b, query.shape[1], -1, n).float() * (self.scaling / temperature)
         return self._masked(logits, rows, temperature).softmax(-1)
 
@@ -56,7 +68,7 @@ class Heads:
             return (steps <= rows[..., None]) & self.valid[:, None]
         index = rows[..., None].expand(-1, -1, self.mask.shape[3])
         mask = self.mask[:, 0].expand(len(rows), -1, -1).gather(1, index)[..., : len(steps)]
-        return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+        return shown(mask)
 
     def _masked(self, logits: Tensor, rows: Tensor, temperature: float) -> Tensor:
         steps = torch.arange(logits.shape[-1], device=rows.device)

@@ -9,8 +9,8 @@ important. In the prompt they attend among themselves, the others get nothing fr
 attention. Important keys and values are cached in 4 bits, others in 2: keys per channel, values
 per token behind a scale per channel. Of every 100 new tokens the newest one's row decides alike.
 
-Needs 128 rows of attention per layer. Cost: their products, and reading codes at every
-step: new tokens attend to them as they are, with float32 products, where nothing else looks on.
+Needs 128 rows of attention per layer. Cost: their products, and reading the
+codes at every step; where nothing else looks on, new tokens attend to them as they are.
 `keep=1.0` is the bare model: it neither leaves out pairs nor bits; tau=1.0 leaves out bits only.
 Departs from the authors' quantiser (ZipCache) in one set per layer, not per key head, and in ranges
 per sample; tokens that a batch pads are no tokens. Layers with a sliding window keep their cache as
