@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from foveate.ops.gather import rows_at
+from foveate.ops.gather import rows_at, rows_summed
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,8 @@ class VisualTokens:
             at = first.scatter_reduce_(1, slot, steps, "amin")[:, :count]
         size = self.size.new_zeros(b, count + 1).scatter_add_(1, slot, self.size)[:, :count]
         if features is None:
-            wide = slot[..., None].expand(-1, -1, self.features.shape[-1])
-            total = self.features.new_zeros(b, count + 1, self.features.shape[-1])
             weighted = self.features * self.size[..., None].to(self.features.dtype)
-            total = total.scatter_add_(1, wide, weighted)[:, :count]
+            total = rows_summed(weighted, assign, count)
             features = total / size[..., None].to(total.dtype)
         padded = torch.cat([slot, slot.new_full((b, 1), count)], 1)
         moved = padded.gather(1, self.assign.masked_fill(self.assign < 0, n))
@@ -172,12 +170,9 @@ class VisualTokens:
         b, slots = self.assign.shape
         flat = x.reshape(b, slots, -1)
         held = self.assign >= 0
-        total = flat.new_zeros(b, self.n + 1, flat.shape[-1])
-        slot = self.assign.masked_fill(~held, self.n)[..., None]
-        total.scatter_add_(1, slot.expand(-1, -1, flat.shape[-1]), flat)
-        count = flat.new_zeros(b, self.n + 1).scatter_add_(1, slot[..., 0], held.to(flat.dtype))
-        mean = total[:, : self.n] / count[:, : self.n, None].clamp(min=1)
-        return mean.reshape(b, self.n, *x.shape[2:])
+        total = rows_summed(flat, self.assign, self.n)
+        count = rows_summed(held[..., None].to(flat.dtype), self.assign, self.n)
+        return (total / count.clamp(min=1)).reshape(b, self.n, *x.shape[2:])
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,17 +7,15 @@ from torch import Tensor
 
 from foveate.engine.prompt import Stage
 from foveate.ops.attention import Heads
+from foveate.ops.gather import rows_summed
 from foveate.parts import Merge
 
 
 def merged(x: Tensor, merge: Merge) -> Tensor:
     """Weighted sums (B, N, D) of columns, at the columns that take them in."""
-    b, n, d = x.shape
-    slot = merge.into.masked_fill(merge.into < 0, n)[..., None].expand(-1, -1, d)
     # Sums of many states lose too much in half precision.
-    total = torch.zeros(b, n + 1, d, device=x.device)
-    total = total.scatter_add(1, slot, x.float() * merge.weight[..., None].float())
-    return total[:, :n].to(x.dtype)
+    weighted = x.float() * merge.weight[..., None].float()
+    return rows_summed(weighted, merge.into, x.shape[1]).to(x.dtype)
 
 
 def settled(verdict: Tensor | Merge, stage: Stage) -> Merge:

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from foveate.errors import InvalidParameter
 
-# All pairs of 4096 points fill 64 MB; more points than that are compared row by row.
-PAIRS = 4096**2
+# All pairs of 12,288 points fill 604 MB; of more, the rows of picks are compared one by one.
+PAIRS = 12_288**2
+# Pairs that are compared at a time where there are several items, or too many points: 64 MB.
+BLOCK = 4096**2
 STEPS_PER_GRAPH = 32
 
 
@@ -40,7 +42,7 @@ def farthest_point(
         # -|x - y|^2 / 2 = x.y - |x|^2 / 2 - |y|^2 / 2: one matrix product for either metric.
         half = x.square().sum(-1) / 2
     n = x.shape[1]
-    items = max(1, PAIRS // n**2)
+    items = max(1, BLOCK // n**2)
     pick = _over_pairs if n * n <= PAIRS else _over_rows
     parts = [
         pick(x[s], k, *(None if v is None else v[s] for v in (half, start, mask)))
@@ -80,11 +82,12 @@ def _over_rows(
 
     if start is None:
         nearest = []
-        for i in range(0, n, PAIRS // n):
-            block = x[:, i : i + PAIRS // n]
+        step = max(1, BLOCK // n)
+        for i in range(0, n, step):
+            block = x[:, i : i + step]
             alike = block @ x.mT
             if half is not None:
-                alike -= half[:, i : i + PAIRS // n, None] + half[:, None, :]
+                alike -= half[:, i : i + step, None] + half[:, None, :]
             alike.diagonal(i, dim1=1, dim2=2).fill_(float("-inf"))
             if mask is not None:
                 alike.masked_fill_(~mask[:, None], float("-inf"))
@@ -157,8 +160,8 @@ def gram(x: Tensor) -> Tensor:
     """All inner products (B, N, N) of x (B, N, D), exactly symmetric, for about half the work."""
     b, n, _ = x.shape
     out = x.new_empty(b, n, n)
-    # On a GPU one large product beats several small ones.
-    step = n if x.is_cuda else max(64, n // 10)
+    # On a GPU one large product beats several small ones, up to what its copies take.
+    step = min(n, 4096) if x.is_cuda else max(64, n // 10)
     for i in range(0, n, step):
         j = min(i + step, n)
         torch.bmm(x[:, i:j], x[:, i:].mT, out=out[:, i:j, i:])

@@ -1,4 +1,4 @@
-"""Rows of tensors by index."""
+"""Rows of tensors by index: read, or added up."""
 
 from __future__ import annotations
 
@@ -15,3 +15,15 @@ def rows_at(x: Tensor, index: Tensor) -> Tensor:
     start = torch.arange(lead.numel(), device=x.device).view(*lead, 1) * n
     where = index.reshape(len(index), *(1 for _ in lead[1:]), -1) + start
     return x.reshape(-1, d).index_select(0, where.flatten()).view(*where.shape, d)
+
+
+def rows_summed(x: Tensor, slot: Tensor, count: int) -> Tensor:
+    """Sums (B, count, D) of the rows of x (B, N, D) that share a slot (B, N), -1 for none.
+
+    Adds whole rows, which `scatter_add` with an expanded index does one element at a time.
+    """
+    b, n, d = x.shape
+    start = torch.arange(b, device=x.device)[:, None] * (count + 1)
+    where = torch.where(slot < 0, count, slot) + start
+    total = x.new_zeros(b * (count + 1), d)
+    return total.index_add_(0, where.flatten(), x.reshape(b * n, d)).view(b, -1, d)[:, :count]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from foveate.ops.gather import rows_at
+from foveate.ops.gather import rows_at, rows_summed
 
 
 def bipartite_soft_matching(
@@ -128,9 +128,15 @@ def kth_bipartite_soft_matching(metric: Tensor, k: int) -> tuple[Tensor, int]:
 
 def merge(x: Tensor, assign: Tensor, count: int, mode: str = "mean") -> Tensor:
     """Members of x (B, N, D) reduced to (B, count, D). mode: "mean", "sum", "amax"."""
-    index = assign.masked_fill(assign < 0, count)[..., None].expand_as(x)
-    out = x.new_zeros(x.shape[0], count + 1, x.shape[2])
-    return out.scatter_reduce(1, index, x, mode, include_self=False)[:, :count]
+    if mode == "amax":
+        index = assign.masked_fill(assign < 0, count)[..., None].expand_as(x)
+        out = x.new_zeros(x.shape[0], count + 1, x.shape[2])
+        return out.scatter_reduce(1, index, x, mode, include_self=False)[:, :count]
+    total = rows_summed(x, assign, count)
+    if mode == "sum":
+        return total
+    members = rows_summed(x.new_ones(*assign.shape, 1), assign, count)
+    return total / members.clamp(min=1)
 
 
 def merge_weighted(x: Tensor, size: Tensor, assign: Tensor, count: int) -> tuple[Tensor, Tensor]:

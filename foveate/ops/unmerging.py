@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from foveate.ops.gather import rows_at
+from foveate.ops.gather import rows_at, rows_summed
 
 
 def stood(x: Tensor, mapping: Tensor) -> Tensor:
@@ -29,11 +29,8 @@ def gathered(weights: Tensor, mapping: Tensor, count: int) -> Tensor:
 
 def averaged(x: Tensor, mapping: Tensor, count: int) -> Tensor:
     """Means of x (B, N, D) over the places of each of `count` unique tokens, (B, count, D)."""
-    index = mapping.masked_fill(mapping < 0, count)
-    total = x.new_zeros(len(x), count + 1, x.shape[2])
-    total = total.scatter_add(1, index[..., None].expand_as(x), x)[:, :count]
-    places = x.new_zeros(len(x), count + 1).scatter_add(1, index, x.new_ones(index.shape))
-    return total / places[:, :count, None].clamp(min=1)
+    places = rows_summed(x.new_ones(*mapping.shape, 1), mapping, count)
+    return rows_summed(x, mapping, count) / places.clamp(min=1)
 
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -53,6 +53,7 @@ def test_rows_made_again_give_the_same(monkeypatch, metric):
     whole = farthest_point(x, 20, metric=metric)
     masked = farthest_point(x, 20, metric=metric, mask=mask)
     monkeypatch.setattr(farthest, "PAIRS", 59 * 59)
+    monkeypatch.setattr(farthest, "BLOCK", 60 * 7)
     assert torch.equal(farthest_point(x, 20, metric=metric), whole)
     assert torch.equal(farthest_point(x, 20, metric=metric, mask=mask), masked)
 
@@ -60,7 +61,7 @@ def test_rows_made_again_give_the_same(monkeypatch, metric):
 def test_items_in_small_groups_give_the_same(monkeypatch):
     x = points(5, 16, 4, 2)
     whole = farthest_point(x, 7)
-    monkeypatch.setattr(farthest, "PAIRS", 2 * 16 * 16)
+    monkeypatch.setattr(farthest, "BLOCK", 2 * 16 * 16)
     assert torch.equal(farthest_point(x, 7), whole)
 
 

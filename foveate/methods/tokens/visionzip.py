@@ -34,7 +34,7 @@ from foveate.method import register
 from foveate.methods.tokens.base import TokensMethod
 from foveate.ops.allocate import share_evenly, view_batches
 from foveate.ops.contextual import dominant_contextual, joining_weights
-from foveate.ops.gather import rows_at
+from foveate.ops.gather import rows_at, rows_summed
 from foveate.ops.tiles import is_stitched
 from foveate.parts import Widths
 from foveate.signals import ClassState, Need, ProjectorInput, Signals, VisionAttention, VisionKeys
@@ -143,11 +143,9 @@ def compress(
     for every new token the patch it stands at (B, K); the contextual vectors (B, K - dominant, C).
     """
     group, at = dominant_contextual(score, keys, dominant, contextual)
-    b, k = at.shape
-    slot = group.masked_fill(group < 0, k)[..., None].expand_as(x)
     weighted = x.float() * joining_weights(group, at, mean_preserving)[..., None]
-    total = weighted.new_zeros(b, k + 1, x.shape[2]).scatter_add_(1, slot, weighted)
-    return group, at, total[:, dominant:k].to(x.dtype)
+    total = rows_summed(weighted, group, at.shape[1])
+    return group, at, total[:, dominant:].to(x.dtype)
 
 
 def reading_order(slot: Tensor, view: Sequence[int], role: Sequence[int], stitched: bool) -> Tensor:
