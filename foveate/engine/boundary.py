@@ -116,13 +116,15 @@ class Boundaries:
                 yield watched(layer, partial(call.seen.__setitem__, need))
 
     def _reader(self, layer: int, call: Pass) -> Callable[..., None]:
+        # A checkpointed layer is computed again without this, and must save as many tensors then.
+        @torch.no_grad()
         def read(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, **_) -> None:
             stage = call.prompt.at(layer)
             if layer in self.followed:
-                q, k = (x[:, :, : stage.n].detach() for x in (query, key))
+                q, k = (x[:, :, : stage.n] for x in (query, key))
                 call.heads[layer] = Heads(q, k, scaling, stage.valid, square(mask))
             if DecoderKeys(layer) in self.needs:
-                call.seen[DecoderKeys(layer)] = key[:, :, : stage.n].detach()
+                call.seen[DecoderKeys(layer)] = key[:, :, : stage.n]
             need = DecoderAttention(layer)
             if need not in self.needs:
                 return

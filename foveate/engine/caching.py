@@ -79,6 +79,7 @@ class Caches:
         return {i: layer for i, layer in enumerate(cache.layers) if direct(layer)}
 
     def _reader(self, i: int, call: Pass, layer: KeptLayer) -> Reader:
+        @torch.no_grad()
         def read(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, **_) -> None:
             loose = layer.loose
             count = loose - loose % self.part.gap

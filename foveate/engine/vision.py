@@ -158,6 +158,8 @@ class VisionRecorder:
     def _reader(self, i: int, needs: list[VisionAttention]):
         classed = self.anatomy.family.class_token
 
+        # A checkpointed block is computed again without this, and must save as many tensors then.
+        @torch.no_grad()
         def read(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, **kwargs) -> None:
             bounds = kwargs.get("cu_seq_lens_q")
             if bounds is not None:

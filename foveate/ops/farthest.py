@@ -156,6 +156,7 @@ def _greedy_in_graph(
     return torch.cat(picks)[:k].T
 
 
+@torch.no_grad()
 def gram(x: Tensor) -> Tensor:
     """All inner products (B, N, N) of x (B, N, D), exactly symmetric, for about half the work."""
     b, n, _ = x.shape

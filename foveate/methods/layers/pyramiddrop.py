@@ -102,7 +102,9 @@ def ranking(attention: Tensor, asks: Tensor | None = None) -> Tensor:
     rows = attention.float().mean(1)
     if asks is None:
         return rows.mean(1)
-    return (rows * asks[..., None]).sum(1) / asks.sum(1, keepdim=True).clamp(min=1)
+    # Rows that don't count may be padding, which sees nothing and holds NaN.
+    rows = rows.masked_fill(~asks[..., None], 0)
+    return rows.sum(1) / asks.sum(1, keepdim=True).clamp(min=1)
 
 
 def answer_rows(labels: Tensor) -> tuple[Tensor, Tensor]:
