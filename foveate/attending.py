@@ -222,13 +222,15 @@ class Attending:
     def once(self, make: Callable[[], T]) -> T:
         """What `make()` gives, asked once for all layers with the same columns and mask.
 
-        One for each rule: it is told apart by `notes`.
+        One for each rule: it is told apart by `notes`. Facts carry no gradients: a checkpointed
+        layer finds them made when it is computed again.
         """
         alike = (self.notes, self.queries, self.keys, self.mask, self.window)
         key = ("once", *map(id, alike))
         if key not in self.seam.memo:
             # What is held can't hand its id on to another object.
-            self.seam.memo[key] = alike, make()
+            with torch.no_grad():
+                self.seam.memo[key] = alike, make()
         return self.seam.memo[key][1]
 
     def products(self, query: Tensor) -> Tensor:

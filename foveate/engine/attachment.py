@@ -262,7 +262,6 @@ class Attachment:
         clock = self._clock or Clock(kw["input_ids"].device)
         self._clock = clock
         kw["mm_encoder_outputs"] = None
-        self._rules.check()
         with clock.span("select"):
             splice = Splice(self.anatomy, kw, outputs, records)
             given = splice.given() if self._rules else None
@@ -306,14 +305,11 @@ class Attachment:
         """
         self._call.decoder = call
         self._call.stack = stack = ExitStack()
-        around = dict(self._rules.surroundings(call, readers))
         shadows: dict[int, Any] = {}
-        for i in readers.keys() | around.keys():
+        around = self._rules.enter(call, readers, shadows, stack)
+        for i in readers.keys() - around:
             attention = self.anatomy.layers[i].self_attn
-            if i in around:
-                stack.enter_context(surrounded(attention, around[i], shadows))
-            else:
-                stack.enter_context(tapped(attention, readers[i], shadows))
+            stack.enter_context(tapped(attention, readers[i], shadows))
         for i, layer in (held or {}).items():
             if i not in readers and i not in around:
                 answer = stack.enter_context(apart(layer))
@@ -321,7 +317,6 @@ class Attachment:
         if call.prefill:
             for watcher in self._boundaries.watchers(call):
                 stack.enter_context(watcher)
-        self._rules.fed(call, stack)
 
     def _continue(self, kw: dict[str, Any]) -> dict[str, Any]:
         """A call without new pictures: text only, a decode step, or a second turn."""
@@ -434,6 +429,8 @@ class Attachment:
         if self._call.clocked is not None and self._clock is not None:
             self._clock.stop(self._call.clocked)
         self._call.clocked = None
+        if self._call.decoder is not None:
+            self._call.decoder.over = True
         self._call.decoder = None
         self._planes.disarm()
 

@@ -29,7 +29,8 @@ class Pass:
     or under the same rules, share, made once. held: columns in a layer's cache before this call,
     where rules hold. around: what goes around the layer that is running.
     towered: signals of the vision tower at the first stage's columns, (B, H, N). idle: no layer
-    behind a boundary needs anything else than the model gives it, unless it gives a mask.
+    behind a boundary needs anything else than the model gives it, unless it gives a mask. over: the
+    call has returned; what runs now is computed again for gradients.
     """
 
     prompt: Prompt
@@ -51,6 +52,7 @@ class Pass:
     around: Around | None = None
     towered: dict[VisionAttention, Tensor] = field(default_factory=dict)
     idle: bool = False
+    over: bool = False
 
     def soften(self, log_weight: Tensor, stage: Stage) -> None:
         """Add to the logits of the visual columns of a stage, in all layers from here on."""

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from foveate.attending import Attending, Columns, Feeding, Seam, Whole, chained
+from foveate.engine.again import carried, checkpointed
 from foveate.engine.anatomy import Anatomy
 from foveate.engine.boundary import Boundaries
 from foveate.engine.call import Pass
 from foveate.engine.facts import fitted, joined, new_columns, stage_columns, whole
 from foveate.engine.neurons import narrowed
 from foveate.engine.prompt import Stage, cache_in, shifted
-from foveate.engine.taps import Kernel, Reader, implementation, known, plain
+from foveate.engine.taps import Kernel, Reader, implementation, known, plain, surrounded
 from foveate.errors import InvalidParameter, UnsupportedCall
 from foveate.parts import RulePart
 
@@ -54,17 +55,6 @@ class Rules:
     def __bool__(self) -> bool:
         return bool(self.at)
 
-    def check(self) -> None:
-        """Raise `UnsupportedCall` where layers will be computed again without their rules."""
-        if any(getattr(la, "gradient_checkpointing", False) and la.training for la in self._held()):
-            raise UnsupportedCall(
-                "Gradient checkpointing computes layers again when their rules are gone; "
-                "train with gradient_checkpointing=False."
-            )
-
-    def _held(self) -> Iterator[nn.Module]:
-        return (self.anatomy.layers[i] for i in self.at)
-
     def _at(self, i: int, name: str, prefill: bool = True) -> list[RulePart]:
         """Rules of layer i that say something by the method `name`."""
         bare = getattr(RulePart, name)
@@ -73,21 +63,32 @@ class Rules:
             p for p in held if getattr(type(p), name) is not bare and (prefill or not p.prompt_only)
         ]
 
-    def surroundings(
-        self, call: Pass, readers: dict[int, Reader]
-    ) -> Iterator[tuple[int, Callable[..., Any]]]:
-        """Per layer what answers its attention calls, the readers of other parts included."""
-        for i in self.at:
-            if self._at(i, "attend", call.prefill):
-                yield i, partial(self._attend, i, call, readers.get(i))
+    def enter(
+        self, call: Pass, readers: dict[int, Reader], shadows: dict[int, Any], stack: ExitStack
+    ) -> set[int]:
+        """Surround layers until the stack closes, and say whose attention; readers there see it."""
+        attended = {i for i in self.at if self._at(i, "attend", call.prefill)}
+        for i in attended | {i for i in self.at if self._at(i, "feed", call.prefill)}:
+            layer = self.anatomy.layers[i]
+            inside = partial(self._inside, i, call, readers.get(i), shadows)
+            again = checkpointed(layer)
+            stack.enter_context(carried(layer, inside) if again else inside())
+        return attended
 
-    def fed(self, call: Pass, stack: ExitStack) -> None:
-        """Surround the MLPs of this call until the stack closes."""
-        for i in self.at:
-            parts = self._at(i, "feed", call.prefill)
-            if parts:
-                mlp = self.anatomy.layers[i].mlp
-                stack.enter_context(_answered(mlp, partial(self._feed, i, call, parts)))
+    @contextmanager
+    def _inside(
+        self, i: int, call: Pass, reader: Reader | None, shadows: dict[int, Any]
+    ) -> Iterator[None]:
+        """While open, the rules of layer i answer what its attention and its MLP are asked."""
+        layer, feeding = self.anatomy.layers[i], self._at(i, "feed", call.prefill)
+        with ExitStack() as stack:
+            if self._at(i, "attend", call.prefill):
+                around = partial(self._attend, i, call, reader)
+                stack.enter_context(surrounded(layer.self_attn, around, shadows))
+            if feeding:
+                answer = partial(self._feed, i, call, feeding)
+                stack.enter_context(_answered(layer.mlp, answer))
+            yield
 
     def before_layer(self, i: int, call: Pass, module: nn.Module, hidden: Tensor, kw: dict):
         """Arguments of layer i with the rules' rotary tables, None where they are as they were."""
@@ -331,7 +332,8 @@ def _equally_wide(*heads: Tensor) -> tuple[Tensor, ...]:
 
 
 def _account(call: Pass, flops: Tensor, kv_bytes: Tensor | None = None) -> None:
-    if call.prefill:
+    # A checkpointed layer that is computed again costs what training costs, not what a prompt does.
+    if call.prefill and not call.over:
         call.prompt.saved.append((flops, kv_bytes))
 
 

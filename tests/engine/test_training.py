@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+from contextlib import contextmanager
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
 import foveate
+from foveate.method import registered
 from tests.engine.running import close, generate, pair
 from tests.families import zoo
 from tests.families.halves import Half, HalfAt
 from tests.families.reference import every_second, everything
+from tests.methods.made import halved
 
 CASES = [
     (Half(), 0),
@@ -82,6 +87,74 @@ def test_gradient_checkpointing_changes_no_gradient(name, method):
         assert torch.allclose(g, checked[n], atol=1e-5), n
 
 
+def gradients(model, batch, labels):
+    model.zero_grad()
+    model(**batch, labels=labels, use_cache=False).loss.backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def same(first: dict, second: dict) -> None:
+    assert first.keys() == second.keys() and first
+    for n, g in first.items():
+        assert g.isfinite().all() and torch.allclose(g, second[n], atol=1e-5), n
+    assert any(g.any() for g in first.values())
+
+
+@contextmanager
+def training(model):
+    model.train()
+    try:
+        yield model
+    finally:
+        model.gradient_checkpointing_disable()
+        model.zero_grad()
+        model.eval()
+
+
+@pytest.mark.parametrize("reentrant", [False, True], ids=["default", "reentrant"])
+@pytest.mark.parametrize("slug", registered())
+def test_every_method_trains_with_checkpointed_layers(slug, reentrant):
+    """transformers' default form counts the tensors that a layer saves when it runs again."""
+    model = zoo.model("llava")
+    batch = zoo.pair("llava", "image")
+    labels = batch["input_ids"].masked_fill(batch["input_ids"] == zoo.IMAGE, -100)
+    with training(model), foveate.attach(model, halved(slug)):
+        plain = gradients(model, batch, labels)
+        how = {"use_reentrant": reentrant}
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
+        same(plain, gradients(model, batch, labels))
+
+
+@pytest.mark.parametrize("slug", ["divprune", "visionzip", "fastv", "pyramiddrop", "yopo", "dymu"])
+def test_adapters_train_with_checkpointed_layers(slug):
+    model = copy.deepcopy(zoo.model("llava"))
+    torch.manual_seed(0)
+    config = LoraConfig(target_modules=["q_proj", "v_proj"], r=2, init_lora_weights=False)
+    model = get_peft_model(model, config)
+    batch = zoo.pair("llava", "image")
+    labels = batch["input_ids"].masked_fill(batch["input_ids"] == zoo.IMAGE, -100)
+    with training(model), foveate.attach(model, halved(slug)):
+        plain = gradients(model, batch, labels)
+        model.enable_input_require_grads()
+        model.gradient_checkpointing_enable()
+        same(plain, gradients(model, batch, labels))
+
+
+@pytest.mark.parametrize("slug", registered())
+def test_every_method_runs_where_gradients_are_on(slug):
+    """With and without labels, and what comes out is what comes out without gradients."""
+    model = zoo.model("llava")
+    batch = zoo.pair("llava", "image")
+    labels = batch["input_ids"].masked_fill(batch["input_ids"] == zoo.IMAGE, -100)
+    with foveate.attach(model, halved(slug)):
+        with torch.no_grad():
+            expected = model(**batch).logits
+        logits = model(**batch).logits
+        loss = model(**batch, labels=labels).loss
+    assert logits.requires_grad and torch.allclose(logits, expected, atol=1e-5)
+    assert loss.requires_grad and loss.isfinite()
+
+
 @pytest.mark.parametrize("method", [Half(), HalfAt(), Half(keep=1.0)], ids=repr)
 def test_asked_logits_follow_their_tokens(method):
     model = zoo.model("llava")
@@ -111,8 +184,6 @@ def test_asking_for_a_dropped_token_is_refused():
 
 @pytest.mark.parametrize("method", [Half(), HalfAt()], ids=repr)
 def test_peft_before_and_after(method):
-    import copy
-
     model = copy.deepcopy(zoo.model("llava"))
     alone, _ = pair("llava")
     with foveate.attach(model, method):

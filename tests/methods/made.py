@@ -17,3 +17,8 @@ def made(slug: str, **parameters: Any) -> Method:
     if issubclass(method_class(slug), TrainedMethod):
         parameters = {"weights": "random", **parameters}
     return create(slug, **parameters)
+
+
+def halved(slug: str) -> Method:
+    """A registered method that keeps half of the tokens, where it drops any."""
+    return made(slug, **({"keep": 0.5} if method_class(slug).reduces else {}))

@@ -5,11 +5,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import foveate
 from foveate.errors import BudgetError, InvalidParameter
 from foveate.methods.layers.fastv import FastV
 from foveate.methods.layers.pyramiddrop import PyramidDrop, answer_rows, ratios_of_share
 from foveate.parts import BoundaryState
 from foveate.signals import Signals
+from tests.families import zoo
 
 # Text is -1; 0 and 1 are the visual items of a row.
 ROWS = [
@@ -175,3 +177,29 @@ def test_pyramiddrop_refuses_what_the_decoder_lacks():
         PyramidDrop(image_token_ratio_list=(0.5, 0.25)).boundaries(2)
     with pytest.raises(BudgetError, match="raise keep"):
         PyramidDrop(keep=0.2).ratios(32, 0.2)
+
+
+def test_pyramiddrop_trains_on_turns_of_a_padded_batch_as_on_each_alone():
+    """A row with fewer answers than its neighbour has rows that don't count, in its padding."""
+    model = zoo.model("llava")
+
+    def told(i: int, turns: int) -> tuple[zoo.Sample, list[int]]:
+        sample = zoo.sample("llava", "image", i)
+        ids, labels = list(sample.ids), [-100] * len(sample.ids)
+        for turn in range(turns):
+            ids += zoo.words(turn, 3)
+            labels += [-100, -100, ids[-1]]
+        return zoo.Sample(ids, None, sample.inputs, sample.items), labels
+
+    def kept(rows: list[tuple[zoo.Sample, list[int]]]) -> list[list[int]]:
+        batch = zoo.batch("llava", [s for s, _ in rows])
+        n = batch["input_ids"].shape[1]
+        labels = torch.tensor([[-100] * (n - len(row)) + row for _, row in rows])
+        model(**batch, labels=labels)
+        return [k.tolist() for k in att.report.kept]
+
+    rows = [told(0, 3), told(1, 1)]
+    with foveate.attach(model, PyramidDrop(keep=0.4)) as att, torch.no_grad():
+        both = kept(rows)
+        alone = [kept([row])[0] for row in rows]
+    assert both == alone and both[1] != list(range(len(both[1])))
