@@ -5,26 +5,35 @@ from __future__ import annotations
 import math
 from numbers import Integral, Real
 
-from foveate.errors import BudgetError
+from foveate.errors import BudgetError, shown
+from foveate.parameters import scalar
 
 Keep = int | float
 
 # What `keep` is where a method's own rule says how many survive, per layer and input.
 ADAPTIVE = "adaptive"
+# Counts of several items are added up as 64-bit numbers on the device.
+MOST = 2**31 - 1
 
 
 def check_keep(keep: Keep, name: str = "keep") -> Keep:
-    """Return `keep` unchanged, or raise `BudgetError` where no item could ever honour it.
+    """`keep` as a plain number, or `BudgetError` where no item could ever honour it.
 
-    An int is a count of tokens per visual item (at least 1), a float a share in (0, 1].
+    An int is a count of tokens per visual item (at least 1), a float a share in (0, 1]; those of
+    numpy and torch likewise.
     """
+    keep = scalar(keep)
     if isinstance(keep, bool) or not isinstance(keep, Real):
         raise BudgetError(
-            f"{name}={keep!r} is no budget; use a count such as 64 or a share such as 0.25."
+            f"{name}={shown(keep)} is no budget; use a count such as 64 or a share such as 0.25."
         )
     if isinstance(keep, Integral):
         if keep < 1:
             raise BudgetError(f"{name}={keep} keeps nothing; use a count of at least 1.")
+        if keep > MOST:
+            raise BudgetError(
+                f"{name}={shown(keep)} is more than any visual item has; use a share such as 1.0."
+            )
         return int(keep)
     if math.isnan(keep) or not 0 < keep <= 1:
         raise BudgetError(

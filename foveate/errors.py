@@ -6,6 +6,12 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
+def shown(value: object) -> str:
+    """`value` as messages show it: on one line, and not all of a large one."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 class FoveateError(Exception):
     """Base of all errors raised by foveate."""
 

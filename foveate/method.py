@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
 from foveate.budget import ADAPTIVE, Keep, check_keep
-from foveate.errors import BudgetError, FoveateError, InvalidParameter, UnknownName
+from foveate.errors import BudgetError, FoveateError, InvalidParameter, UnknownName, shown
+from foveate.parameters import normalise, scalar
 from foveate.parts import POSITIONS, STAGES, Part
 from foveate.tokens import Grid
 
@@ -44,8 +45,11 @@ class Method:
     positions: str = "original"
 
     def __post_init__(self) -> None:
-        if not (self.adaptive and self.keep == ADAPTIVE):
-            check_keep(self.keep)
+        keep = scalar(self.keep)
+        if not (self.adaptive and isinstance(keep, str) and keep == ADAPTIVE):
+            keep = check_keep(keep)
+        object.__setattr__(self, "keep", keep)
+        normalise(self, "keep")
         if not self.reduces and not (isinstance(self.keep, float) and self.keep == 1):
             raise BudgetError(
                 f"keep={self.keep!r} is no budget of {type(self).__name__}, which changes how "
@@ -91,7 +95,11 @@ class Method:
         return f"{type(self).__name__}({', '.join(changed)})"
 
     def __add__(self, other: Method) -> Composed:
-        return Composed(methods=(*_flat(self), *_flat(other)))
+        return Composed(methods=(self, other))
+
+    def __radd__(self, other: Any) -> Composed:
+        # Only what is no method comes here, the 0 of `sum` included.
+        return Composed(methods=(other, self))
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,6 +108,16 @@ class Composed(Method):
 
     slug = "composed"
     methods: tuple[Method, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.keep != 1 or self.positions != "original":
+            raise InvalidParameter(
+                f"keep={self.keep}, positions={self.positions!r} belong to the members of a "
+                "composition; give them to each."
+            )
+        members = tuple(member for m in self.methods for member in _flat(as_method(m)))
+        object.__setattr__(self, "methods", members)
 
     def parts(self) -> tuple[Part, ...]:
         return tuple(part for m in self.methods for part in m.parts())
@@ -131,6 +149,8 @@ def in_road_order(parts: tuple[Part, ...]) -> list[Part]:
 
 def register(cls: M) -> M:
     """Class decorator: make a method known under its `slug`."""
+    if not isinstance(getattr(cls, "slug", None), str):
+        raise FoveateError(f"{cls.__name__} has no slug; give the class one: slug = 'its_name'.")
     if _registry.get(cls.slug, cls).__qualname__ != cls.__qualname__:
         raise FoveateError(f"Two methods call themselves {cls.slug!r}; rename one of them.")
     if cls.__repr__ is not Method.__repr__:
@@ -157,6 +177,10 @@ def registered() -> dict[str, type[Method]]:
 
 def method_class(slug: str) -> type[Method]:
     """The class of one method; `UnknownName` with the nearest slug where there is none."""
+    if not isinstance(slug, str):
+        raise InvalidParameter(
+            f"{shown(slug)} is not the slug of a method; use a string such as 'divprune'."
+        )
     known = registered()
     if slug not in known:
         raise UnknownName.of("method", slug, known)
@@ -173,17 +197,51 @@ def create(slug: str, **parameters: Any) -> Method:
     return cls(**parameters)
 
 
-def from_dict(data: dict[str, Any]) -> Method:
+def as_method(method: Any, **parameters: Any) -> Method:
+    """A method as it is, or the one of a slug with these parameters; refuses everything else."""
+    if isinstance(method, str):
+        return create(method, **parameters)
+    if isinstance(method, Method):
+        if parameters:
+            raise InvalidParameter(
+                f"{next(iter(parameters))}= goes with a slug; {method!r} has its parameters, so "
+                "make it with those that you want."
+            )
+        return method
+    if isinstance(method, type) and issubclass(method, Method):
+        advice = f"make one of this class: {method.__name__}()"
+    elif isinstance(method, Mapping):
+        advice = "make one with foveate.from_dict(...)"
+    elif isinstance(method, list | tuple):
+        advice = "join several with +"
+    else:
+        advice = "use one such as foveate.DivPrune(keep=64), and + to join several"
+    raise InvalidParameter(f"{shown(method)} is not a method; {advice}.")
+
+
+def from_dict(data: Mapping[str, Any]) -> Method:
     """The method that `to_dict` described."""
-    if "methods" in data:
-        return Composed(methods=tuple(map(from_dict, data["methods"])))
-    data = dict(data)
+    if not isinstance(data, Mapping):
+        raise InvalidParameter(
+            f"{shown(data)} is not the description of a method; use what to_dict() gives."
+        )
+    rest = dict(data)
+    if "methods" in rest:
+        methods = rest.pop("methods")
+        if rest or not isinstance(methods, list | tuple):
+            raise InvalidParameter(
+                f"methods={shown(methods)} with {sorted(map(str, rest))} describes no composition; "
+                "use a list of descriptions under 'methods' and no other entry."
+            )
+        return Composed(methods=tuple(map(from_dict, methods)))
     try:
-        slug = data.pop("method")
+        slug = rest.pop("method")
     except KeyError:
-        raise FoveateError("A method's description needs a 'method' or 'methods' entry.") from None
-    lists = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-    return create(slug, **lists)
+        raise InvalidParameter(
+            f"{shown(data)} names no method; give its slug under 'method', or several under "
+            "'methods'."
+        ) from None
+    return create(slug, **{str(name): value for name, value in rest.items()})
 
 
 def class_names() -> Iterator[tuple[str, type[Method]]]:

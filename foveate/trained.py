@@ -48,10 +48,6 @@ class TrainedMethod(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.weights is not None and not isinstance(self.weights, str):
-            raise InvalidParameter(
-                f"weights={self.weights!r} names nothing; use a folder, a shipped set or 'random'."
-            )
         _seed(self.weights)
 
     def build(self, **base: int) -> nn.Module:

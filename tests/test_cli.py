@@ -17,6 +17,7 @@ from foveate.assets import PHOTOGRAPH
 from foveate.cli import app
 from foveate.cli.checkup import EXTRAS
 from foveate.cli.settings import build_method, parse_keep
+from foveate.errors import InvalidParameter
 from foveate.method import from_dict, registered
 from foveate.parts import CachesPart, DetourPart, LayersPart, RulePart
 from foveate.trained import TrainedMethod
@@ -95,6 +96,59 @@ def test_settings_become_parameters_of_the_declared_type():
         "per_crop": True,
         "protect": False,
     }
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "value"),
+    [
+        ("tome", "r=(8,0.0)", (8, 0.0)),
+        ("tome", "r=8", 8),
+        ("tome", "r=[1, 2, 3]", (1, 2, 3)),
+        ("tome", "r=none", None),
+        ("pyramiddrop", "layer_list=[1,2]", (1, 2)),
+        ("pyramiddrop", "layer_list=1,2", (1, 2)),
+        ("pyramiddrop", "layer_list=2", (2,)),
+        ("pyramiddrop", "layer_list=None", None),
+        ("zipvl", "bits=[8, 4]", (8, 4)),
+        ("zipvl", "evict=TRUE", True),
+        ("zipvl", "tau=1", 1.0),
+        ("visiondrop", "image_token_list=[[4,2],[2,1]]", ((4, 2), (2, 1))),
+        ("yopo", "headmask=((1,0),(1,1))", ((1, 0), (1, 1))),
+        ("dymu", "thresholds=[0.5, 1]", (0.5, 1.0)),
+        ("dyvte", "weights=7", "7"),
+        ("dyvte", "weights=null", None),
+        ("fourier_vlm", "norm=None", None),
+    ],
+)
+def test_settings_as_people_type_them(method, setting, value):
+    made = build_method(method, None, [setting])
+    found = getattr(made, setting.partition("=")[0])
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "words"),
+    [
+        ("tome", "r=true", "a whole number"),
+        ("tome", "r=(8,x)", "a whole number"),
+        ("tome", "r=()()", "a whole number"),
+        ("tome", "prop_attn=none", "true or false"),
+        ("zipvl", "tau=none", "a finite number"),
+        ("zipvl", "tau=nan", "a finite number"),
+        ("zipvl", "bits=4", "2 whole numbers"),
+        ("zipvl", "bits=(4, 2.5)", "2 whole numbers"),
+        ("zipvl", "streaming_gap=1.5", "a whole number"),
+        ("vispruner", "round_size=true", "a whole number"),
+        ("fastervlm", "score=clss", "'cls', 'received' or 'auto'"),
+        ("lvlm_csp", "segmenter=print", "a function"),
+        ("aim", "iters=" + "9" * 5000, "a whole number"),
+    ],
+)
+def test_settings_of_a_wrong_kind_are_refused(method, setting, words):
+    with pytest.raises(InvalidParameter) as caught:
+        build_method(method, None, [setting])
+    text = str(caught.value)
+    assert words in text and f"--set {setting.partition('=')[0]}=" in text and len(text) < 300
 
 
 def test_composition_takes_settings_by_member():

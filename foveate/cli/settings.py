@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
-from dataclasses import fields
-from types import NoneType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from foveate.budget import Keep, check_keep
-from foveate.errors import BudgetError, FoveateError, InvalidParameter, UnknownName
+from foveate.errors import BudgetError, FoveateError, InvalidParameter, UnknownName, shown
 from foveate.method import Composed, Method, create, method_class
+from foveate.parameters import as_declared, declared_fields, told
 
 
 def parse_keep(text: str) -> Keep:
@@ -53,7 +54,7 @@ def build_method(method: str | None, keep: str | None, settings: Sequence[str]) 
 
 def parameters_of(cls: type, what: str, settings: Sequence[str]) -> dict[str, Any]:
     """Parameters of a dataclass as "name=value" says; `what` is how messages call it."""
-    types, parameters = _types(cls), {}
+    types, parameters = declared_fields(cls), {}
     for setting in settings:
         name, text = _split(setting)
         if name not in types:
@@ -76,15 +77,15 @@ def _parse(setting: str, slugs: list[str]) -> tuple[str, str, Any]:
     slug, dot, name = left.rpartition(".")
     if dot and slug not in slugs:
         raise UnknownName.of("method in --method", slug, slugs)
-    owners = [slug] if dot else [s for s in slugs if name in _types(method_class(s))]
+    owners = [slug] if dot else [s for s in slugs if name in declared_fields(method_class(s))]
     if not owners:
-        known = [n for s in slugs for n in _types(method_class(s))]
+        known = [n for s in slugs for n in declared_fields(method_class(s))]
         raise UnknownName.of(f"parameter of {' + '.join(slugs)}", name, known)
     if len(owners) > 1:
         raise InvalidParameter(
             f"--set {setting!r} could mean {' or '.join(owners)}; write {owners[0]}.{setting}."
         )
-    types = _types(method_class(owners[0]))
+    types = declared_fields(method_class(owners[0]))
     if name not in types:
         raise UnknownName.of(f"parameter of {owners[0]}", name, types)
     if name == "keep":
@@ -92,40 +93,38 @@ def _parse(setting: str, slugs: list[str]) -> tuple[str, str, Any]:
     return owners[0], name, _value(name, text, types[name])
 
 
-def _types(cls: type) -> dict[str, Any]:
-    """Parameters of a dataclass with their declared types."""
-    hints = get_type_hints(cls)
-    return {field.name: hints[field.name] for field in fields(cls)}
-
-
 def _value(name: str, text: str, declared: Any) -> Any:
     """The typed text as a value of the declared type."""
-    allowed = get_args(declared) if isinstance(declared, UnionType) else (declared,)
-    if text.lower() in ("none", "null") and NoneType in allowed:
-        return None
-    if bool in allowed and text.lower() in _BOOLEANS:
-        return _BOOLEANS[text.lower()]
-    if str in allowed:
-        return text
+    kinds = get_args(declared) if get_origin(declared) in (Union, UnionType) else (declared,)
+    for value in _readings(text, kinds):
+        with suppress(InvalidParameter):
+            return as_declared(name, value, declared)
+    raise InvalidParameter(
+        f"--set {name}={shown(text)[1:-1]} is not a valid value; use {told(declared)}."
+    )
+
+
+def _readings(text: str, kinds: tuple) -> Iterator[Any]:
+    """What the typed text may mean, the likeliest first."""
+    word = text.lower()
+    if word in ("none", "null"):
+        yield None
+    if word in _BOOLEANS:
+        yield _BOOLEANS[word]
     value = _literal(text)
-    if any(get_origin(kind) is tuple for kind in allowed) and value is not None:
-        return tuple(value) if isinstance(value, tuple | list) else (value,)
-    if type(value) is int and int not in allowed and float in allowed:
-        return float(value)
-    kinds = [kind for kind in allowed if kind in _KINDS]
-    if type(value) in kinds or (kinds == [] and value is not None):
-        return value
-    wanted = " or ".join(_KINDS[kind] for kind in kinds) or "a value such as 3, 0.5 or (1, 2)"
-    raise InvalidParameter(f"--set {name}={text} is of the wrong kind; give {wanted}.")
+    if value is not None:
+        yield value
+        if any(get_origin(kind) is tuple or kind is tuple for kind in kinds):
+            yield (value,)
+    yield text
 
 
 def _literal(text: str) -> Any:
-    """A number or a tuple of numbers as Python writes them, None for anything else."""
+    """A number, or a tuple or list of them, as Python writes them; None for anything else."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
 
 
 _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number"}

@@ -10,10 +10,6 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from foveate.errors import InvalidParameter
-
-NORMS = ("ortho", None)
-
 
 @lru_cache(maxsize=512)
 def dct_matrix(n: int, norm: str | None = "ortho") -> Tensor:
@@ -65,12 +61,6 @@ def low_pass(x: Tensor, widths: Sequence[int], norm: str | None = "ortho") -> Te
         parts.append(part.flatten(-3, -2))
         done += count
     return torch.cat(parts, -2)
-
-
-def check_norm(norm: str | None) -> None:
-    """Raise `InvalidParameter` unless `norm` is one of the two."""
-    if norm not in NORMS:
-        raise InvalidParameter(f"norm={norm!r} is unknown; use 'ortho' or None.")
 
 
 def _lengths(n: int) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from foveate.benchmarks.subject import Subject
 from foveate.errors import UnknownName
 from foveate.method import Method
+from foveate.parameters import normalise
 from foveate.trained import save_parts, trained_class, untrained
 from foveate.training.batches import Batch, draw
 
@@ -66,6 +67,9 @@ class Recipe:
     clip: float = 1.0
     weight_decay: float = 0.0
     checkpoint_every: int = 50
+
+    def __post_init__(self) -> None:
+        normalise(self)
 
     def method(self, subject: Subject) -> Method:
         """The method as it will be saved: with the sizes that suit this base model."""

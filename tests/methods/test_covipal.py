@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import foveate
-from foveate.errors import InvalidParameter, UnknownName
+from foveate.errors import InvalidParameter
 from foveate.methods.layers.covipal import MODULES, CoViPAL, scores
 from foveate.ops.attention import Heads
 from foveate.parts import Widths
@@ -150,7 +150,7 @@ def test_guidance_of_an_even_causal_map():
 def test_what_makes_no_module_is_refused(wrong):
     with pytest.raises(InvalidParameter):
         CoViPAL(**wrong)
-    with pytest.raises(UnknownName, match="mixer"):
+    with pytest.raises(InvalidParameter, match="ppm='mixr' .* 'cross' or 'mixer'"):
         CoViPAL(ppm="mixr")
     with pytest.raises(InvalidParameter, match="up to 4"):
         replace(made(), boundary=(5,)).boundaries(LAYERS)

@@ -126,5 +126,5 @@ def test_labels_ask_for_the_same_words_and_no_larger_loss():
 
 @pytest.mark.parametrize("wrong", [{"hidden": 0}, {"exit_bias": float("nan")}])
 def test_what_makes_no_gate_is_refused(wrong):
-    with pytest.raises(InvalidParameter, match="make no gate"):
+    with pytest.raises(InvalidParameter, match=next(iter(wrong))):
         DyVTE(**wrong)

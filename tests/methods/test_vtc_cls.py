@@ -51,5 +51,5 @@ def test_the_default_slice_is_layers_16_to_22_of_24():
 
 
 def test_unknown_reductions_are_refused():
-    with pytest.raises(InvalidParameter, match="sum, mean, max, min"):
+    with pytest.raises(InvalidParameter, match="'sum', 'mean', 'max' or 'min'"):
         VTCCLS(reduce_layers="median")

@@ -25,6 +25,7 @@ it is. The last token is always important. `evict` is the second version of the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -59,13 +60,13 @@ class ZipVL(Method, RulePart):
     adaptive = True
     prompt_only = True
 
-    keep: Keep | str = ADAPTIVE
+    keep: Keep | Literal["adaptive"] = ADAPTIVE
     tau: float = 0.975
     probes: tuple[int, int] = (64, 64)
     bits: tuple[int, int] | None = None
     streaming_gap: int = 100
     evict: bool = False
-    denominators: str = "exact"
+    denominators: Literal["exact", "zipcache"] = "exact"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -80,10 +81,6 @@ class ZipVL(Method, RulePart):
             raise InvalidParameter(
                 f"probes={self.probes!r}, streaming_gap={self.streaming_gap!r} see or hold nothing;"
                 " use at least 1 last token, 0 random ones and a gap of 1."
-            )
-        if self.denominators not in ("exact", "zipcache"):
-            raise InvalidParameter(
-                f"denominators={self.denominators!r} is unknown; use 'exact' or 'zipcache'."
             )
 
     @property

@@ -29,7 +29,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -52,9 +52,6 @@ from foveate.ops.unmerging import averaged, gathered, stood, visible
 from foveate.parts import BlockState, EncodersPart, Part, RulePart, Widths
 from foveate.tokens import Grid
 
-SCHEDULES = ("constant", "linear", "reverse_linear")
-MODES = ("batch_level", "instance_level")
-
 
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -75,9 +72,9 @@ class DyMU(Method, EncodersPart):
 
     keep: Keep = 0.5
     thresholds: tuple[float, ...] | str | None = None
-    merge_mode: str = "batch_level"
+    merge_mode: Literal["batch_level", "instance_level"] = "batch_level"
     r_total: int | None = None
-    r_schedule: str = "constant"
+    r_schedule: Literal["constant", "linear", "reverse_linear"] = "constant"
     max_r_per_instance_ratio: float | None = None
     repeat_merged_tokens: bool = True
 
@@ -85,11 +82,6 @@ class DyMU(Method, EncodersPart):
         super().__post_init__()
         if isinstance(self.thresholds, str):
             object.__setattr__(self, "thresholds", _read(self.thresholds))
-        if self.r_schedule not in SCHEDULES or self.merge_mode not in MODES:
-            raise InvalidParameter(
-                f"r_schedule={self.r_schedule!r}, merge_mode={self.merge_mode!r} are unknown; use "
-                f"one of {', '.join(SCHEDULES)} and one of {', '.join(MODES)}."
-            )
         ratio = self.max_r_per_instance_ratio
         if self.r_total is not None and self.r_total < 0 or ratio is not None and not ratio > 0:
             raise InvalidParameter(

@@ -31,6 +31,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -71,12 +72,12 @@ class TCA(Method, EncodersPart):
     delta: float | None = None
     drop_loc: tuple[int, ...] = (3, 6, 9)
     centers: int = 4
-    rank: str = "mean_attn"
+    rank: Literal["mean_attn", "head_rank"] = "mean_attn"
     reservoir_size: int = 3
     scale: float = 0.1
     lam: float = 3.0
     beta: float = 5.0
-    gate: str = "all"
+    gate: Literal["all", "class"] = "all"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,11 +90,6 @@ class TCA(Method, EncodersPart):
                 f"centers={self.centers}, reservoir_size={self.reservoir_size}, scale={self.scale} "
                 "are out of range; use counts from 0 on and a scale above 0."
             )
-        for name, known in (("rank", ("mean_attn", "head_rank")), ("gate", ("all", "class"))):
-            if getattr(self, name) not in known:
-                raise InvalidParameter(
-                    f"{name}={getattr(self, name)!r} is unknown; use {known[0]!r} or {known[1]!r}."
-                )
 
     def adapter(self, generator: torch.Generator | None = None) -> Adapter:
         """The state of one stream, a part that condenses with anchors."""

@@ -47,7 +47,7 @@ class ToMe(Method, EncodersPart):
     paper = "arXiv 2210.09461"
 
     keep: Keep = 0.5
-    r: int | tuple | None = None
+    r: int | tuple[int, ...] | tuple[int, float] | None = None
     prop_attn: bool = True
 
     def __post_init__(self) -> None:

@@ -24,6 +24,7 @@ falls by the same factor behind each of the layers; an untrained head moves it n
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +62,7 @@ class ATPLLaVA(TrainedMethod, LayersPart):
     agreed = ("layers_of",)
 
     keep: Keep = 0.25
-    scores: str = "both"
+    scores: Literal["both", "self", "cross"] = "both"
     layers_of: tuple[int, ...] | None = None
     lambda_sample: float = 3.0
     rates: tuple[float, ...] = (1 / 8, 1 / 4, 1 / 2)
@@ -71,10 +72,6 @@ class ATPLLaVA(TrainedMethod, LayersPart):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.scores not in ("both", "self", "cross"):
-            raise InvalidParameter(
-                f"scores={self.scores!r} is unknown; use 'both', 'self' or 'cross'."
-            )
         found = self.layers_of
         if found is not None and (not found or list(found) != sorted({*found}) or found[0] < 0):
             raise InvalidParameter(

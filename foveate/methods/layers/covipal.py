@@ -22,13 +22,14 @@ T, and the budgets of several boundaries, which have a module each and fall as p
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.budget import Keep
-from foveate.errors import InvalidParameter, UnknownName
+from foveate.errors import InvalidParameter
 from foveate.method import register
 from foveate.methods.layers.base import ratios_of_share, rows_share
 from foveate.methods.layers.covipal_mixer import Mixer
@@ -57,7 +58,7 @@ class CoViPAL(TrainedMethod, LayersPart):
 
     keep: Keep = 0.25
     boundary: tuple[int, ...] = (0,)
-    ppm: str = "cross"
+    ppm: Literal["cross", "mixer"] = "cross"
     inner: int = 256
     blocks: int = 2
     heads: int = 4
@@ -70,8 +71,6 @@ class CoViPAL(TrainedMethod, LayersPart):
             raise InvalidParameter(
                 f"boundary={self.boundary} is no staircase; use ascending layers from 0 on."
             )
-        if self.ppm not in MODULES:
-            raise UnknownName.of("pruning module", self.ppm, MODULES)
         if min(self.boundary[0], self.blocks) < 0 or self.heads < 1 or self.inner % self.heads:
             raise InvalidParameter(
                 f"boundary={self.boundary}, inner={self.inner}, blocks={self.blocks}, "

@@ -25,6 +25,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from math import exp
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -58,7 +59,7 @@ class GSearch(Method, LayersPart):
     schedule: tuple[float, ...] | None = None
     kappa: float = -1.0
     floor: float = 0.0
-    rows: str = "text"
+    rows: Literal["text", "last"] = "text"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,8 +70,6 @@ class GSearch(Method, LayersPart):
                 f"kappa={self.kappa}, floor={self.floor} is no falling sigmoid; use a slope below "
                 "0 and a least rate in [0, 1)."
             )
-        if self.rows not in ("text", "last"):
-            raise InvalidParameter(f"rows={self.rows!r} is unknown; use 'text' or 'last'.")
 
     @property
     def needs(self) -> tuple[Need, ...]:

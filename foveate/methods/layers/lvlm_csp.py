@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -41,7 +42,6 @@ from foveate.ops.select import top_k, top_mask
 from foveate.parts import BoundaryState, Detour, DetourPart, LayersPart, Part, Widths
 from foveate.signals import Need, VisionAttention
 
-SELECTORS = ("cls", "uniform", "random", "seg_first")
 Segmenter = Callable[[int, int, int, int], Tensor]
 
 
@@ -60,26 +60,20 @@ class LVLMCSP(Method):
     prompt_agnostic = False
 
     keep: Keep = 0.3125
-    selector: str = "cls"
+    selector: Literal["cls", "uniform", "random", "seg_first"] = "cls"
     N_c: Keep | None = None
     N_p: Keep | None = None
     b1: int | None = None
     b2: int | None = None
-    init: str = "embed"
+    init: Literal["embed", "residual"] = "embed"
     full_last_layers: bool = False
     seed: int = 0
     segmenter: Segmenter | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.selector not in SELECTORS:
-            raise InvalidParameter(
-                f"selector={self.selector!r} is none; use one of {', '.join(SELECTORS)}."
-            )
         if (self.selector == "seg_first") != (self.segmenter is not None):
             raise InvalidParameter("selector='seg_first' and a segmenter come together; pass both.")
-        if self.init not in ("embed", "residual"):
-            raise InvalidParameter(f"init={self.init!r} is none; use 'embed' or 'residual'.")
         for name in ("N_c", "N_p"):
             if getattr(self, name) is not None:
                 check_keep(getattr(self, name), name)

@@ -26,12 +26,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
 from foveate.attending import Attend, Attending, Columns
-from foveate.errors import InvalidParameter
 from foveate.method import Method, register
 from foveate.parts import RulePart
 from foveate.pieces import in_pieces
@@ -54,14 +53,7 @@ class TCLLaVA(Method, RulePart):
 
     gamma: float = 1.0
     block_mask: bool = True
-    text_temporal: str = "advance"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.text_temporal not in ("advance", "zero_delta"):
-            raise InvalidParameter(
-                f"text_temporal={self.text_temporal!r} is no rule; use 'advance' or 'zero_delta'."
-            )
+    text_temporal: Literal["advance", "zero_delta"] = "advance"
 
     @property
     def textual(self) -> bool:  # type: ignore[override]

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import log2
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -68,8 +69,8 @@ class TransPrune(Method, LayersPart):
     image_token_ratio_list: tuple[float, ...] | None = None
     alpha: float = 0.5
     use_iga: bool = True
-    direction: str = "signed"
-    softmax_over: str = "all"
+    direction: Literal["signed", "abs"] = "signed"
+    softmax_over: Literal["all", "visual"] = "all"
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
@@ -81,11 +82,6 @@ class TransPrune(Method, LayersPart):
             raise InvalidParameter(
                 f"alpha={self.alpha}, eps={self.eps} weigh nothing; use an alpha in [0, 1] and an "
                 "eps above 0."
-            )
-        if self.direction not in ("signed", "abs") or self.softmax_over not in ("all", "visual"):
-            raise InvalidParameter(
-                f"direction={self.direction!r}, softmax_over={self.softmax_over!r} is unknown; use "
-                "'signed' or 'abs', over 'all' or 'visual'."
             )
 
     def boundaries(self, layers: int) -> tuple[int, ...]:

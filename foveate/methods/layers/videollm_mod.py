@@ -22,21 +22,20 @@ come first (1, 3, 5, ... are MoD layers) are choices; the paper trains the decod
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from foveate.budget import Keep, check_keep
-from foveate.errors import BudgetError, InvalidParameter
+from foveate.errors import BudgetError
 from foveate.method import register
 from foveate.ops.draws import draws
 from foveate.ops.grouped import sums, top_per_group
 from foveate.parts import BoundaryState, Detour, DetourPart, Widths
 from foveate.trained import TrainedMethod
 
-PLACEMENTS = ("interleaved", "all", "deep", "interleaved-deep")
-SELECTORS = ("learned", "random", "uniform", "skip")
-GATES = ("raw", "sigmoid")
+Placement = Literal["interleaved", "all", "deep", "interleaved-deep"]
 
 
 @register
@@ -56,20 +55,15 @@ class VideoLLMMoD(TrainedMethod, DetourPart):
 
     keep: Keep = 0.6
     keep_ratio: float | None = None
-    placement: str = "interleaved"
-    selector: str = "learned"
-    gate: str = "raw"
+    placement: Placement = "interleaved"
+    selector: Literal["learned", "random", "uniform", "skip"] = "learned"
+    gate: Literal["raw", "sigmoid"] = "raw"
     seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, known in (("placement", PLACEMENTS), ("selector", SELECTORS), ("gate", GATES)):
-            if getattr(self, name) not in known:
-                raise InvalidParameter(
-                    f"{name}={getattr(self, name)!r} is none; use one of {', '.join(known)}."
-                )
         if self.keep_ratio is not None:
-            check_keep(float(self.keep_ratio), "keep_ratio")
+            check_keep(self.keep_ratio, "keep_ratio")
 
     def build(self, width: int, layers: int) -> nn.Module:
         routers = {str(i): nn.Linear(width, 1, bias=False) for i in self.layers(layers)}

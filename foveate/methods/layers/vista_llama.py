@@ -26,13 +26,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from foveate.attending import Attend, Attending, Columns
-from foveate.errors import InvalidParameter
 from foveate.method import Method, register
 from foveate.parts import RulePart
 
@@ -53,14 +52,7 @@ class VistaLLaMA(Method, RulePart):
     bare: ClassVar[Mapping[str, Any]] = MappingProxyType({"layer_list": ()})
 
     layer_list: tuple[int, ...] | None = None
-    visual_query: str = "raw"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.visual_query not in ("raw", "rope"):
-            raise InvalidParameter(
-                f"visual_query={self.visual_query!r} is no rule; use 'raw' or 'rope'."
-            )
+    visual_query: Literal["raw", "rope"] = "raw"
 
     def layers(self, n: int) -> tuple[int, ...]:
         return tuple(range(n)) if self.layer_list is None else self.layer_list

@@ -55,7 +55,7 @@ class YOPO(Method, RulePart, LayersPart):
     keep: Keep = 0.625
     attncut_w: int | None = 5
     layercut_num: int | None = None
-    headmask: tuple[tuple[int, ...], ...] | None = None
+    headmask: tuple[tuple[bool | int, ...], ...] | None = None
     mlpcut_ratio: float = 2.0
     renormalize: bool = True
     causal_neighbors: bool = False

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -69,12 +70,10 @@ class AIM(ProgressiveMethod):
     tau_imp: float = 0.1
     iters: int = 5
     d: float = 0.0
-    metric: str = "features"
+    metric: Literal["features", "keys"] = "features"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.metric not in ("features", "keys"):
-            raise InvalidParameter(f"metric={self.metric!r} is unknown; use 'features' or 'keys'.")
         if self.l1 is not None and self.l1 < 0 or self.step is not None and not self.step > 0:
             raise InvalidParameter(
                 f"l1={self.l1}, step={self.step} is no schedule; use a layer from 0 on and a share "

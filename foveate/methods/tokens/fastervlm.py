@@ -20,6 +20,7 @@ all others stands in (`score="received"`), as the authors advise for such towers
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -43,7 +44,7 @@ class FasterVLM(TokensMethod):
     per_view = True
 
     keep: Keep = 0.25
-    score: str = "auto"
+    score: Literal["cls", "received", "auto"] = "auto"
 
     @property
     def needs(self) -> tuple[Need, ...]:

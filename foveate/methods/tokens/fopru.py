@@ -23,12 +23,13 @@ below one row each of overview, picture or frame.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from foveate.budget import Keep
-from foveate.errors import BudgetError, InvalidParameter
+from foveate.errors import BudgetError
 from foveate.method import register
 from foveate.methods.tokens.base import TokensMethod, is_everything
 from foveate.ops.allocate import per_view_top_k
@@ -37,8 +38,6 @@ from foveate.ops.rows import planes, row_of_tokens
 from foveate.parts import Widths
 from foveate.signals import Need, Signals, VisionAttention
 from foveate.tokens import Grid, VisualTokens
-
-STRATEGIES, SCORES = ("rank", "row"), ("variance", "received", "given", "cls")
 
 
 @register
@@ -55,17 +54,9 @@ class FoPru(TokensMethod):
     per_view = True
 
     keep: Keep = 0.25
-    strategy: str = "rank"
-    score: str = "variance"
+    strategy: Literal["rank", "row"] = "rank"
+    score: Literal["variance", "received", "given", "cls"] = "variance"
     layer: int = -2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, known in (("strategy", STRATEGIES), ("score", SCORES)):
-            if getattr(self, name) not in known:
-                raise InvalidParameter(
-                    f"{name}={getattr(self, name)!r} is unknown; use one of {', '.join(known)}."
-                )
 
     @property
     def needs(self) -> tuple[Need, ...]:

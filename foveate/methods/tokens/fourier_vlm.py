@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isqrt, prod
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ from foveate.errors import BudgetError, InvalidParameter
 from foveate.method import register
 from foveate.methods.tokens.base import TokensMethod, is_everything
 from foveate.ops.allocate import share_in_proportion
-from foveate.ops.dct import check_norm, low_pass
+from foveate.ops.dct import low_pass
 from foveate.ops.pool import band_cells, cell_rows, reading_rank, sides
 from foveate.parts import Widths
 from foveate.signals import Need, ProjectorInput, Signals
@@ -56,12 +57,11 @@ class FourierVLM(TokensMethod):
     keep: Keep = 0.25
     reserve: int | None = None
     ratio: float | None = None
-    norm: str | None = "ortho"
+    norm: Literal["ortho"] | None = "ortho"
     preserve_mean: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_norm(self.norm)
         if self.reserve is not None and not self.reserve >= 1:
             raise InvalidParameter(f"reserve={self.reserve!r} leaves nothing; use 1 or more.")
         if self.ratio is not None and not 0 < self.ratio <= 1:

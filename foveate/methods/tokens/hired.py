@@ -22,6 +22,7 @@ leave goes to the others, and padding is never chosen. Received attention replac
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -56,8 +57,8 @@ class HiRED(TokensMethod):
     keep: Keep = 0.2
     alpha: float = 0.5
     mark_ratio: float | None = None
-    regions: str = "flat"
-    content: str = "count"
+    regions: Literal["flat", "grid"] = "flat"
+    content: Literal["count", "mass"] = "count"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,11 +66,6 @@ class HiRED(TokensMethod):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise InvalidParameter(f"{name}={value!r} is no share; use 0 to 1.")
-        for name, known in (("regions", ("flat", "grid")), ("content", ("count", "mass"))):
-            if getattr(self, name) not in known:
-                raise InvalidParameter(
-                    f"{name}={getattr(self, name)!r} is unknown; use one of {', '.join(known)}."
-                )
 
     @property
     def needs(self) -> tuple[Need, ...]:

@@ -68,7 +68,6 @@ class VisionDrop(ProgressiveMethod, VisionZip):
         super().__post_init__()
         stages, targets = self.layer_list, self.image_token_list
         if targets is not None:
-            object.__setattr__(self, "image_token_list", tuple(map(tuple, targets)))
             if any(d < 1 or c < 0 for d, c in targets):
                 raise InvalidParameter(
                     f"image_token_list={targets} keeps no dominant token somewhere; use pairs from "

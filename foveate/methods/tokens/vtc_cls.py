@@ -21,11 +21,11 @@ stands in. `layer` counts from the end, so that s = 16 of 24 layers fits towers 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
 from foveate.budget import Keep
-from foveate.errors import InvalidParameter
 from foveate.method import register
 from foveate.methods.tokens.base import TokensMethod
 from foveate.ops.allocate import per_view_top_k
@@ -51,14 +51,7 @@ class VTCCLS(TokensMethod):
 
     keep: Keep = 0.25
     layer: int = -8
-    reduce_layers: str = "sum"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.reduce_layers not in REDUCE:
-            raise InvalidParameter(
-                f"reduce_layers={self.reduce_layers!r} is unknown; use one of {', '.join(REDUCE)}."
-            )
+    reduce_layers: Literal["sum", "mean", "max", "min"] = "sum"
 
     @property
     def needs(self) -> tuple[Need, ...]:

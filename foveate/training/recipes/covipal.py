@@ -48,6 +48,7 @@ class CoViPALRecipe(Recipe):
     inner: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.rows_of not in ROWS or self.target not in TARGETS:
             raise TrainingError(
                 f"rows_of={self.rows_of!r}, target={self.target!r}: use one of {', '.join(ROWS)} "
