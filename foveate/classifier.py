@@ -20,7 +20,7 @@ from foveate.engine.dual import dual_encoder
 from foveate.engine.merging import Merger
 from foveate.errors import InvalidParameter, UnsupportedCall
 from foveate.flops import VisionShape, vision_flops
-from foveate.method import Method
+from foveate.method import Method, as_method
 from foveate.parts import EncodersPart, Widths
 
 TEMPLATES = ("a photo of a {}.",)
@@ -62,6 +62,7 @@ class ZeroShot:
         templates: Sequence[str] = TEMPLATES,
         generator: torch.Generator | None = None,
     ):
+        method = None if method is None else as_method(method)
         self.dual = dual_encoder(model)
         self.model, self.processor, self.method = model, processor, method
         self.classes = list(classes)

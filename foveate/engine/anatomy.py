@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from foveate.errors import UnsupportedModel
+from foveate.errors import UnsupportedModel, shown
 from foveate.families.base import Family, family_of, resolve_path
 
 
@@ -75,6 +75,10 @@ class Anatomy:
 
 def anatomy(model: nn.Module) -> Anatomy:
     """Find the parts of `model`, inside wrappers such as peft's too; else `UnsupportedModel`."""
+    if not isinstance(model, nn.Module):
+        raise UnsupportedModel(
+            f"{shown(model)} is not a model; pass a transformers ...ForConditionalGeneration model."
+        )
     outer = model
     while not hasattr(outer, "get_decoder") or not hasattr(outer, "prepare_inputs_for_generation"):
         below = [

@@ -39,7 +39,7 @@ from foveate.engine.rules import Rules
 from foveate.engine.splice import Splice, compute_3d
 from foveate.engine.taps import Reader, surrounded, tapped
 from foveate.errors import AlreadyAttached, FoveateError, UnsupportedCall
-from foveate.method import Method, in_road_order
+from foveate.method import Method, as_method, in_road_order
 from foveate.parts import CachesPart, Part, RulePart, TokensPart
 from foveate.report import Report
 
@@ -452,10 +452,14 @@ def _cache_of(output: Any, kwargs: dict) -> Cache | None:
     return cache_in(output)
 
 
-def attach(model: nn.Module, method: Method) -> Attachment:
+def attach(model: nn.Module, method: Method | str, **parameters: Any) -> Attachment:
     """Make `model` run with `method` until `detach()`; also a context manager.
 
-    model: a transformers vision-language model of a supported family, bare or wrapped by peft.
-    Raises `UnsupportedModel` for any other, `AlreadyAttached` for one that carries a method.
+    Args:
+        model: a transformers vision-language model of a supported family, bare or wrapped by peft.
+        method: a method, or the slug of one.
+        parameters: those of the method that a slug names, such as `keep=64`.
+
+    Raises `UnsupportedModel` for any other model, `AlreadyAttached` for one that carries a method.
     """
-    return Attachment(model, method)
+    return Attachment(model, as_method(method, **parameters))
