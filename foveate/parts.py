@@ -187,6 +187,46 @@ class Soft:
     log_weight: Tensor
 
 
+@dataclass(frozen=True)
+class Counts:
+    """What the host knows of the rows of a batch, so that no part has to ask the device for it.
+
+    Attributes:
+        entered: visual tokens of each row that entered layer 0.
+        held: per row and visual item, the item's columns here.
+        text: text columns of each row.
+        behind: per row and visual item, at most so many text columns are behind the item.
+        since: at most so many text columns of each row are behind its first visual column.
+        frames: no item has more temporal steps.
+    """
+
+    entered: list[int]
+    held: list[list[int]]
+    text: list[int]
+    behind: list[list[int]]
+    since: list[int]
+    frames: int
+
+    @property
+    def visual(self) -> list[int]:
+        """Visual columns of each row."""
+        return [sum(row) for row in self.held]
+
+    @property
+    def items(self) -> list[int]:
+        """Visual items of each row."""
+        return [len(row) for row in self.held]
+
+    @property
+    def asking(self) -> int:
+        """At most so many text columns has a row behind its last visual column."""
+        most = 0
+        for text, held, behind in zip(self.text, self.held, self.behind, strict=True):
+            left = [n for n, columns in zip(behind, held, strict=True) if columns]
+            most = max(most, min(left, default=text))
+        return most
+
+
 @dataclass
 class BoundaryState:
     """What a part sees at boundary k: the residual stream that enters decoder layer k.
@@ -204,6 +244,7 @@ class BoundaryState:
     frame (B, N) int: temporal step in a video, 0 in a picture, -1 for text.
     place (B, N, 3) int: (t, h, w) in the item's own grid, -1 for text and what is no patch.
     notes: what this part wrote into it at earlier boundaries of the same prompt.
+    counts: how many columns of each kind there are, as `known` tells; None reads it off.
     """
 
     hidden: Tensor
@@ -220,7 +261,23 @@ class BoundaryState:
     places: Callable[[], tuple[Tensor, Tensor]] = field(default=_unknown)
     frame: Tensor = field(default=None)  # type: ignore[assignment]
     place: Tensor = field(default=None)  # type: ignore[assignment]
-    notes: dict[str, Tensor] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+    counts: Counts | None = None
+
+    @property
+    def known(self) -> Counts:
+        """`counts`, read off the device where the state was made without them."""
+        if self.counts is not None:
+            return self.counts
+        held, behind = [], []
+        item, text = self.item.cpu(), (self.valid & ~self.visual).cpu()
+        for row, words in zip(item, text, strict=True):
+            places = [(row == i).nonzero()[:, 0] for i in range(int(row.max()) + 1)]
+            held.append([len(own) for own in places])
+            behind.append([int(words[int(own[-1]) :].sum()) if len(own) else 0 for own in places])
+        count = text.sum(1).tolist()
+        frames = 1 if self.frame is None else int(self.frame.max()) + 1
+        return Counts(self.entered.tolist(), held, count, behind, count, frames)
 
 
 class LayersPart(Part):

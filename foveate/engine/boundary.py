@@ -27,10 +27,11 @@ from foveate.engine.masks import decode_mask, prefill_mask, softened, square
 from foveate.engine.places import extents_of, places_of
 from foveate.engine.prompt import (
     Stage,
+    counts_of,
     decode_shift,
     gather_positions,
     last_column,
-    pad_rows,
+    pad_front,
     renumbered,
     shifted,
 )
@@ -254,23 +255,25 @@ class Boundaries:
             places=lambda: (place, extents_of(call.prompt, stage)),
             frame=frame,
             place=place,
+            counts=counts_of(call.prompt, stage),
         )
 
     def after(
         self, i: int, call: Pass, before: Stage, merge: Merge, packed: bool
     ) -> tuple[Stage, Tensor]:
         """The stage behind boundary i, and which of its predecessor's columns it took."""
-        right = bool((~before.valid[:, -1]).any())
         kept = (merge.into == torch.arange(before.n, device=merge.into.device)) & before.valid
-        rows = [row.nonzero()[:, 0] for row in kept]
-        if merge.place is not None:
-            rows = [r[p[r].argsort(stable=True)] for r, p in zip(rows, merge.place, strict=True)]
-        columns, valid = pad_rows(rows, 0, right)
+        held, lengths = _counted(kept, before)
+        ascending = (~kept).long().argsort(dim=1, stable=True)
+        columns, valid = pad_front(ascending, lengths, before.right)
         sight = None
         if merge.place is not None or before.sight is not None:
             old = before.local if before.sight is None else before.sight
-            sight = pad_rows([o[r.sort().values] for o, r in zip(old, rows, strict=True)], 0, right)
-            sight = sight[0]
+            sight = old.gather(1, columns).masked_fill(~valid, 0)
+        if merge.place is not None:
+            last = torch.iinfo(merge.place.dtype).max
+            order = merge.place.masked_fill(~kept, last).argsort(dim=1, stable=True)
+            columns, _ = pad_front(order, lengths, before.right)
         positions = gather_positions(before.positions, columns)
         shift = before.shift
         if packed:
@@ -286,10 +289,12 @@ class Boundaries:
             valid=valid,
             item=before.item.gather(1, columns).masked_fill(~valid, -1),
             slot=before.slot.gather(1, columns).masked_fill(~valid, -1),
-            lengths=[len(r) for r in rows],
+            lengths=lengths,
             positions=positions,
             shift=shift,
             sight=sight,
+            held=held,
+            right=before.right,
         )
         return stage, columns
 
@@ -331,3 +336,15 @@ class Boundaries:
                 kw["position_ids"] = where if where.dim() == 2 else where[0]
         kw["attention_mask"] = decode_mask(i, call, module, hidden, kw)
         return (hidden,), kw
+
+
+def _counted(kept: Tensor, stage: Stage) -> tuple[list[list[int]], list[int]]:
+    """Per row and visual item the columns of a stage that are `kept` (B, N), and of all per row.
+
+    The one thing about a boundary that the host has to ask the device for.
+    """
+    most = max(map(len, stage.held))
+    counts = kept.new_zeros(len(kept), most + 1, dtype=torch.long)
+    counts = counts.scatter_add(1, stage.item + 1, kept.long()).tolist()
+    held = [row[1 : 1 + len(own)] for row, own in zip(counts, stage.held, strict=True)]
+    return held, [sum(row) for row in counts]

@@ -60,11 +60,11 @@ class Detours:
         text = (stage.item < 0) & stage.valid
         run = text | detour.run & stage.valid
         gate = None if detour.gate is None else detour.gate.masked_fill(text, 1)
-        if bool((run == stage.valid).all()):
+        short, columns = self.boundaries.after(i, call, stage, settled(run, stage), packed=False)
+        if short.lengths == stage.lengths:
             call.around = None if gate is None else Around(hidden, None, gate, None)
             return hidden
         self._refuse_readers(i)
-        short, columns = self.boundaries.after(i, call, stage, settled(run, stage), packed=False)
         call.prompt.detours[i] = short
         call.around = Around(hidden, _slots(columns, short, stage), gate, detour.follow)
         return rows_at(hidden, columns)

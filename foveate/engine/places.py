@@ -32,6 +32,7 @@ def locate(prompt: Prompt, rows: list[list[Placed]], traces: list[list[Trace]]) 
             # The grid of a tiled picture counts its levels where that of a video counts time.
             moves = held & (item_placed.modality == "video")
             frame[b, own] = trace.layout.step[index].masked_fill(~moves, 0)
+    prompt.frames = int(frame.max()) + 1
     prompt.place, prompt.frame = place.to(first.item.device), frame.to(first.item.device)
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import Cache
 
 from foveate.attending import Columns
-from foveate.parts import RulePart
+from foveate.ops.transfer import on_device
+from foveate.parts import Counts, RulePart
 from foveate.report import Trace
 
 
@@ -33,6 +34,7 @@ class Stage:
     their order; None for `local`. holder (B, N of the first stage): column of the first stage that
     stands for each of its columns, -1 for none, where a part merged; None where nothing merged.
     facts: what rules are told of these columns, once one asked.
+    held: per row and visual item, its columns. right: rows are padded on the right.
     """
 
     boundary: int
@@ -47,6 +49,8 @@ class Stage:
     sight: Tensor | None = None
     holder: Tensor | None = None
     facts: Columns | None = None
+    held: list[list[int]] = field(default_factory=list)
+    right: bool = False
 
     @property
     def n(self) -> int:
@@ -79,7 +83,8 @@ class Prompt:
     """All stages of one prompt. length: columns L that the caller gave; full: of these, per row,
     how many are no padding; entered (B,): visual tokens per row that entered layer 0. detours: what
     runs through a layer that some columns go around. place (B, N, 3), frame (B, N): of the columns
-    of the first stage, as in `BoundaryState`.
+    of the first stage, as in `BoundaryState`. behind, since, frames:
+    as in `Counts`.
 
     given, rules, notes, saved: for the rules that hold for it: what the caller gave, the rules,
     what each part wrote, by the id of its owner, and per row the FLOPs and bytes that they saved.
@@ -104,6 +109,9 @@ class Prompt:
     detours: dict[int, Stage] = field(default_factory=dict)
     place: Tensor | None = None
     frame: Tensor | None = None
+    behind: list[list[int]] = field(default_factory=list)
+    since: list[int] = field(default_factory=list)
+    frames: int = 1
 
     @property
     def first(self) -> Stage:
@@ -122,6 +130,23 @@ class Prompt:
     def stream(self, layer: int) -> Stage:
         """What enters and leaves a layer, columns that go around it included."""
         return next(s for s in reversed(self.stages) if s.boundary <= layer)
+
+
+def counts_of(prompt: Prompt, stage: Stage) -> Counts:
+    """What the host knows of the columns of a stage."""
+    text = [n - sum(row) for n, row in zip(stage.lengths, stage.held, strict=True)]
+    moved = stage.sight is not None
+    return Counts(
+        entered=[sum(row) for row in prompt.first.held],
+        held=stage.held,
+        text=text,
+        # Columns that changed their order may stand anywhere among the text.
+        behind=[[n] * len(row) for n, row in zip(text, stage.held, strict=True)]
+        if moved
+        else prompt.behind,
+        since=text if moved else prompt.since,
+        frames=prompt.frames,
+    )
 
 
 def cache_in(arguments: Mapping[str, Any]) -> Any:
@@ -192,6 +217,23 @@ def pad_rows(rows: list[Tensor], fill: int, right: bool) -> tuple[Tensor, Tensor
         out[b, where] = row
         valid[b, where] = True
     return out, valid
+
+
+def pad_front(order: Tensor, lengths: list[int], right: bool) -> tuple[Tensor, Tensor]:
+    """The first entries of each row of `order` (B, N), as many as `lengths` says, padded by 0.
+
+    As (B, longest), and which entries are real.
+    """
+    n = max(lengths)
+    columns = order[:, :n]
+    if min(lengths) == n:
+        return columns, torch.ones_like(columns, dtype=torch.bool)
+    short = [0 if right else n - length for length in lengths]
+    ends = [s + length for s, length in zip(short, lengths, strict=True)]
+    start, end = on_device([short, ends], order.device)[..., None]
+    steps = torch.arange(n, device=order.device)
+    valid = (steps >= start) & (steps < end)
+    return columns.gather(1, (steps - start).clamp(min=0)).masked_fill(~valid, 0), valid
 
 
 def gather_positions(positions: Tensor, index: Tensor) -> Tensor:

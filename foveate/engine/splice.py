@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from foveate.engine.prompt import (
 from foveate.engine.record import Record
 from foveate.errors import UnsupportedCall
 from foveate.ops.counting import counters
+from foveate.ops.transfer import on_device
 from foveate.parts import TokensPart
 from foveate.report import Trace
 from foveate.tokens import VisualTokens
@@ -108,7 +110,7 @@ def place(
 
 def visual_counts(rows: list[list[Placed]], device: torch.device) -> Tensor:
     """Visual tokens per row (B,)."""
-    return torch.tensor([sum(len(p.columns) for p in row) for row in rows], device=device)
+    return on_device([sum(len(p.columns) for p in row) for row in rows], device)
 
 
 class Splice:
@@ -149,9 +151,7 @@ class Splice:
                 for placed in row
                 if placed.modality == modality and placed.number == i
             )
-            text = ~self.visual[b]
-            if self.mask is not None:
-                text &= self.mask[b].bool().cpu()
+            text = self._text()[b]
             if paired:
                 text = _behind(text, self.visual[b], int(own.columns.max()))
             return self.anatomy.inner.get_input_embeddings()(self.ids[b][text.to(self.ids.device)])
@@ -201,6 +201,8 @@ class Splice:
         stage = Stage(
             0, index, index, valid, item.to(device), slot.to(device), self._lengths(), where
         )
+        stage.held = [[len(placed.columns) for placed in row] for row in self.rows]
+        stage.right = self._right()
         if where is not None:
             self.kw["position_ids"] = where
             bare = self.mask is None and cache_in(self.kw) is not None
@@ -212,21 +214,22 @@ class Splice:
             reduced=False,
             entered=visual_counts(self.rows, device),
             last=last_column(valid),
+            behind=self._behind(),
+            since=self._since(),
         )
 
     def shorten(self, reduced: dict[str, list[VisualTokens]], packed: bool) -> Prompt:
         """Drop the columns of removed tokens and hand the model what is left."""
         device = self.ids.device
         valid_before = self._valid()
-        right = self.mask is not None and bool((self.mask[:, -1] == 0).any())
+        right = self._right()
         positions = self.default_positions()
-        kept_mask = None if self.mask is None else self.mask.bool().cpu()
+        words = self._text()
         columns, items, slots = [], [], []
         features: dict[str, list[Tensor]] = {m: [] for m in self.records}
         planes: dict[str, list[list[Tensor]]] = {m: [] for m in self.records}
         for b, row in enumerate(self.rows):
-            text = ~self.visual[b] if kept_mask is None else ~self.visual[b] & kept_mask[b]
-            text = text.nonzero()[:, 0].to(device)
+            text = words[b].nonzero()[:, 0].to(device)
             parts, keys = [text], [text.double()]
             item, slot = [torch.full_like(text, -1)], [torch.full_like(text, -1)]
             for number, placed in enumerate(row):
@@ -262,13 +265,13 @@ class Splice:
         local = torch.arange(index.shape[1], device=device).expand(self.b, -1)
         item, slot = pad_rows(items, -1, right)[0], pad_rows(slots, -1, right)[0]
         stage = Stage(0, index, local, valid, item, slot, [len(c) for c in columns], where, shift)
+        stage.held = [[reduced[p.modality][p.number].n for p in row] for row in self.rows]
+        stage.right = right
         self._hand_over(stage, ragged)
         self.kw["mm_encoder_outputs"] = {
             m: _shorter(self.outputs[m], torch.cat(features[m]), planes[m]) for m in self.records
         }
-        entered = torch.tensor(
-            [sum(reduced[p.modality][p.number].n for p in row) for row in self.rows], device=device
-        )
+        entered = on_device([sum(row) for row in stage.held], device)
         return Prompt(
             self.length,
             self._lengths(),
@@ -276,6 +279,8 @@ class Splice:
             reduced=True,
             entered=entered,
             last=last_column(valid),
+            behind=self._behind(),
+            since=self._since(),
         )
 
     def traces(self, reduced: dict[str, list[VisualTokens]]) -> list[list[Trace]]:
@@ -296,10 +301,39 @@ class Splice:
             return self.mask.bool()
         return torch.ones(self.b, self.length, dtype=torch.bool, device=self.ids.device)
 
+    @cached_property
+    def _known(self) -> Tensor | None:
+        """The padding mask (B, L) bool on the CPU, None where nothing is padded."""
+        return None if self.mask is None else self.mask.bool().cpu()
+
+    def _text(self) -> Tensor:
+        """Columns (B, L) of text, on the CPU."""
+        return ~self.visual if self._known is None else ~self.visual & self._known
+
+    def _right(self) -> bool:
+        """Whether some row is padded on the right."""
+        return self._known is not None and not bool(self._known[:, -1].all())
+
+    def _behind(self) -> list[list[int]]:
+        """Per row and item the most text columns that can be behind the item's last one."""
+        later = self._later()
+        # Text between the frames of a video is behind it once later frames are gone.
+        ends = [[p.columns[-1 if p.contiguous else 0] for p in row] for row in self.rows]
+        return [[int(later[b, end]) for end in row] for b, row in enumerate(ends)]
+
+    def _since(self) -> list[int]:
+        """Text columns of each row behind its first visual one."""
+        first = [min((int(p.columns[0]) for p in row), default=0) for row in self.rows]
+        return [int(later[start]) for later, start in zip(self._later(), first, strict=True)]
+
+    def _later(self) -> Tensor:
+        """How many text columns (B, L) each row has from every column on."""
+        return self._text().long().flip(1).cumsum(1).flip(1)
+
     def _lengths(self) -> list[int]:
-        if self.mask is None:
+        if self._known is None:
             return [self.length] * self.b
-        return self.mask.bool().sum(1).tolist()
+        return self._known.sum(1).tolist()
 
     def _marks(self) -> tuple[Tensor, Tensor]:
         item = torch.full((self.b, self.length), -1)

@@ -82,19 +82,25 @@ class Heads:
         return logits + mask / temperature
 
 
-def received_within(heads: Heads, group: Tensor) -> Tensor:
+def received_within(
+    heads: Heads, group: Tensor, most: int | None = None, groups: int | None = None
+) -> Tensor:
     """Mean over heads and over the rows of its own group of what each column receives, (B, N).
 
     group (B, N) int: columns of one number are a group; -1 belongs to none and receives nothing.
+    most, groups: columns that the fullest row has in groups, and groups; to find them out stops a
+    GPU.
     """
     asked = group >= 0
-    rows = asked.long().argsort(dim=1, descending=True, stable=True)[:, : int(asked.sum(1).max())]
+    most = int(asked.sum(1).max()) if most is None else most
+    groups = int(group.max()) + 1 if groups is None else groups
+    rows = asked.long().argsort(dim=1, descending=True, stable=True)[:, :most]
     total = torch.zeros(group.shape, device=group.device)
     for some, seen in heads.blocks(rows):
         own = group.gather(1, some)
         alike = (own[..., None] == group[:, None]) & (own >= 0)[..., None]
         total += seen.mean(1).masked_fill(~alike, 0).sum(1)
-    members = torch.zeros(len(group), int(group.max()) + 2, device=group.device)
+    members = torch.zeros(len(group), groups + 1, device=group.device)
     members.scatter_add_(1, group + 1, torch.ones_like(total))
     return total / members.gather(1, group + 1)
 

@@ -29,12 +29,13 @@ def top_mask(scores: Tensor, k: Tensor, mask: Tensor) -> Tensor:
     return (rank < k[:, None]) & mask
 
 
-def columns_of(mask: Tensor) -> tuple[Tensor, Tensor]:
+def columns_of(mask: Tensor, most: int | None = None) -> tuple[Tensor, Tensor]:
     """Columns (B, M) of the True entries of each row of mask (B, N) in order, and which are real.
 
-    M is what the fullest row has, at least 1.
+    M is what the fullest row has, at least 1. most: a bound that is known, in place of M; to find
+    it out stops a GPU.
     """
-    most = max(1, int(mask.sum(1).max()))
+    most = max(1, int(mask.sum(1).max()) if most is None else most)
     index = mask.long().argsort(dim=1, descending=True, stable=True)[:, :most]
     return index, mask.gather(1, index)
 

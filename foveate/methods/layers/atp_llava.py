@@ -35,6 +35,7 @@ from foveate.method import register
 from foveate.methods.layers.base import ratios_of_share, rows_share
 from foveate.ops.attention import Heads, paid
 from foveate.ops.select import columns_of, top_mask
+from foveate.ops.transfer import on_device
 from foveate.parts import BoundaryState, LayersPart, Soft, Widths
 from foveate.signals import DecoderHeads, Need
 from foveate.trained import TrainedMethod
@@ -112,18 +113,18 @@ class ATPLLaVA(TrainedMethod, LayersPart):
         return 4 * n * widths.keys
 
     def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | Soft | None:
-        if not bool(state.visual.any()):
+        if not any(state.known.visual):
             return None
         bounds = self._boundaries(layers)
         step = bounds.index(k)
-        wanted = state.hidden.new_tensor(
-            [ratios_of_share(s, bounds, layers)[step] for s in rows_share(self.keep, state)]
-        ).float()
+        shares = [ratios_of_share(s, bounds, layers)[step] for s in rows_share(self.keep, state)]
+        wanted = on_device(torch.tensor(shares).to(state.hidden.dtype), state.hidden.device).float()
         heads = self.module(state.hidden, layers=layers)
         head = heads[step]
         # In training nothing goes: what a mask let go must not be seen by deeper thresholds.
         alive = state.visual & state.notes.get("alive", state.visual)
-        own, cross = both_scores(state.signals[DecoderHeads()], alive, text_behind(state))
+        most = max(state.known.since) if state.labels is None else None
+        own, cross = both_scores(state.signals[DecoderHeads()], alive, text_behind(state), most)
         scores = self.sized(width=state.hidden.shape[-1], layers=layers).scores
         s_r = {"both": (own + cross) / 2, "self": own, "cross": cross}[scores]
         s_sp = spatial_score(state.places()[0], self.rates, self.lambda_sample)
@@ -154,14 +155,19 @@ def text_behind(state: BoundaryState) -> Tensor:
     return asks
 
 
-def both_scores(heads: Heads, visual: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-    """Redundancy from visual queries and from text rows, (B, N) each in [0, 1]."""
+def both_scores(
+    heads: Heads, visual: Tensor, text: Tensor, most: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Redundancy from visual queries and from text rows, (B, N) each in [0, 1].
+
+    most: no row has more text, where that is known.
+    """
     b, shared, n, _ = heads.key.shape
     count = visual.sum(1).clamp(min=1)[:, None, None]
     # The mean of logits is the logit of the mean query, so no map over visual pairs is made.
     mean = (heads.query.float() * visual[:, None, :, None]).sum(2) / count
     logits = mean.unflatten(1, (shared, -1)) @ heads.key.float().mT * heads.scaling
-    cross = paid(heads, *columns_of(text))
+    cross = paid(heads, *columns_of(text, most))
     return unit(logits.mean((1, 2)), visual), unit(cross, visual)
 
 

@@ -10,62 +10,72 @@ from torch import Tensor
 
 from foveate.budget import Keep, resolve
 from foveate.errors import BudgetError
+from foveate.ops.transfer import on_device
 from foveate.parts import BoundaryState
 
 IGNORED = -100
 
 
-def items_per_row(state: BoundaryState) -> list[int]:
-    """Visual items of each row of the batch."""
-    return (state.item.amax(1) + 1).tolist()
-
-
 def rows_budget(keep: Keep, state: BoundaryState) -> Tensor:
     """Visual tokens (B,) that each row keeps of those that entered layer 0; counts are per item."""
-    budgets = []
-    for entered, items in zip(state.entered.tolist(), items_per_row(state), strict=True):
+    budgets, known = [], state.known
+    for entered, items in zip(known.entered, known.items, strict=True):
         asked = keep * items if isinstance(keep, int) else keep
         budgets.append(resolve(asked, entered) if entered else 0)
-    return torch.tensor(budgets, device=state.hidden.device)
+    return on_device(budgets, state.hidden.device)
 
 
 def rows_share(keep: Keep, state: BoundaryState) -> list[float]:
     """What each row may hold of what entered layer 0; counts are per item. 1.0 without pictures."""
+    known = state.known
     if isinstance(keep, float):
-        return [keep if n else 1.0 for n in state.entered.tolist()]
-    counts = zip(state.entered.tolist(), items_per_row(state), strict=True)
+        return [keep if n else 1.0 for n in known.entered]
+    counts = zip(known.entered, known.items, strict=True)
     return [resolve(keep * items, n) / n if n else 1.0 for n, items in counts]
 
 
 def item_batches(state: BoundaryState) -> Iterator[tuple[Tensor, Tensor]]:
     """Visual items that have equally many columns, together: rows (M,) and columns (M, n)."""
-    row, column = state.visual.nonzero(as_tuple=True)
-    number = state.item[row, column]
-    items = int(number.max()) + 1 if len(number) else 1
-    key = row * items + number
-    order = key.argsort(stable=True)
-    lengths = key.bincount().tolist()
-    alike: dict[int, list[Tensor]] = {}
-    for part in order.split([n for n in lengths if n]):
-        alike.setdefault(len(part), []).append(part)
-    for parts in alike.values():
-        if len(parts[0]):
-            own = torch.stack(parts)
-            yield row[own[:, 0]], column[own]
+    for rows, columns, _ in wanted_batches(state, [[0] * n for n in state.known.items]):
+        yield rows, columns
 
 
-def item_totals(state: BoundaryState, ratios: Sequence[float]) -> Tensor:
-    """Tokens (B, items) that stay where each row keeps a share of what entered of every item.
+def wanted_batches(
+    state: BoundaryState, wanted: Sequence[Sequence[int]]
+) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """Visual items with as many columns, and as many wanted of them, together.
+
+    wanted: what is wanted of each item of each row. Rows (M,), columns (M, n) and the number.
+    """
+    held, width = state.known.held, state.item.shape[1]
+    most = max(map(len, held))
+    row = torch.arange(len(held), device=state.item.device)[:, None]
+    # All columns by row and item, text behind them.
+    key = torch.where(state.visual, row * most + state.item, len(held) * most)
+    order = key.flatten().argsort(stable=True)
+    alike: dict[tuple[int, int], list[Tensor]] = {}
+    start = 0
+    for columns, asked in zip(held, wanted, strict=True):
+        for n, number in zip(columns, asked, strict=False):
+            if n:
+                alike.setdefault((n, number), []).append(order[start : start + n])
+            start += n
+    for (_, number), parts in alike.items():
+        own = torch.stack(parts)
+        yield own[:, 0] // width, own % width, number
+
+
+def item_totals(state: BoundaryState, ratios: Sequence[float]) -> list[list[int]]:
+    """Tokens that stay of each item where each row keeps a share of what entered of every item.
 
     What entered is noted at the first boundary that asks.
     """
-    if "entered" not in state.notes:
-        items = int(state.item.max()) + 1
-        counts = torch.zeros(len(state.item), items + 1, device=state.item.device)
-        ones = torch.ones(state.item.shape, device=counts.device)
-        state.notes["entered"] = counts.scatter_add_(1, state.item + 1, ones)[:, 1:]
-    share = torch.tensor(ratios, device=state.item.device)[:, None]
-    return (state.notes["entered"] * share).round().clamp(min=1).long()
+    entered = state.notes.setdefault("entered", state.known.held)
+    shares = torch.tensor(ratios)
+    return [
+        (torch.tensor(row) * share).round().clamp(min=1).long().tolist()
+        for row, share in zip(entered, shares, strict=True)
+    ]
 
 
 def instruction_rows(state: BoundaryState) -> tuple[Tensor, Tensor]:
@@ -80,7 +90,8 @@ def instruction_rows(state: BoundaryState) -> tuple[Tensor, Tensor]:
     if state.labels is not None:
         asked &= state.labels == IGNORED
     asked |= (steps == last) & ~asked.any(1, keepdim=True)
-    rows = asked.long().argsort(dim=1, descending=True, stable=True)[:, : int(asked.sum(1).max())]
+    most = state.known.asking if state.labels is None else int(asked.sum(1).max())
+    rows = asked.long().argsort(dim=1, descending=True, stable=True)[:, : max(1, most)]
     real = asked.gather(1, rows)
     return torch.where(real, rows, last), real
 

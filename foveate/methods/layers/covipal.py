@@ -35,6 +35,7 @@ from foveate.methods.layers.base import ratios_of_share, rows_share
 from foveate.methods.layers.covipal_mixer import Mixer
 from foveate.ops.gather import rows_at
 from foveate.ops.select import columns_of, soft_top_k, top_mask
+from foveate.ops.transfer import on_device
 from foveate.parts import BoundaryState, LayersPart, Soft, Widths
 from foveate.trained import TrainedMethod
 
@@ -103,14 +104,12 @@ class CoViPAL(TrainedMethod, LayersPart):
     def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | Soft | None:
         stage = self.boundary.index(k)
         targets = []
-        for entered, share in zip(
-            state.entered.tolist(), rows_share(self.keep, state), strict=True
-        ):
+        for entered, share in zip(state.known.entered, rows_share(self.keep, state), strict=True):
             ratio = ratios_of_share(share, self.boundary, layers)[stage]
             targets.append(max(1, int(entered * ratio + 1e-6)))
-        target = torch.tensor(targets, device=state.hidden.device)
-        if bool((target >= state.visual.sum(1)).all()):
+        if all(t >= n for t, n in zip(targets, state.known.visual, strict=True)):
             return None
+        target = on_device(targets, state.hidden.device)
         module = self.module(state.hidden, layers=layers)
         score = scores(module[stage], state)
         if module.training and state.labels is not None:
@@ -127,7 +126,9 @@ def scores(module: nn.Module, state: BoundaryState) -> Tensor:
     asks = state.valid & ~state.visual
     if state.labels is not None:
         asks = asks & ((state.labels != -100).cumsum(1) == 0)
-    (seen, real), (told, text) = columns_of(state.visual), columns_of(asks)
+    known = state.known
+    seen, real = columns_of(state.visual, max(known.visual))
+    told, text = columns_of(asks, max(known.text) if state.labels is None else None)
     visual, words = (rows_at(state.hidden, index) for index in (seen, told))
     # A row without text would see nothing: it sees the padding, which is the same for all.
     found = (

@@ -31,6 +31,7 @@ from foveate.budget import Keep
 from foveate.errors import BudgetError, InvalidParameter
 from foveate.method import register
 from foveate.methods.layers.base import rows_share
+from foveate.ops.transfer import on_device
 from foveate.parts import BoundaryState, LayersPart, Widths
 from foveate.trained import TrainedMethod
 
@@ -75,13 +76,13 @@ class DyVTE(TrainedMethod, LayersPart):
         return 4 * (widths.model + 1) * hidden + n * widths.model
 
     def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | None:
-        if not bool(state.visual.any()):
+        if not any(state.known.visual):
             return None
         shares = rows_share(self.keep, state)
         x = text_features(state.hidden, state.visual, state.valid, state.last)
         stay, leave = self.module(state.hidden, layers=layers)(k - 1, x).float().unbind(1)
-        may = torch.tensor([share < 1 for share in shares], device=x.device)
-        must = torch.tensor([latest(share, layers) <= k for share in shares], device=x.device)
+        due = [[share < 1, latest(share, layers) <= k] for share in shares]
+        may, must = on_device(due, x.device).unbind(1)
         exits = may & ((leave - stay + self.exit_bias > 0) | must)
         return ~(state.visual & exits[:, None]) if bool(exits.any()) else None
 

@@ -150,7 +150,7 @@ def instruction_attention(state: BoundaryState) -> Tensor:
     if state.labels is not None:
         asks &= state.labels == IGNORED
     asks |= (columns == state.last[:, None]) & ~asks.any(1, keepdim=True)
-    most = int(asks.sum(1).max())
+    most = max(1, state.known.asking) if state.labels is None else int(asks.sum(1).max())
     rows = asks.long().argsort(dim=1, descending=True, stable=True)[:, :most]
     weight = asks.gather(1, rows).float() / asks.sum(1, keepdim=True)
     blocks = zip(rows.split(ROWS, 1), weight.split(ROWS, 1), strict=True)

@@ -29,6 +29,7 @@ from foveate.errors import InvalidParameter
 from foveate.method import Method, register
 from foveate.methods.layers.base import rows_budget
 from foveate.ops.select import top_mask
+from foveate.ops.transfer import on_device
 from foveate.parts import BoundaryState, LayersPart, Widths
 from foveate.signals import DecoderAttention, Need
 
@@ -79,5 +80,5 @@ class FastV(Method, LayersPart):
             generator = torch.Generator().manual_seed(self.seed)
             draw = torch.rand(state.visual.shape[1], generator=generator)
             rank = state.visual.long().cumsum(1).sub(1).clamp(min=0)
-            score = draw.to(rank.device)[rank]
+            score = on_device(draw, rank.device)[rank]
         return top_mask(score, rows_budget(self.keep, state), state.visual) | ~state.visual

@@ -37,6 +37,7 @@ from foveate.methods.layers.base import instruction_rows
 from foveate.methods.layers.staircase import staged_counts
 from foveate.ops.attention import paid
 from foveate.ops.select import top_mask
+from foveate.ops.transfer import on_device
 from foveate.parts import BoundaryState, LayersPart, Widths
 from foveate.signals import DecoderHeads, Need
 
@@ -97,14 +98,14 @@ class GSearch(Method, LayersPart):
 
     def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | None:
         targets = staged_counts(state, self.keep, lambda share: self.rates(layers, share)[k])
-        target = torch.tensor(targets, device=state.hidden.device)
-        if bool((target >= state.visual.sum(1)).all()):
+        if all(t >= n for t, n in zip(targets, state.known.visual, strict=True)):
             return None
         if not any(targets):
             return ~state.visual
         last = state.last[:, None]
         asked = (last, torch.ones_like(last)) if self.rows == "last" else instruction_rows(state)
         score = paid(state.signals[DecoderHeads()], *asked)
+        target = on_device(targets, state.hidden.device)
         return top_mask(score, target, state.visual) | ~state.visual
 
 

@@ -32,6 +32,7 @@ from foveate.budget import Keep, resolve
 from foveate.errors import InvalidParameter
 from foveate.method import Method, register
 from foveate.methods.layers.base import item_batches
+from foveate.ops.transfer import on_device
 from foveate.parts import BoundaryState, LayersPart, Merge
 
 
@@ -77,7 +78,7 @@ class LLaVolta(Method, LayersPart):
             window, length = self._windows(n)
             if len(length) == n:
                 continue
-            window, length = window.to(into.device), length.to(into.device)
+            window, length = (on_device(x, into.device) for x in (window, length))
             # Positions of consecutive tokens count up: their truncated mean is the middle one's.
             middle = length.cumsum(0) - length + (length - 1) // 2
             taken = columns[:, middle[window.clamp(min=0)]].masked_fill(window < 0, -1)

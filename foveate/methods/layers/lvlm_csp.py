@@ -39,6 +39,7 @@ from foveate.methods.layers.base import item_batches
 from foveate.ops.gather import rows_at
 from foveate.ops.instances import evenly, evenly_within, instances
 from foveate.ops.select import top_k, top_mask
+from foveate.ops.transfer import on_device
 from foveate.parts import BoundaryState, Detour, DetourPart, LayersPart, Part, Widths
 from foveate.signals import Need, VisionAttention
 
@@ -145,11 +146,11 @@ class Clustering(DetourPart):
             seen = state.signals[self.needs[0]].mean(1)
             return top_k(seen[rows[:, None], columns], few)
         if self.method.selector == "uniform":
-            return evenly(n, few).to(columns.device).expand(m, -1)
+            return on_device(evenly(n, few), columns.device).expand(m, -1)
         segmenter = self.method.segmenter
         if segmenter is None:
             draw = torch.rand(n, generator=torch.Generator().manual_seed(self.method.seed))
-            return top_k(draw.to(columns.device).expand(m, -1), few)
+            return top_k(on_device(draw, columns.device).expand(m, -1), few)
         found = []
         for row, own in zip(rows.tolist(), columns, strict=True):
             place = state.place[row, own]
@@ -172,11 +173,9 @@ class Pruning(LayersPart):
         return 2 * n * widths.keys * widths.model + 2 * n * widths.model
 
     def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | None:
-        target = torch.zeros_like(state.entered)
-        for rows, columns in item_batches(state):
-            end = self.method.counts(columns.shape[1], layers)[1]
-            target.index_add_(0, rows, torch.full_like(rows, end))
-        if bool((target >= state.visual.sum(1)).all()):
+        known, counts = state.known, self.method.counts
+        targets = [sum(counts(n, layers)[1] for n in row if n) for row in known.held]
+        if all(t >= n for t, n in zip(targets, known.visual, strict=True)):
             return None
         asks = state.last
         if state.labels is not None:
@@ -184,6 +183,7 @@ class Pruning(LayersPart):
             last = told.shape[1] - 1 - told.flip(1).byte().argmax(1)
             asks = torch.where(told.any(1), last, asks)
         score = state.attention(asks[:, None]).float().mean(1)[:, 0]
+        target = on_device(targets, score.device)
         return top_mask(score, target, state.visual) | ~state.visual
 
 

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from foveate.budget import Keep
@@ -32,6 +31,7 @@ from foveate.method import Method, register
 from foveate.methods.layers.base import IGNORED, quarters, ratios_of_share
 from foveate.methods.layers.staircase import check_depth, check_staircase, staged_counts
 from foveate.ops.select import top_mask
+from foveate.ops.transfer import on_device
 from foveate.parts import BoundaryState, LayersPart, Widths
 
 
@@ -82,9 +82,9 @@ class PyramidDrop(Method, LayersPart):
         stage = self.boundaries(layers).index(k)
         targets = staged_counts(state, self.keep, lambda share: self.ratios(layers, share)[stage])
         targets = [max(self.min_tokens, n) for n in targets]
-        if all(t >= n for t, n in zip(targets, state.entered.tolist(), strict=True)):
+        if all(t >= n for t, n in zip(targets, state.known.entered, strict=True)):
             return None
-        target = torch.tensor(targets, device=state.hidden.device)
+        target = on_device(targets, state.hidden.device)
         if state.labels is None:
             rows, asks = state.last[:, None], None
         else:

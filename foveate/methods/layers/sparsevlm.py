@@ -30,11 +30,16 @@ from torch import Tensor
 from foveate.budget import Keep
 from foveate.errors import InvalidParameter
 from foveate.method import Method, register
-from foveate.methods.layers.base import item_batches, item_totals, items_per_row, ratios_of_share
+from foveate.methods.layers.base import (
+    item_batches,
+    item_totals,
+    ratios_of_share,
+    wanted_batches,
+)
 from foveate.ops.attention import Heads
 from foveate.ops.density import density_peaks
 from foveate.ops.gather import rows_at
-from foveate.ops.select import top_k
+from foveate.ops.select import columns_of, top_k
 from foveate.parts import BoundaryState, LayersPart, Merge, Widths
 from foveate.signals import DecoderHeads, Need
 
@@ -87,31 +92,29 @@ class SparseVLM(Method, LayersPart):
             state.notes["raters"] = self._raters(state)
             return None
         totals, score = self._totals(k, layers, state), None
-        width = state.item.shape[1]
-        into = torch.arange(width, device=totals.device).repeat(len(totals), 1)
+        width, device = state.item.shape[1], state.item.device
+        into = torch.arange(width, device=device).repeat(len(totals), 1)
         weight, place = torch.ones(into.shape, device=into.device), into * (width + 1)
-        for rows, columns in item_batches(state):
-            wanted = totals[rows, state.item[rows, columns[:, 0]]]
-            for total in wanted.unique().tolist():
-                kept, recycled, clusters = self._split(columns.shape[1], total)
-                if kept + clusters >= columns.shape[1]:
-                    continue
-                if score is None:
-                    score = self._score(state)
-                row, own = rows[wanted == total, None], columns[wanted == total]
-                best = top_k(score[row, own], kept)
-                rest = score[row, own].scatter(1, best, float("-inf"))
-                into[row, own] = -1
-                into[row, own.gather(1, best)] = own.gather(1, best)
-                if clusters:
-                    again = own.gather(1, top_k(rest, recycled))
-                    cluster, centre = density_peaks(state.hidden[row, again], clusters)
-                    stands = again.gather(1, centre)
-                    into[row, again] = stands.gather(1, cluster)
-                    weight[row, again] = 1 / (sizes(cluster, clusters) + 1e-6).gather(1, cluster)
-                    # Merged tokens come behind the last column of their picture, peak by peak.
-                    order = torch.arange(1, clusters + 1, device=into.device)
-                    place[row, stands] = own[:, -1:] * (width + 1) + order
+        for rows, own, total in wanted_batches(state, totals):
+            kept, recycled, clusters = self._split(own.shape[1], total)
+            if kept + clusters >= own.shape[1]:
+                continue
+            if score is None:
+                score = self._score(state)
+            row = rows[:, None]
+            best = top_k(score[row, own], kept)
+            rest = score[row, own].scatter(1, best, float("-inf"))
+            into[row, own] = -1
+            into[row, own.gather(1, best)] = own.gather(1, best)
+            if clusters:
+                again = own.gather(1, top_k(rest, recycled))
+                cluster, centre = density_peaks(state.hidden[row, again], clusters)
+                stands = again.gather(1, centre)
+                into[row, again] = stands.gather(1, cluster)
+                weight[row, again] = 1 / (sizes(cluster, clusters) + 1e-6).gather(1, cluster)
+                # Merged tokens come behind the last column of their picture, peak by peak.
+                order = torch.arange(1, clusters + 1, device=device)
+                place[row, stands] = own[:, -1:] * (width + 1) + order
         return None if score is None else Merge(into, weight, place)
 
     def _stages(self, layers: int) -> tuple[int, ...]:
@@ -132,14 +135,13 @@ class SparseVLM(Method, LayersPart):
             )
         return stages
 
-    def _totals(self, k: int, layers: int, state: BoundaryState) -> Tensor:
-        """Tokens (B, items) behind boundary k."""
-        stages = self._stages(layers)
+    def _totals(self, k: int, layers: int, state: BoundaryState) -> list[list[int]]:
+        """Tokens of each item of each row behind boundary k."""
+        stages, known = self._stages(layers), state.known
         if self.retained is not None:
-            totals = item_totals(state, [1.0] * len(state.item))
-            return torch.full_like(totals, self.retained[stages.index(k)])
+            return [[self.retained[stages.index(k)]] * n for n in known.items]
         ratios = []
-        for entered, items in zip(state.entered.tolist(), items_per_row(state), strict=True):
+        for entered, items in zip(known.entered, known.items, strict=True):
             share = self.keep
             if isinstance(share, int):
                 share = min(1.0, share * items / entered) if entered else 1.0
@@ -161,10 +163,9 @@ class SparseVLM(Method, LayersPart):
     def _raters(self, state: BoundaryState) -> Tensor:
         """Which text tokens (B, items, T) rate each picture, counted among the text of a row."""
         text = state.valid & ~state.visual
-        count = text.sum(1)
-        columns = text.long().argsort(dim=1, descending=True, stable=True)[:, : int(count.max())]
-        alive = text.gather(1, columns)
-        items = max(1, int(state.item.max()) + 1)
+        known, count = state.known, text.sum(1)
+        columns, alive = columns_of(text, max(known.text))
+        items = max(1, *known.items)
         raters = alive.new_zeros(len(text), items, columns.shape[1])
         for rows, own in item_batches(state):
             behind = alive[rows] & (columns[rows] > own[:, -1:])

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from foveate.budget import Keep, resolve
 from foveate.errors import InvalidParameter
-from foveate.methods.layers.base import items_per_row
 from foveate.parts import BoundaryState
 
 
@@ -60,8 +59,8 @@ def staged_counts(
     state: BoundaryState, keep: Keep, ratio_of: Callable[[float], float]
 ) -> list[int]:
     """Tokens per row that go on: the floor of ratio_of(mean share) times those that entered."""
-    counts = []
-    for entered, items in zip(state.entered.tolist(), items_per_row(state), strict=True):
+    counts, known = [], state.known
+    for entered, items in zip(known.entered, known.items, strict=True):
         share = keep
         if isinstance(share, int):
             share = resolve(share * items, entered) / entered if entered else 1.0

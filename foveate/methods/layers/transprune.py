@@ -37,6 +37,7 @@ from foveate.methods.layers.base import instruction_rows, ratios_of_share
 from foveate.methods.layers.staircase import check_depth, check_staircase, staged_counts
 from foveate.ops.attention import paid
 from foveate.ops.select import top_mask
+from foveate.ops.transfer import on_device
 from foveate.parts import BoundaryState, LayersPart, Widths
 from foveate.signals import DecoderTransition, Need
 
@@ -120,14 +121,14 @@ class TransPrune(Method, LayersPart):
     def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | None:
         stage = self.boundaries(layers).index(k)
         targets = staged_counts(state, self.keep, lambda share: self.ratios(layers, share)[stage])
-        if all(t >= n for t, n in zip(targets, state.entered.tolist(), strict=True)):
+        if all(t >= n for t, n in zip(targets, state.known.entered, strict=True)):
             return None
         seen = [self._ttv(n, state) for n in self.window(layers) if n < k]
         score = self._share(torch.stack(seen).sum(0), state)
         if self.use_iga:
             iga = self._share(paid(state.heads(), *instruction_rows(state)), state)
             score = self.alpha * score + (1 - self.alpha) * iga
-        target = torch.tensor(targets, device=state.hidden.device)
+        target = on_device(targets, state.hidden.device)
         return top_mask(score, target, state.visual) | ~state.visual
 
     def _ttv(self, layer: int, state: BoundaryState) -> Tensor:

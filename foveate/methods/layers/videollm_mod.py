@@ -32,6 +32,7 @@ from foveate.errors import BudgetError
 from foveate.method import register
 from foveate.ops.draws import draws
 from foveate.ops.grouped import sums, top_per_group
+from foveate.ops.transfer import on_device
 from foveate.parts import BoundaryState, Detour, DetourPart, Widths
 from foveate.trained import TrainedMethod
 
@@ -100,14 +101,15 @@ class VideoLLMMoD(TrainedMethod, DetourPart):
         if self.selector == "skip":
             return Detour(~state.visual)
         whole = self.keep_ratio is None and isinstance(self.keep, float) and self.keep == 1.0
-        if whole or not state.visual.any():
+        if whole or not any(state.known.visual):
             return None
-        frames, items = int(state.frame.max()) + 1, int(state.item.max()) + 1
+        frames, items = state.known.frames, max(state.known.items)
         group = torch.where(state.visual, state.item * frames + state.frame, -1)
         ones = torch.ones_like(group)
         sizes = sums(ones, group, items * frames)
-        ratio = self.ratios(sums(ones, state.item, items), layers).repeat_interleave(frames, 1)
-        few = (ratio * sizes).round().clamp(min=1).long()
+        held = [row + [0] * (items - len(row)) for row in state.known.held]
+        ratio = on_device(self.ratios(torch.tensor(held), layers), group.device)
+        few = (ratio.repeat_interleave(frames, 1) * sizes).round().clamp(min=1).long()
         if self.selector == "learned":
             router = self.module(state.hidden, layers=layers)[str(i)]
             score = router(state.hidden)[..., 0]

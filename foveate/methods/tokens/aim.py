@@ -32,12 +32,12 @@ from torch import Tensor
 from foveate.budget import Keep
 from foveate.errors import BudgetError, InvalidParameter
 from foveate.method import register
-from foveate.methods.layers.base import items_per_row
 from foveate.methods.tokens.progressive import ProgressiveMethod
 from foveate.ops.allocate import share_evenly, view_batches
 from foveate.ops.attention import page_rank
 from foveate.ops.matching import bipartite_soft_matching, merge
 from foveate.ops.select import top_mask
+from foveate.ops.transfer import on_device
 from foveate.parts import BoundaryState, LayersPart, Part, Widths
 from foveate.signals import DecoderHeads, Need, ProjectorInput, Signals, VisionKeys
 from foveate.tokens import VisualTokens
@@ -141,22 +141,18 @@ class Pruning(LayersPart):
         return 2 * n * n * widths.model if keep else 0
 
     def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | None:
-        targets = []
-        present = state.visual.sum(1)
-        text = (state.valid.sum(1) - present).tolist()
-        for entered, items, p in zip(
-            state.entered.tolist(), items_per_row(state), text, strict=True
-        ):
+        targets, known = [], state.known
+        for entered, items, p in zip(known.entered, known.items, known.text, strict=True):
             first, step = self._slope(layers, self.method.share(entered, items))
             rho = 1.0 if k <= first else max(0.0, 1 - step * (k - first))
             targets.append(int(entered * rho + p) - p)
-        target = torch.tensor(targets, device=present.device)
-        if bool((target >= present).all()):
+        if all(t >= n for t, n in zip(targets, known.visual, strict=True)):
             return None
         if not any(targets):
             return ~state.visual
         m = self.method
         rank = page_rank(state.signals[DecoderHeads()], m.tau_imp, m.iters, m.d)
+        target = on_device(targets, rank.device)
         return top_mask(rank, target, state.visual) | ~state.visual
 
     def _slope(self, layers: int, share: float) -> tuple[int, float]:

@@ -31,13 +31,13 @@ from torch.nn.functional import normalize
 from foveate.budget import Keep
 from foveate.errors import BudgetError, InvalidParameter, UnsupportedCall
 from foveate.method import register
-from foveate.methods.layers.base import items_per_row
 from foveate.methods.tokens.base import is_everything
 from foveate.methods.tokens.progressive import ProgressiveMethod
 from foveate.ops.allocate import share_evenly, view_batches
 from foveate.ops.facility import facility_location
 from foveate.ops.farthest import gram
 from foveate.ops.select import top_mask
+from foveate.ops.transfer import on_device
 from foveate.parts import BoundaryState, LayersPart, Part, Widths
 from foveate.signals import DecoderHeads, Need, Signals, TextEmbeddings
 from foveate.tokens import Grid, VisualTokens
@@ -161,7 +161,7 @@ class Contextual(LayersPart):
         score = growth + self.method.lambda2 * likeness(
             state.hidden, (steps >= begin) & state.valid
         )
-        final = self._final(layers, state, context.sum(1), asked.sum(1))
+        final = on_device(self._final(layers, state), score.device)
         state.notes["query"] = (asked.sum(1) * final + 1e-6).long()
         return top_mask(score, (context.sum(1) * final + 1e-6).long(), context) | ~context
 
@@ -174,10 +174,12 @@ class Contextual(LayersPart):
             )
         return k
 
-    def _final(self, layers: int, state: BoundaryState, context: Tensor, asked: Tensor) -> Tensor:
-        """Share (B,) of what entered that is left in the end."""
+    def _final(self, layers: int, state: BoundaryState) -> list[float]:
+        """Share of what entered that is left in the end, of each row."""
         k, shares = self._layer(layers), []
-        for c, q, items in zip(context.tolist(), asked.tolist(), items_per_row(state), strict=True):
+        for held in state.known.held:
+            q = next((n for n in reversed(held) if n), 0)
+            c, items = sum(held) - q, len(held)
             if self.method.R is not None:
                 shares.append((1 - self.method.R) / (1 - self.method.R / 2))
                 continue
@@ -189,7 +191,7 @@ class Contextual(LayersPart):
                     f"{spent / layers / (c + q):.4g} of what enters; raise keep or lower K."
                 )
             shares.append(min(1.0, (wanted - spent) / rest) if rest else 1.0)
-        return torch.tensor(shares, device=context.device)
+        return shares
 
 
 def likeness(hidden: Tensor, group: Tensor) -> Tensor:

@@ -24,17 +24,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from foveate.budget import Keep
 from foveate.errors import BudgetError, InvalidParameter
 from foveate.method import register
 from foveate.methods.layers.base import (
-    item_batches,
     item_totals,
-    items_per_row,
     quarters,
     ratios_of_share,
+    wanted_batches,
 )
 from foveate.methods.tokens.progressive import ProgressiveMethod
 from foveate.methods.tokens.visionzip import VisionZip
@@ -138,34 +136,31 @@ class Stages(LayersPart):
             None,
             None,
         )
-        for rows, columns in item_batches(state):
-            n, at = columns.shape[1], state.item[rows, columns[:, 0]]
-            wanted = totals[rows, at]
-            for total in wanted.unique().tolist():
-                dominant, contextual = self._split(k, layers, total)
-                if dominant + contextual >= n:
-                    continue
-                if score is None or keys is None:
-                    heads = state.heads()
-                    score, keys = received_within(heads, state.item), heads.key.mean(1)
-                some = wanted == total
-                row, own = rows[some, None], columns[some]
-                group, stands = dominant_contextual(
-                    score[row, own], keys[row, own], dominant, contextual
-                )
-                taker = own.gather(1, stands.gather(1, group.clamp(min=0)))
-                into[row, own] = taker.masked_fill(group < 0, -1)
-                weight[row, own] = joining_weights(group, stands)
-                # Contextual tokens come behind the last column of their picture.
-                place[row, own.gather(1, stands[:, dominant:])] = 2 * own[:, -1:] + 1
+        for rows, own, total in wanted_batches(state, totals):
+            dominant, contextual = self._split(k, layers, total)
+            if dominant + contextual >= own.shape[1]:
+                continue
+            if score is None or keys is None:
+                heads, known = state.heads(), state.known
+                score = received_within(heads, state.item, max(known.visual), max(known.items))
+                keys = heads.key.mean(1)
+            row = rows[:, None]
+            group, stands = dominant_contextual(
+                score[row, own], keys[row, own], dominant, contextual
+            )
+            taker = own.gather(1, stands.gather(1, group.clamp(min=0)))
+            into[row, own] = taker.masked_fill(group < 0, -1)
+            weight[row, own] = joining_weights(group, stands)
+            # Contextual tokens come behind the last column of their picture.
+            place[row, own.gather(1, stands[:, dominant:])] = 2 * own[:, -1:] + 1
         return None if score is None else Merge(into, weight, place)
 
-    def _totals(self, k: int, layers: int, state: BoundaryState) -> Tensor:
-        """Tokens (B, items) that stay of each picture."""
-        stages = self.boundaries(layers)
+    def _totals(self, k: int, layers: int, state: BoundaryState) -> list[list[int]]:
+        """Tokens that stay of each picture of each row."""
+        stages, known = self.boundaries(layers), state.known
         ratios = [
             ratios_of_share(self.method.share(n, items), stages, layers)[stages.index(k)]
-            for n, items in zip(state.entered.tolist(), items_per_row(state), strict=True)
+            for n, items in zip(known.entered, known.items, strict=True)
         ]
         return item_totals(state, ratios)
 
