@@ -198,6 +198,8 @@ class Counts:
         behind: per row and visual item, at most so many text columns are behind the item.
         since: at most so many text columns of each row are behind its first visual column.
         frames: no item has more temporal steps.
+        patches: per row and visual item, its patches before anything was reduced; None where that
+            is not known.
     """
 
     entered: list[int]
@@ -206,6 +208,7 @@ class Counts:
     behind: list[list[int]]
     since: list[int]
     frames: int
+    patches: list[list[int]] | None = None
 
     @property
     def visual(self) -> list[int]:

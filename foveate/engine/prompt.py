@@ -146,6 +146,7 @@ def counts_of(prompt: Prompt, stage: Stage) -> Counts:
         else prompt.behind,
         since=text if moved else prompt.since,
         frames=prompt.frames,
+        patches=[[trace.layout.grid.patches for trace in row] for row in prompt.traces],
     )
 
 

@@ -1,3 +1,6 @@
+from dataclasses import replace
+from functools import partial, reduce
+
 import pytest
 import torch
 
@@ -79,6 +82,29 @@ def test_the_mean_over_layers_is_what_was_asked_for(name):
     demonstration, query = by_layer
     assert demonstration[0] > demonstration[1] == demonstration[-1]
     assert query[1] == query[0] > query[2] == query[-1]
+
+
+@pytest.mark.parametrize("R", [0.667, 0.778, 0.3])
+def test_r_counts_what_the_prompt_had_not_what_the_first_stage_left(R):
+    model = zoo.model("llava")
+    samples = [zoo.sample("llava", "image", i % 2) for i in range(5)]
+    shots = reduce(partial(zoo.joined, "llava"), samples)
+    with foveate.attach(model, CATP(R=R, K=1)) as att, torch.no_grad():
+        model(**zoo.batch("llava", [shots]))
+    *context, query = att.report.tokens_by_layer
+    n = att.report.tokens_in[0]
+    assert [item[0] for item in context] == [int(n * (1 - R / 2))] * 4
+    assert sum(item[-1] for item in context) == int(4 * n * (1 - R))
+    assert query[-1] == int(n * (1 - R))
+
+
+def test_four_demonstrations_of_576_keep_767():
+    rows = [[*[i for i in range(5) for _ in range(383)], -1]]
+    state = state_of(rows=rows)
+    state.counts = replace(state.known, patches=[[576] * 5])
+    keep = CATP(R=0.667, K=1).parts()[1].at_boundary(1, 8, state)
+    assert int((keep & (state.item >= 0) & (state.item < 4)).sum()) == 767
+    assert state.notes["query"].tolist() == [191]
 
 
 def test_what_can_not_be_is_refused():

@@ -22,6 +22,7 @@ context. Positions stay behind the first stage. `keep` says the mean over layers
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -161,9 +162,9 @@ class Contextual(LayersPart):
         score = growth + self.method.lambda2 * likeness(
             state.hidden, (steps >= begin) & state.valid
         )
-        final = on_device(self._final(layers, state), score.device)
-        state.notes["query"] = (asked.sum(1) * final + 1e-6).long()
-        return top_mask(score, (context.sum(1) * final + 1e-6).long(), context) | ~context
+        left, last = zip(*self._left(layers, state), strict=True)
+        state.notes["query"] = on_device(last, score.device)
+        return top_mask(score, on_device(left, score.device), context) | ~context
 
     def _layer(self, layers: int) -> int:
         k = max(1, round(layers * 6 / 32)) if self.method.K is None else self.method.K
@@ -174,24 +175,37 @@ class Contextual(LayersPart):
             )
         return k
 
-    def _final(self, layers: int, state: BoundaryState) -> list[float]:
-        """Share of what entered that is left in the end, of each row."""
-        k, shares = self._layer(layers), []
-        for held in state.known.held:
-            q = next((n for n in reversed(held) if n), 0)
-            c, items = sum(held) - q, len(held)
+    def _left(self, layers: int, state: BoundaryState) -> Iterator[tuple[int, int]]:
+        """Tokens of demonstrations and of the query's picture that each row has in the end."""
+        known = state.known
+        for row, held in enumerate(known.held):
+            query = max((i for i, n in enumerate(held) if n), default=0)
+            # What shares are of, per item, and the share that is left of it.
+            base, share = [*map(float, held)], 1.0
             if self.method.R is not None:
-                shares.append((1 - self.method.R) / (1 - self.method.R / 2))
-                continue
-            wanted = self.method.share(c + q, items) * (c + q) * layers
-            spent, rest = (c + q) * k + q, c + (c + q) * (layers - k - 1)
-            if wanted < spent - 1e-6:
-                raise BudgetError(
-                    f"keep={self.method.keep} is out of reach: the layers up to K={k} alone hold "
-                    f"{spent / layers / (c + q):.4g} of what enters; raise keep or lower K."
-                )
-            shares.append(min(1.0, (wanted - spent) / rest) if rest else 1.0)
-        return shares
+                given = held if known.patches is None else known.patches[row]
+                base, share = [*map(self._whole, held, given)], 1 - self.method.R
+            elif sum(held):
+                share = self._share(layers, held[query], sum(held), len(held))
+            total = sum(n for i, n in enumerate(base) if i != query)
+            yield int(total * share + 1e-6), int(sum(base[query : query + 1]) * share + 1e-6)
+
+    def _whole(self, held: int, given: int) -> float:
+        """Tokens of which the first stage left `held`; `given`, unless another method took some."""
+        left = 1 - self.method.R / 2
+        return given if int(given * left + 1e-9) == held else held / left
+
+    def _share(self, layers: int, query: int, entered: int, items: int) -> float:
+        """Share of what entered that is left in the end, so that the mean over layers is `keep`."""
+        k = self._layer(layers)
+        wanted = self.method.share(entered, items) * entered * layers
+        spent, rest = entered * k + query, entered - query + entered * (layers - k - 1)
+        if wanted < spent - 1e-6:
+            raise BudgetError(
+                f"keep={self.method.keep} is out of reach: the layers up to K={k} alone hold "
+                f"{spent / layers / entered:.4g} of what enters; raise keep or lower K."
+            )
+        return min(1.0, (wanted - spent) / rest) if rest else 1.0
 
 
 def likeness(hidden: Tensor, group: Tensor) -> Tensor:
