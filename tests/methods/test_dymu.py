@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -324,3 +324,15 @@ def test_packed_positions_beside_unmerging_are_refused():
     with foveate.attach(model, method) as att, torch.no_grad():
         assert model(**batch).logits.isfinite().all()
     assert att.report.tokens_out == [4]
+
+
+@pytest.mark.parametrize(
+    "parameters", [{}, {"thresholds": (0.5,) * 3, "merge_mode": "instance_level"}, {"r_total": 4}]
+)
+def test_a_cap_on_what_pictures_may_merge_needs_thresholds(parameters):
+    method = DyMU(max_r_per_instance_ratio=0.5, **parameters)
+    with pytest.raises(InvalidParameter, match="max_r_per_instance_ratio=0.5 .* thresholds"):
+        foveate.attach(zoo.model("llava"), method)
+    with pytest.raises(InvalidParameter, match="max_r_per_instance_ratio=0.5 .* thresholds"):
+        tower(method, 24, 3)
+    foveate.attach(zoo.model("llava"), replace(method, max_r_per_instance_ratio=None)).detach()

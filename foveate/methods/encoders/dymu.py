@@ -63,7 +63,8 @@ class DyMU(Method, EncodersPart):
     merge_mode: "instance_level" leaves thresholds aside, so that the budget is known beforehand.
     r_total: patches that merge, in place of `keep`. r_schedule: "constant", "linear" (falling) or
     "reverse_linear" merges over the blocks.
-    max_r_per_instance_ratio: most merges of a picture in a block, as a multiple of the mean.
+    max_r_per_instance_ratio: most merges of a picture in a block, as a multiple of the mean; for
+    thresholds, without which every picture merges the mean.
     repeat_merged_tokens: virtual unmerging in the language model.
     """
 
@@ -97,6 +98,15 @@ class DyMU(Method, EncodersPart):
     def adaptive(self) -> bool:
         """Whether pictures differ in how many tokens they keep."""
         return self.thresholds is not None and self.merge_mode == "batch_level"
+
+    def check(self, **base: int) -> None:
+        # Not where parameters are set: what calibrates thresholds has none yet.
+        if self.max_r_per_instance_ratio is not None and not self.adaptive:
+            raise InvalidParameter(
+                f"max_r_per_instance_ratio={self.max_r_per_instance_ratio} caps what thresholds "
+                "merge, and here every picture merges the same; calibrate thresholds, or leave it "
+                "None."
+            )
 
     def target(self, n: int) -> int:
         """Patches that are left of n in each crop or frame, on average where adaptive."""
@@ -139,6 +149,7 @@ class DyMU(Method, EncodersPart):
     def merge(self, block: int, blocks: int, state: BlockState) -> tuple[Tensor, int] | None:
         if self.adaptive:
             return self._above_threshold(block, blocks, state)
+        self.check()
         n = state.hidden.shape[1] - state.class_token
         target = self.target(state.entered)
         left = blocks - block - 1
