@@ -55,9 +55,12 @@ class TrainedMethod(Method):
         raise NotImplementedError
 
     def check(self, **base: int) -> None:
-        """Raise `MissingWeights` where no parts fit this base model."""
+        """Raise `MissingWeights` where no parts fit this base model, or `InvalidParameter` where
+        those that do were trained with other parameters."""
         if self.slug not in (_lent.get() or {}):
-            self._source({name: base[name] for name in self.facts})
+            source, _ = self._source({name: base[name] for name in self.facts})
+            if isinstance(source, Path):
+                _agreeing(type(self), source, self._shape())
 
     def module(self, like: Tensor, **base: int) -> Any:
         """The parts for hidden states (..., width), on their device and in their dtype.
@@ -69,9 +72,12 @@ class TrainedMethod(Method):
             return lent
         base = {"width": like.shape[-1], **base}
         source, stamp = self._source(base)
-        shape = tuple((name, getattr(self, name)) for name in self.shapes)
+        shape = self._shape()
         facts = tuple(sorted(base.items()))
         return _loaded(type(self), source, stamp, shape, facts, like.device, like.dtype)
+
+    def _shape(self) -> tuple[tuple[str, Any], ...]:
+        return tuple((name, getattr(self, name)) for name in self.shapes)
 
     def sized(self, **base: int) -> Self:
         """This method with the `shapes` of its parts for a base model of these facts."""
@@ -272,15 +278,7 @@ def _read(
 ) -> nn.Module:
     from safetensors.torch import load_file
 
-    saved = _shapes(cls, _method_of(folder))
-    defaults = {field.name: field.default for field in fields(cls)}
-    for name, value in shape:
-        own = saved.get(name, value)
-        if value != own and (name in cls.agreed or value != defaults[name]):
-            raise InvalidParameter(
-                f"{name}={value!r}, but the parts in {str(folder)!r} were trained with "
-                f"{saved[name]!r}; set it so, or train anew."
-            )
+    saved = _agreeing(cls, folder, shape)
     module = untrained(cls(weights=RANDOM, **saved), 0, **dict(base))
     try:
         module.load_state_dict(load_file(folder / WEIGHTS))
@@ -291,6 +289,22 @@ def _read(
             f"The trained parts in {str(folder)!r} can't be loaded ({first}); save them again."
         ) from None
     return module
+
+
+def _agreeing(
+    cls: type[TrainedMethod], folder: Path, shape: tuple[tuple[str, Any], ...]
+) -> dict[str, Any]:
+    """The `shapes` of the parts in a folder; `InvalidParameter` where others were asked for."""
+    saved = _shapes(cls, _method_of(folder))
+    defaults = {field.name: field.default for field in fields(cls)}
+    for name, value in shape:
+        own = saved.get(name, value)
+        if value != own and (name in cls.agreed or value != defaults[name]):
+            raise InvalidParameter(
+                f"{name}={value!r}, but the parts in {str(folder)!r} were trained with "
+                f"{saved[name]!r}; set it so, or train anew."
+            )
+    return saved
 
 
 def release() -> None:

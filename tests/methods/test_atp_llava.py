@@ -19,6 +19,7 @@ from foveate.trained import lent, untrained
 from tests.families import zoo
 
 LAYERS = 5
+SCORES = (None, "both", "self", "cross")
 
 
 def inputs():
@@ -167,3 +168,25 @@ def test_what_is_no_rule_is_refused(wrong):
         ATPLLaVA(**wrong)
     with pytest.raises(InvalidParameter, match="up to 3"):
         ATPLLaVA(layers_of=(4,)).boundaries(LAYERS)
+
+
+def test_scores_are_those_that_the_thresholds_were_trained_with_or_refused():
+    model, processor = foveate.mini("nano")
+    item = foveate.mini.world.items("I1", "test", 1)[0]
+    prompt = "<image> " + item.question
+    inputs = processor(images=item.image(), text=prompt, return_tensors="pt")
+
+    def logits(method):
+        with foveate.attach(model, method), torch.no_grad():
+            return model(**inputs).logits
+
+    assert torch.equal(logits(ATPLLaVA(keep=0.5)), logits(ATPLLaVA(keep=0.5, scores="cross")))
+    for scores in ("both", "self"):
+        with pytest.raises(InvalidParameter, match=f"scores='{scores}', .* trained with 'cross'"):
+            foveate.attach(model, ATPLLaVA(keep=0.5, scores=scores))
+    foveate.attach(model, foveate.DivPrune()).detach()
+    untrained = {s: logits(ATPLLaVA(keep=0.5, weights="random", scores=s)) for s in SCORES}
+    assert torch.equal(untrained[None], untrained["both"])
+    assert untrained["cross"].shape != untrained["both"].shape or not torch.equal(
+        untrained["cross"], untrained["both"]
+    )

@@ -50,7 +50,8 @@ CLOSED = 5.0
 class ATPLLaVA(TrainedMethod, LayersPart):
     """keep: mean over all layers that the thresholds aim at; single pictures take more or less.
 
-    scores: "both" halves of s_r, or "self" or "cross" alone. layers_of: 0-based layers behind which
+    scores: "both" halves of s_r, or "self" or "cross" alone; None is what the thresholds were
+    trained with, "both" for untrained ones. layers_of: 0-based layers behind which
     tokens go; None is 4, 14 and 24 of 32 in proportion. lambda_sample, rates: slope and rates of
     the spatial score. temperature: of the soft masks, in training only. min_keep: never fewer
     visual tokens per sample. hidden: width of untrained heads.
@@ -63,7 +64,7 @@ class ATPLLaVA(TrainedMethod, LayersPart):
     agreed = ("layers_of",)
 
     keep: Keep = 0.25
-    scores: Literal["both", "self", "cross"] = "both"
+    scores: Literal["both", "self", "cross"] | None = None
     layers_of: tuple[int, ...] | None = None
     lambda_sample: float = 3.0
     rates: tuple[float, ...] = (1 / 8, 1 / 4, 1 / 2)
@@ -125,7 +126,7 @@ class ATPLLaVA(TrainedMethod, LayersPart):
         alive = state.visual & state.notes.get("alive", state.visual)
         most = max(state.known.since) if state.labels is None else None
         own, cross = both_scores(state.signals[DecoderHeads()], alive, text_behind(state), most)
-        scores = self.sized(width=state.hidden.shape[-1], layers=layers).scores
+        scores = self.sized(width=state.hidden.shape[-1], layers=layers).scores or "both"
         s_r = {"both": (own + cross) / 2, "self": own, "cross": cross}[scores]
         s_sp = spatial_score(state.places()[0], self.rates, self.lambda_sample)
         share = (wanted * state.entered / alive.sum(1).clamp(min=1)).clamp(max=1)
