@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from foveate.ops.attention import folded, shown
+from foveate.ops.attention import Heads, folded, shown
 from foveate.ops.gather import rows_at
 
 T = TypeVar("T")
@@ -101,7 +101,8 @@ class Attending:
     and the K columns. cos, sin (B, q, r): what the rows are rotated by, or would be where a rule
     leaves them raw. prefill: the prompt runs; otherwise new tokens do. layer: 0-based.
     notes: what this rule wrote at earlier layers and calls of the same prompt. full: without a mask
-    every row sees every key, later ones too.
+    every row sees every key, later ones too. softcap, sinks: what the kernel does to logits,
+    see `ops.attention.weighed`.
     """
 
     query: Tensor
@@ -120,6 +121,22 @@ class Attending:
     notes: dict[str, Tensor]
     seam: Seam
     full: bool = False
+    softcap: float | None = None
+    sinks: Tensor | None = None
+
+    def heads(self) -> Heads:
+        """Queries and keys of a call in which rows and columns are the same; for prefill."""
+        mask = self.mask if self.mask is not None and self.mask.dim() == 4 else None
+        return Heads(
+            self.query.detach(),
+            self.key.detach(),
+            self.scaling,
+            self.queries.valid,
+            mask,
+            self.window,
+            self.softcap,
+            self.sinks,
+        )
 
     def seen(self) -> Tensor:
         """What each row may see at present, (B or 1, 1 or H, q, K) bool."""

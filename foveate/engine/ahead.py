@@ -1,65 +1,150 @@
-"""Queries and keys that the next decoder layer would make, without running it."""
+"""Queries and keys that the next decoder layer would make, without its weighing them.
+
+The layer itself makes them and is stopped in front of its kernel: norms, projections, rotation and
+scales are its own business.
+"""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from foveate.engine.taps import probabilities
+from foveate.engine.taps import extras, probabilities, surrounded
+from foveate.errors import UnsupportedModel
 from foveate.ops.attention import Heads
 from foveate.ops.gather import rows_at
 
+# What a layer would write to, and what only its kernel reads.
+LEFT_OUT = ("past_key_values", "cache", "attention_mask")
+
+
+class _Handed(Exception):
+    """Carries what a layer hands to its kernel out of it: query, key and how they are weighed."""
+
 
 def next_attention(
-    layer: nn.Module, hidden: Tensor, tables: tuple[Tensor, Tensor], rows: Tensor, valid: Tensor
+    layer: nn.Module, hidden: Tensor, given: Mapping[str, Any], rows: Tensor, visible: Tensor
 ) -> Tensor:
     """Attention that `layer` would give columns `rows` (B, R) of its input, (B, H, R, N), float32.
 
-    Only the asked rows are projected to queries; the layer itself does not run.
+    Only the asked rows are projected to queries where the layer has projections of its own for
+    queries and for keys. given: what else the layer is called with. visible: see `probabilities`.
     """
     with torch.no_grad():
-        query, key = _projected(layer, hidden, tables, rows)
-        visible = causal(rows, valid)[:, None]
-        return probabilities(query, key, layer.self_attn.scaling, visible)
+        if rows.shape[1] < hidden.shape[1] and _separate(layer.self_attn):
+            _, key, how = _handed(layer, hidden, given, ("q_proj", "v_proj"))
+            some = _cut(given, rows, hidden)
+            query, _, _ = _handed(layer, rows_at(hidden, rows), some, ("v_proj",))
+        else:
+            query, key, how = _handed(layer, hidden, given)
+            query = rows_at(query, rows)
+        return probabilities(query, key, mask=visible, **how)
 
 
 def next_heads(
     layer: nn.Module,
     hidden: Tensor,
-    tables: tuple[Tensor, Tensor],
+    given: Mapping[str, Any],
     valid: Tensor,
     mask: Tensor | None,
+    window: int | None,
 ) -> Heads:
-    """Queries and keys that `layer` would make of its input; the layer itself does not run."""
+    """Queries and keys that `layer` would make of its input."""
     with torch.no_grad():
-        rows = torch.arange(hidden.shape[1], device=hidden.device).expand(len(hidden), -1)
-        query, key = _projected(layer, hidden, tables, rows)
-        return Heads(query, key, layer.self_attn.scaling, valid, mask)
+        spared = ("v_proj",) if _separate(layer.self_attn) else ()
+        query, key, how = _handed(layer, hidden, given, spared)
+        return Heads(query, key, valid=valid, mask=mask, window=window, **how)
 
 
-def _projected(
-    layer: nn.Module, hidden: Tensor, tables: tuple[Tensor, Tensor], rows: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Queries (B, H, R, d) of columns `rows` (B, R) and keys (B, Hkv, N, d) of all columns."""
+def rotates(
+    layer: nn.Module,
+    hidden: Tensor,
+    given: Mapping[str, Any],
+    rotate: Callable[[Tensor, Tensor, Tensor], Tensor],
+) -> bool:
+    """Whether `layer` turns queries by the tables it is given as `rotate(x, cos, sin)` does.
+
+    False where it doesn't look at them, as layers without positions do.
+    """
+    with torch.no_grad():
+        first = torch.zeros(len(hidden), 1, dtype=torch.long, device=hidden.device)
+        some, hidden = _cut(given, first, hidden), rows_at(hidden, first)
+        one = torch.ones_like(some["position_embeddings"][0])
+        none = torch.zeros_like(one)
+        still, _, _ = _handed(layer, hidden, {**some, "position_embeddings": (one, none)})
+        turned, _, _ = _handed(layer, hidden, {**some, "position_embeddings": (none, one)})
+        if torch.equal(still, turned):
+            return False
+        if torch.allclose(rotate(still, none, one), turned, rtol=1e-2, atol=1e-3):
+            return True
+    raise UnsupportedModel(
+        f"{type(layer.self_attn).__name__} does more to queries than rotate them behind their "
+        "norms, so that columns can't be left without rotation; use a method that leaves them."
+    )
+
+
+def _separate(attention: nn.Module) -> bool:
+    """Whether queries, keys and values come from linear maps of their own."""
+    maps = (getattr(attention, name, None) for name in ("q_proj", "k_proj", "v_proj"))
+    return all(isinstance(getattr(m, "out_features", None), int) for m in maps)
+
+
+def _handed(
+    layer: nn.Module, hidden: Tensor, given: Mapping[str, Any], spared: tuple[str, ...] = ()
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Queries (B, H, N, d), keys (B, Hkv, N, d), and scaling, softcap and sinks.
+
+    spared: projections that nobody reads, which give zeros.
+    """
+
+    def stop(kernel, query, key, value, mask, scaling=None, **more):
+        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        raise _Handed(query, key, {"scaling": scaling, **extras(more)})
+
     attention = layer.self_attn
+    kw = {name: value for name, value in given.items() if name not in LEFT_OUT}
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(surrounded(attention, stop))
+            for name in spared:
+                stack.enter_context(_silent(getattr(attention, name)))
+            layer.forward(hidden, **kw, attention_mask=None)
+    except _Handed as handed:
+        return handed.args
+    raise UnsupportedModel(
+        f"{type(attention).__name__} calls no attention function of transformers, so that what "
+        "it will attend to can't be read; use a method that acts before the LLM, such as DivPrune."
+    )
+
+
+@contextmanager
+def _silent(projection: Any) -> Iterator[None]:
+    """While open, a linear map gives zeros and computes nothing."""
+    before = projection.__dict__.get("forward")
+    width = projection.out_features
+    projection.forward = lambda x: x.new_zeros(1).expand(*x.shape[:-1], width)
+    try:
+        yield
+    finally:
+        del projection.forward
+        if before is not None:
+            projection.forward = before
+
+
+def _cut(given: Mapping[str, Any], rows: Tensor, hidden: Tensor) -> dict[str, Any]:
+    """Arguments of a layer for columns `rows` (B, R) of `hidden` (B, N, D) only."""
     b, n, _ = hidden.shape
-    normed = layer.input_layernorm(hidden)
-    asked = normed if rows.shape[1] == n else rows_at(normed, rows)
-    query = attention.q_proj(asked).view(b, rows.shape[1], -1, attention.head_dim)
-    key = attention.k_proj(normed).view(b, n, -1, attention.head_dim)
-    if getattr(attention, "q_norm", None) is not None:
-        query, key = attention.q_norm(query), attention.k_norm(key)
-    query, key = query.transpose(1, 2), key.transpose(1, 2)
-    rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb
-    cos, sin = (t.expand(b, -1, -1) for t in tables)
-    query, _ = rotate(query, query, rows_at(cos, rows), rows_at(sin, rows))
-    _, key = rotate(key, key, cos, sin)
-    return query, key
 
+    def cut(x: Any) -> Any:
+        if isinstance(x, tuple | list):
+            return type(x)(map(cut, x))
+        if not isinstance(x, Tensor) or x.dim() < 2 or x.shape[1] != n or x.shape[0] not in (1, b):
+            return x
+        x = x.expand(b, *x.shape[1:])
+        return x.gather(1, rows) if x.dim() == 2 else rows_at(x, rows)
 
-def causal(rows: Tensor, valid: Tensor) -> Tensor:
-    """(B, R, N) bool: columns that each of `rows` (B, R) may see."""
-    steps = torch.arange(valid.shape[1], device=valid.device)
-    return (steps <= rows[..., None]) & valid[:, None, :]
+    return {name: cut(value) for name, value in given.items()}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from foveate.engine.ahead import causal, next_attention, next_heads
+from foveate.engine.ahead import next_attention, next_heads
 from foveate.engine.anatomy import Anatomy
 from foveate.engine.call import Pass
 from foveate.engine.columns import (
@@ -35,8 +35,9 @@ from foveate.engine.prompt import (
     renumbered,
     shifted,
 )
-from foveate.engine.taps import implementation, probabilities
+from foveate.engine.taps import extras, implementation, probabilities
 from foveate.engine.transitions import watched
+from foveate.engine.windows import shown_to, window_of
 from foveate.errors import InvalidParameter
 from foveate.ops.attention import Heads
 from foveate.ops.gather import rows_at
@@ -117,22 +118,25 @@ class Boundaries:
                 yield watched(layer, partial(call.seen.__setitem__, need))
 
     def _reader(self, layer: int, call: Pass) -> Callable[..., None]:
+        window = window_of(self.anatomy.layers[layer].self_attn)
+
         # A checkpointed layer is computed again without this, and must save as many tensors then.
         @torch.no_grad()
-        def read(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, **_) -> None:
-            stage = call.prompt.at(layer)
+        def read(query: Tensor, key: Tensor, mask: Any, scaling: float, **more: Any) -> None:
+            stage, how = call.prompt.at(layer), {"scaling": scaling, **extras(more)}
+            mask = square(mask)
             if layer in self.followed:
                 q, k = (x[:, :, : stage.n] for x in (query, key))
-                call.heads[layer] = Heads(q, k, scaling, stage.valid, square(mask))
+                call.heads[layer] = Heads(q, k, valid=stage.valid, mask=mask, window=window, **how)
             if DecoderKeys(layer) in self.needs:
                 call.seen[DecoderKeys(layer)] = key[:, :, : stage.n]
             need = DecoderAttention(layer)
             if need not in self.needs:
                 return
-            rows = self.query_row(stage, call)
-            picked = rows_at(query, rows[:, None])
-            visible = causal(rows[:, None], stage.valid)[:, None]
-            call.seen[need] = probabilities(picked, key[:, :, : stage.n], scaling, visible)[:, :, 0]
+            row = self.query_row(stage, call)[:, None]
+            visible = shown_to(row, stage, mask, window)
+            seen = probabilities(rows_at(query, row), key[:, :, : stage.n], mask=visible, **how)
+            call.seen[need] = seen[:, :, 0]
 
         return read
 
@@ -160,7 +164,7 @@ class Boundaries:
     @cached_property
     def windows(self) -> bool:
         """Whether some layers see a window of columns only."""
-        return any(getattr(la.self_attn, "sliding_window", None) for la in self.anatomy.layers)
+        return any(window_of(la.self_attn) is not None for la in self.anatomy.layers)
 
     def before_layer(self, i: int, call: Pass, module: nn.Module, args: tuple, kw: dict):
         """Pre-hook of layer i: the arguments that this layer shall see."""
@@ -195,10 +199,7 @@ class Boundaries:
         call.heads.pop(i - 1, None)
         stage = prompt.at(i)
         if stage is not prompt.first:
-            kw["position_embeddings"] = self._tables(stage, call, module, hidden, kw)
-            if kw.get("position_ids") is not None:
-                where = stage.positions
-                kw["position_ids"] = where if where.dim() == 2 else where[0]
+            kw = self._placed(stage, call, module, hidden, kw)
             kw["attention_mask"] = prefill_mask(stage, call, module, hidden, kw)
         if call.soft is not None:
             kw["attention_mask"] = mask = softened(stage, call, module, hidden, kw)
@@ -211,19 +212,24 @@ class Boundaries:
         self, i: int, call: Pass, module: nn.Module, hidden: Tensor, kw: dict, stage: Stage
     ) -> BoundaryState:
         """What a part sees of the stream `hidden` (B, N, D) that enters layer i."""
-        given = self._tables(stage, call, module, hidden, kw)
+        window, own = window_of(module.self_attn), square(kw.get("attention_mask"))
 
-        def tables() -> tuple[Tensor, Tensor]:
-            return given if self.ahead is None else self.ahead(i, call, module, hidden, given)
+        def given() -> dict[str, Any]:
+            placed = self._placed(stage, call, module, hidden, kw)
+            if self.ahead is not None:
+                tables = placed["position_embeddings"]
+                placed["position_embeddings"] = self.ahead(i, call, module, hidden, tables)
+            return placed
 
         def attention(rows: Tensor) -> Tensor:
-            return next_attention(module, hidden, tables(), rows, stage.valid)
+            visible = shown_to(rows, stage, own, window, first=stage is not call.prompt.first)
+            return next_attention(module, hidden, given(), rows, visible)
 
         def heads_ahead() -> Heads:
-            first = stage is call.prompt.first
-            mask = kw.get("attention_mask")
-            mask = mask if first else prefill_mask(stage, call, module, hidden, kw)
-            return next_heads(module, hidden, tables(), stage.valid, square(mask))
+            mask = own
+            if stage is not call.prompt.first:
+                mask = square(prefill_mask(stage, call, module, hidden, kw))
+            return next_heads(module, hidden, given(), stage.valid, mask, window)
 
         values: dict[Any, Any] = {}
         for need, seen in call.seen.items():
@@ -297,6 +303,18 @@ class Boundaries:
             right=before.right,
         )
         return stage, columns
+
+    def _placed(
+        self, stage: Stage, call: Pass, module: nn.Module, hidden: Tensor, kw: dict
+    ) -> dict[str, Any]:
+        """Arguments of a layer with the positions of a stage's columns."""
+        if stage is call.prompt.first and call.prefill:
+            return dict(kw)
+        kw = {**kw, "position_embeddings": self._tables(stage, call, module, hidden, kw)}
+        if kw.get("position_ids") is not None:
+            where = stage.positions
+            kw["position_ids"] = where if where.dim() == 2 else where[0]
+        return kw
 
     def _tables(self, stage: Stage, call: Pass, module: nn.Module, hidden: Tensor, kw: dict):
         """Rotary (cos, sin) of a stage's columns, each (B, N, d)."""

@@ -14,7 +14,7 @@ from foveate.engine.call import Pass
 from foveate.engine.kept import KeptLayer, plain, refuse_foreign
 from foveate.engine.masks import decode_mask
 from foveate.engine.prompt import Stage, cache_in, gather_positions
-from foveate.engine.taps import Reader, implementation, known, probabilities
+from foveate.engine.taps import Reader, extras, implementation, known, probabilities
 from foveate.errors import InvalidParameter, UnsupportedCall
 from foveate.parts import CachesPart, CacheState
 
@@ -80,7 +80,7 @@ class Caches:
 
     def _reader(self, i: int, call: Pass, layer: KeptLayer) -> Reader:
         @torch.no_grad()
-        def read(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, **_) -> None:
+        def read(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, **more) -> None:
             loose = layer.loose
             count = loose - loose % self.part.gap
             later = call.behind
@@ -89,7 +89,7 @@ class Caches:
             valid = later[:, -loose:][:, :count]
             if mask is not None:
                 mask = mask[..., -1:, :] if mask.dim() == 4 else mask.bool()[:, None, None]
-            row = probabilities(query[:, :, -1:], key, scaling, mask)[:, :, 0]
+            row = probabilities(query[:, :, -1:], key, scaling, mask, **extras(more))[:, :, 0]
             row = row[..., -loose:][..., :count]
             none = torch.zeros_like(valid)
             state = self._state(i, call, layer, valid, none, none.long() - 1, row)

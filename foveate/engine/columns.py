@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -56,12 +58,12 @@ def moved_heads(heads: Heads, source: Stage, stage: Stage) -> Heads:
     """Queries and keys of the columns of a later stage."""
     steps = torch.arange(source.n, device=source.local.device).expand(len(source.local), 1, -1)
     index = realigned(steps, source, stage)[:, 0]
-    return Heads(
-        realigned(heads.query, source, stage),
-        realigned(heads.key, source, stage),
-        heads.scaling,
-        stage.valid,
-        None if heads.mask is None else both_ways(heads.mask, index),
+    return replace(
+        heads,
+        query=realigned(heads.query, source, stage),
+        key=realigned(heads.key, source, stage),
+        valid=stage.valid,
+        mask=None if heads.mask is None else both_ways(heads.mask, index),
     )
 
 

@@ -11,6 +11,7 @@ from foveate.engine.call import Pass
 from foveate.engine.columns import both_ways
 from foveate.engine.prompt import Stage, cache_in
 from foveate.engine.taps import implementation
+from foveate.engine.windows import window_of
 from foveate.errors import UnsupportedCall
 
 
@@ -79,7 +80,7 @@ def decode_mask(
     stage = call.prompt.held.get(i, ran)
     kind = implementation(module.self_attn)
     _refuse_blocks(kind)
-    window = getattr(module.self_attn, "sliding_window", None)
+    window = window_of(module.self_attn)
     held = cache.layers[i].get_mask_sizes(q)[0]
     new = int(cache.layers[i].get_seq_length()) - ran.n + q
     width = stage.n + new

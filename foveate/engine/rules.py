@@ -14,14 +14,24 @@ from torch import Tensor, nn
 
 from foveate.attending import Attending, Columns, Feeding, Seam, Whole, chained
 from foveate.engine.again import carried, checkpointed
+from foveate.engine.ahead import rotates
 from foveate.engine.anatomy import Anatomy
 from foveate.engine.boundary import Boundaries
 from foveate.engine.call import Pass
 from foveate.engine.facts import fitted, joined, new_columns, stage_columns, whole
 from foveate.engine.neurons import narrowed
 from foveate.engine.prompt import Stage, cache_in, shifted
-from foveate.engine.taps import Kernel, Reader, implementation, known, plain, surrounded
-from foveate.errors import InvalidParameter, UnsupportedCall
+from foveate.engine.taps import (
+    Kernel,
+    Reader,
+    extras,
+    implementation,
+    known,
+    plain,
+    surrounded,
+)
+from foveate.engine.windows import window_of
+from foveate.errors import InvalidParameter, UnsupportedCall, UnsupportedModel
 from foveate.parts import RulePart
 
 Tables = tuple[Tensor, Tensor]
@@ -49,6 +59,8 @@ class Rules:
             i: tuple(id(p) for p in held if p in [*self._at(i, "place"), *self._at(i, "raw")])
             for i, held in self.at.items()
         }
+        # By layer with columns that rules rotate, whether the model does.
+        self._rotates: dict[int, bool] = {}
         if self.at:
             boundaries.ahead = self.ahead
 
@@ -97,6 +109,9 @@ class Rules:
         call.tables["turn", i] = given
         if not self.turning[i]:
             return None
+        if i not in self._rotates and self.raw(i):
+            rotate = partial(_rotate, module.self_attn)
+            self._rotates[i] = rotates(module, hidden, kw, rotate)
         key = ("told", self.turning[i], id(call.prompt.at(i)), held, id(given))
         if key not in call.tables:
             # What is held can't hand its id on to another object.
@@ -250,12 +265,13 @@ class Rules:
             layer=i,
             layers=self.boundaries.n,
             prefill=call.prefill,
-            window=getattr(module, "sliding_window", None),
+            window=window_of(module),
+            **extras(kw),
             notes=self._notes(call, parts[0]),
             seam=Seam(
                 kind=kind,
                 causal=kind != "eager" and getattr(module, "is_causal", True),
-                rotate=partial(_rotate, module),
+                rotate=partial(_rotate, module) if self._rotates.get(i, True) else _still,
                 tables=partial(self.boundaries.rotary, self.anatomy.layers[i], query),
                 whole=partial(self._whole, i, call, stage, q, wide),
                 account=partial(_account, call),
@@ -337,8 +353,17 @@ def _account(call: Pass, flops: Tensor, kv_bytes: Tensor | None = None) -> None:
         call.prompt.saved.append((flops, kv_bytes))
 
 
+def _still(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return x
+
+
 def _rotate(module: nn.Module, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    rotate = sys.modules[type(module).__module__].apply_rotary_pos_emb
+    rotate = getattr(sys.modules[type(module).__module__], "apply_rotary_pos_emb", None)
+    if rotate is None:
+        raise UnsupportedModel(
+            f"How {type(module).__name__} rotates queries and keys is not known; use a method that "
+            "leaves rotation to the model."
+        )
     # It turns queries and keys; there are no keys here.
     return rotate(x, x[:, :0], cos.to(x.dtype), sin.to(x.dtype))[0]
 

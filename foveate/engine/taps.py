@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from foveate.ops.attention import scaled_product, weighed
+
 Reader = Callable[..., None]
 Kernel = Callable[..., tuple[Tensor, Tensor | None]]
 Around = Callable[..., tuple[Tensor, Tensor | None]]
@@ -75,6 +77,7 @@ def surrounded(
     that modules opened together share, by id.
     """
     own, shadows = attention.config, {} if shadows is None else shadows
+    outer = _taps.get(attention)
     if id(own) not in shadows:
         shadows[id(own)] = shadow = copy.copy(own)
         shadow._attn_implementation = _register(implementation(attention))
@@ -85,6 +88,8 @@ def surrounded(
     finally:
         attention.config = own
         _taps.pop(attention, None)
+        if outer is not None:
+            _taps[attention] = outer
 
 
 def tapped(
@@ -99,28 +104,36 @@ def tapped(
     return surrounded(attention, read, shadows)
 
 
+def extras(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What a kernel does to logits besides, out of its arguments, as `probabilities` takes it."""
+    return {"softcap": arguments.get("softcap"), "sinks": arguments.get("s_aux")}
+
+
 def repeat_heads(key: Tensor, heads: int) -> Tensor:
     """(B, Hkv, K, d) with every key head repeated for the query heads that share it."""
     return key if key.shape[1] == heads else key.repeat_interleave(heads // key.shape[1], dim=1)
 
 
-def probabilities(query: Tensor, key: Tensor, scaling: float, mask: Tensor | None) -> Tensor:
+def probabilities(
+    query: Tensor,
+    key: Tensor,
+    scaling: float,
+    mask: Tensor | None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+) -> Tensor:
     """Attention of the given query rows, (B, H, q, K), in float32.
 
     mask: bool with True for visible keys, or additive, broadcastable to (B, H, q, K).
+    softcap, sinks: see `weighed`.
     """
-    logits = products(query, key, scaling)
-    if mask is not None:
-        logits = (
-            logits.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else logits + mask
-        )
-    return logits.softmax(-1)
+    return weighed(products(query, key, scaling), mask, softcap, sinks)
 
 
 def products(query: Tensor, key: Tensor, scaling: float) -> Tensor:
     """Attention logits of the given query rows before any mask, (B, H, q, K), in float32."""
     key = repeat_heads(key, query.shape[1])
-    return (query @ key.transpose(-1, -2)).float() * scaling
+    return scaled_product(query, key, scaling)
 
 
 def received(

@@ -27,13 +27,50 @@ def shown(mask: Tensor) -> Tensor:
     return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
 
 
+def scaled_product(query: Tensor, key: Tensor, scaling: float) -> Tensor:
+    """Logits (B, H, q, K), float32, of queries (B, H, q, d) and as many heads of keys."""
+    if query.dtype == torch.float16:
+        # Products that are scaled afterwards go beyond what half precision holds.
+        return ((query * scaling) @ key.mT).float()
+    return (query @ key.mT).float() * scaling
+
+
+def weighed(
+    logits: Tensor,
+    mask: Tensor | None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+    temperature: float = 1.0,
+) -> Tensor:
+    """Attention (B, H, q, K) of logits in float32, which it writes over.
+
+    mask: bool with True for what is seen, or added to the logits; a row that sees nothing attends
+    evenly. softcap: bound of logits, which a tangent brings them under before the mask. sinks (H,):
+    logit per head of a column that takes its share and has no value. temperature: divides all.
+    """
+    if softcap is not None:
+        logits = logits.div_(softcap).tanh_().mul_(softcap)
+    lowest = torch.finfo(logits.dtype).min
+    if mask is not None and mask.dtype != torch.bool:
+        logits = logits + mask
+    if temperature != 1:
+        logits = logits.div_(temperature).clamp_(min=lowest)
+    if mask is not None and mask.dtype == torch.bool:
+        logits = logits.masked_fill_(~mask, lowest)
+    if sinks is None:
+        return logits.softmax(-1)
+    sink = (sinks.float() / temperature).view(-1, 1, 1).expand(*logits.shape[:-1], 1)
+    return torch.cat([logits, sink], -1).softmax(-1)[..., :-1]
+
+
 @dataclass(frozen=True, eq=False)
 class Heads:
     """What one decoder layer attends with, after its norms and rotation.
 
     query (B, H, N, d), key (B, Hkv, N, d). scaling: factor of their products. valid (B, N) bool:
     columns that are no padding. mask: what each column sees, (B or 1, 1, N, N), bool or added to
-    the logits; None is every column up to its own.
+    the logits; None is every column up to its own, or the last `window` of these. softcap, sinks:
+    see `weighed`.
     """
 
     query: Tensor
@@ -41,6 +78,9 @@ class Heads:
     scaling: float
     valid: Tensor
     mask: Tensor | None = None
+    window: int | None = None
+    softcap: float | None = None
+    sinks: Tensor | None = None
 
     def rows(self, rows: Tensor, temperature: float = 1.0, first: int | None = None) -> Tensor:
         """Attention (B, H, R, N) of columns `rows` (B, R), float32, logits over `temperature`.
@@ -49,9 +89,9 @@ class Heads:
         """
         query, key = rows_at(self.query, rows), self.key[:, :, :first]
         b, shared, n, _ = key.shape
-        logits = folded(query, shared) @ key.mT
-        logits = logits.view(b, query.shape[1], -1, n).float() * (self.scaling / temperature)
-        return self._masked(logits, rows, temperature).softmax(-1)
+        logits = scaled_product(folded(query, shared), key, self.scaling)
+        logits = logits.view(b, query.shape[1], -1, n)
+        return weighed(logits, self._mask(rows, n), self.softcap, self.sinks, temperature)
 
     def blocks(self, rows: Tensor, temperature: float = 1.0) -> Iterator[tuple[Tensor, Tensor]]:
         """Some of `rows` (B, r) with their attention (B, H, r, N), until all rows were."""
@@ -63,23 +103,16 @@ class Heads:
 
     def visible(self, rows: Tensor) -> Tensor:
         """(B, R, N) bool: which columns each of `rows` (B, R) may see."""
-        steps = torch.arange(self.key.shape[2], device=rows.device)
-        if self.mask is None:
-            return (steps <= rows[..., None]) & self.valid[:, None]
-        index = rows[..., None].expand(-1, -1, self.mask.shape[3])
-        mask = self.mask[:, 0].expand(len(rows), -1, -1).gather(1, index)[..., : len(steps)]
-        return shown(mask)
+        return shown(self._mask(rows, self.key.shape[2]))[:, 0]
 
-    def _masked(self, logits: Tensor, rows: Tensor, temperature: float) -> Tensor:
-        steps = torch.arange(logits.shape[-1], device=rows.device)
-        if self.mask is None:
-            visible = (steps <= rows[..., None]) & self.valid[:, None, : len(steps)]
-            return logits.masked_fill_(~visible[:, None], float("-inf"))
-        index = rows[:, None, :, None].expand(-1, self.mask.shape[1], -1, self.mask.shape[3])
-        mask = self.mask.expand(len(rows), -1, -1, -1).gather(2, index)[..., : len(steps)]
-        if mask.dtype == torch.bool:
-            return logits.masked_fill_(~mask, float("-inf"))
-        return logits + mask / temperature
+    def _mask(self, rows: Tensor, n: int) -> Tensor:
+        """What `rows` (B, R) see of the first n columns, (B, 1 or H, R, n), bool or for logits."""
+        if self.mask is not None:
+            index = rows[:, None, :, None].expand(-1, self.mask.shape[1], -1, self.mask.shape[3])
+            return self.mask.expand(len(rows), -1, -1, -1).gather(2, index)[..., :n]
+        behind = rows[..., None] - torch.arange(n, device=rows.device)
+        seen = (behind >= 0) & self.valid[:, None, :n]
+        return (seen if self.window is None else seen & (behind < self.window))[:, None]
 
 
 def received_within(
@@ -111,8 +144,7 @@ def paid(heads: Heads, rows: Tensor, real: Tensor) -> Tensor:
     done = 0
     for some, seen in heads.blocks(rows):
         own = real[:, done : done + some.shape[1]]
-        # Rows of padding may see nothing and hold NaN.
-        total += (seen.mean(1).nan_to_num() * own[..., None]).sum(1)
+        total += (seen.mean(1) * own[..., None]).sum(1)
         done += some.shape[1]
     return total / real.sum(1, keepdim=True).clamp(min=1)
 
@@ -127,8 +159,6 @@ def page_rank(heads: Heads, temperature: float, iters: int, damping: float = 0.0
     mass = even.expand(-1, heads.query.shape[1], -1)
     b, h, n, _ = heads.query.shape
     rows = torch.arange(n, device=valid.device).expand(b, -1)
-    # Rows of padding may see nothing and hold NaN; they have no mass to send.
-    padded = not bool(heads.valid.all())
     step = max(1, ELEMENTS // (b * h * n))
 
     def blocks() -> Iterator[tuple[slice, Tensor]]:
@@ -137,7 +167,7 @@ def page_rank(heads: Heads, temperature: float, iters: int, damping: float = 0.0
             seen = heads.rows(
                 rows[:, some], temperature, None if heads.mask is not None else some.stop
             )
-            yield some, seen.nan_to_num() if padded else seen
+            yield some, seen
 
     # A map that fits into one block is made once, a larger one anew in every round.
     held = list(blocks()) if step >= n else None

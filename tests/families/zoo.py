@@ -228,7 +228,12 @@ def _fast_vlm():
 def _built(name: str):
     torch.manual_seed(0)
     model = globals()[f"_{name}"]().eval()
-    _redraw(model, embedding_std=0.2 if "gemma" in name else 1.0)
+    return redrawn(model, embedding_std=0.2 if "gemma" in name else 1.0)
+
+
+def redrawn(model, embedding_std: float):
+    """The model with weights that tell pictures apart, ready to generate."""
+    _redraw(model, embedding_std)
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = 0
     # A random model does emit placeholders, which no picture would stand behind in a second turn.

@@ -34,7 +34,6 @@ from foveate.attending import Attend, Attending
 from foveate.budget import ADAPTIVE, Keep
 from foveate.errors import InvalidParameter
 from foveate.method import Method, register
-from foveate.ops.attention import Heads
 from foveate.ops.importance import most_important, needed, probe_rows, received, seen_behind
 from foveate.ops.packed import Packed, pack_chosen, pack_tokens
 from foveate.ops.quantise import WIDTHS
@@ -98,9 +97,7 @@ class ZipVL(Method, RulePart):
         return 2 * min(n, sum(self.probes)) * n * widths.model
 
     def attend(self, call: Attending, proceed: Attend) -> Tensor:
-        valid, seen = call.queries.valid, call.mask
-        seen = seen if seen is not None and seen.dim() == 4 else None
-        heads = Heads(call.query.detach(), call.key.detach(), call.scaling, valid, seen)
+        valid, heads = call.queries.valid, call.heads()
         rows, real = probe_rows(valid, *self.probes, seed=self.seed + call.layer)
         mass, sees = received(heads, rows, real)
         score = mass / (sees if self.denominators == "exact" else seen_behind(valid)).clamp(min=1)

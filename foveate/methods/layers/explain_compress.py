@@ -154,6 +154,5 @@ def instruction_attention(state: BoundaryState) -> Tensor:
     rows = asks.long().argsort(dim=1, descending=True, stable=True)[:, :most]
     weight = asks.gather(1, rows).float() / asks.sum(1, keepdim=True)
     blocks = zip(rows.split(ROWS, 1), weight.split(ROWS, 1), strict=True)
-    # Rows that only fill a shorter question up may be padding, which sees nothing.
-    seen = [share[:, None, None] @ state.attention(some).nan_to_num() for some, share in blocks]
+    seen = [share[:, None, None] @ state.attention(some) for some, share in blocks]
     return torch.stack(seen).sum(0)[:, :, 0]

@@ -87,7 +87,14 @@ def forward(inputs, weights, params):
                 hidden, columns = hidden[:, keep[0]], columns[keep[0]]
         masks[0, i] = torch.zeros(n).scatter_(0, columns, 1.0)
         tables = model.rotary_emb(hidden, columns[None])
-        heads = next_heads(layer, hidden, tables, torch.ones(1, len(columns)).bool(), None)
+        heads = next_heads(
+            layer,
+            hidden,
+            {"position_embeddings": tables},
+            torch.ones(1, len(columns)).bool(),
+            None,
+            None,
+        )
         hidden = run_layer(model, layer, hidden, columns[None], cache)
     masks[:, layers] = masks[:, layers - 1]
     text = (columns < start) | (columns >= end)

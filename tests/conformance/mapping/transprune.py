@@ -36,7 +36,9 @@ def _state(model, layer, hidden, positions, params, visual_now, signals, notes):
     state = one_sample(hidden, params["visual_start"], visual_now, signals)
     state.entered = torch.tensor([params["visual_original"]])
     state.last = torch.tensor([params["prompt_text_len"] + visual_now - 1])
-    state.heads = lambda: next_heads(layer, hidden, tables, valid, None)
+    state.heads = lambda: next_heads(
+        layer, hidden, {"position_embeddings": tables}, valid, None, None
+    )
     state.notes = notes
     return state
 

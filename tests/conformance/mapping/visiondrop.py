@@ -56,7 +56,9 @@ def llm_stage(inputs, weights, params):
         start,
         params["image_len"],
         {},
-        heads=lambda: next_heads(layer, hidden, tables, torch.ones_like(visual), None),
+        heads=lambda: next_heads(
+            layer, hidden, {"position_embeddings": tables}, torch.ones_like(visual), None, None
+        ),
     )
     targets = ((params["dominant"], params["contextual"]),)
     part = VisionDrop(layer_list=(1,), image_token_list=targets).parts()[1]

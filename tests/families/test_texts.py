@@ -1,0 +1,109 @@
+"""Language models that do something else than Llama's between a layer's input and its softmax."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import foveate
+from foveate.method import Method
+from foveate.parts import BoundaryState, LayersPart
+from foveate.signals import DecoderAttention, DecoderHeads, Need
+
+from . import zoo
+from .halves import Half, HalfAt
+from .running import assert_equal, generate
+from .texts import TEXTS, model
+
+STEPS = 6
+every = pytest.mark.parametrize("text", TEXTS)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Look(Method, LayersPart):
+    """Keep all, and note at every boundary what layers are said to attend to."""
+
+    slug = "look"
+
+    ahead: dict[int, Tensor] = field(default_factory=dict, hash=False)
+    heads: dict[int, Tensor] = field(default_factory=dict, hash=False)
+    behind: dict[int, Tensor] = field(default_factory=dict, hash=False)
+    followed: dict[int, Tensor] = field(default_factory=dict, hash=False)
+
+    def needs_in(self, layers: int) -> tuple[Need, ...]:
+        return (*(DecoderAttention(i) for i in range(layers - 1)), DecoderHeads())
+
+    def boundaries(self, layers: int) -> tuple[int, ...]:
+        return tuple(range(layers))
+
+    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> None:
+        rows = torch.stack([state.last - 1, state.last], 1)
+        self.ahead[k] = state.attention(rows)
+        self.heads[k] = state.heads().rows(rows)
+        if k:
+            self.behind[k - 1] = state.signals[DecoderAttention(k - 1)]
+            self.followed[k - 1] = state.signals[DecoderHeads()].rows(rows)
+
+
+def alone(family: str = "llava") -> list[dict[str, Any]]:
+    return [zoo.batch(family, [zoo.sample(family, "image", i)]) for i in (0, 1)]
+
+
+@every
+@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+def test_what_is_said_of_attention_is_what_the_layer_gives(text, kernel):
+    m = model(text)
+    if kernel == "sdpa" and not m.get_decoder()._supports_sdpa:
+        kernel = "eager"
+    batch = zoo.pair("llava", "image")
+    m.set_attn_implementation("eager")
+    with torch.no_grad():
+        seen = m(**batch, output_attentions=True).attentions
+    m.set_attn_implementation(kernel)
+    look = Look()
+    with foveate.attach(m, look), torch.no_grad():
+        m(**batch)
+    for i, own in enumerate(seen):
+        for said in (look.ahead[i], look.heads[i], look.followed.get(i)):
+            assert said is None or torch.allclose(said, own[:, :, -2:], atol=1e-6), i
+        if i in look.behind:
+            assert torch.allclose(look.behind[i], own[:, :, -1], atol=1e-6), i
+
+
+@every
+def test_all_is_bare_and_a_batch_is_its_samples(text):
+    m = model(text)
+    inputs, both = alone(), zoo.pair("llava", "image")
+    bare = [generate(m, one, STEPS) for one in inputs]
+    methods = HalfAt(keep=1.0), HalfAt(), Half(), foveate.PyramidDrop(), foveate.VistaLLaMA()
+    for method in methods:
+        with foveate.attach(m, method):
+            single = [generate(m, one, STEPS) for one in inputs]
+            joint = generate(m, both, STEPS)
+        for i in (0, 1):
+            assert_equal(joint.row(i), single[i].row(0))
+            if method is methods[0]:
+                assert_equal(single[i].row(0), bare[i].row(0))
+
+
+@pytest.mark.parametrize("text", ["exaone4", "mistral", "gpt_oss"])
+def test_all_is_bare_in_another_family(text):
+    m = model(text, "internvl")
+    for one in alone("internvl"):
+        bare = generate(m, one, STEPS)
+        for method in (HalfAt(keep=1.0), foveate.PyramidDrop(keep=1.0)):
+            with foveate.attach(m, method):
+                assert_equal(generate(m, one, STEPS).row(0), bare.row(0))
+
+
+def test_what_was_never_rotated_is_not_turned_back():
+    """Without rotation anywhere, leaving it out changes nothing."""
+    m = model("no_positions")
+    for one in alone():
+        bare = generate(m, one, STEPS)
+        with foveate.attach(m, foveate.VistaLLaMA()):
+            assert_equal(generate(m, one, STEPS).row(0), bare.row(0))
