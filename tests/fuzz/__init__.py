@@ -1,0 +1,1 @@
+"""Random calls of random methods on random families, each checked against a law."""
