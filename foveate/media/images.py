@@ -11,9 +11,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 
 from foveate.errors import MediaError
+from foveate.media.arrays import is_array, picture_of
 from foveate.media.colour import to_rgb
 from foveate.media.orientation import upright
 
@@ -29,7 +32,7 @@ MAX_ASPECT = 200
 MAX_BYTES = 1 << 29
 """Bytes read from a source that has no end of its own, such as a pipe."""
 
-Source = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image
+Source = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | np.ndarray | Tensor
 
 
 def load_image(
@@ -37,9 +40,12 @@ def load_image(
 ) -> Image.Image:
     """The picture as an upright RGB image, or `MediaError` in one sentence.
 
-    source: a path, "-" for standard input, the bytes of a file, a binary file, or a PIL image.
+    source: a path, "-" for standard input, the bytes of a file, a binary file, a PIL image, or an
+    array or tensor of one picture (H, W), (H, W, C) or (C, H, W), of 8 bits or in [0, 1].
     Of an animation the first frame is taken; transparency is laid on white; 16 bits become 8.
     """
+    if is_array(source):
+        source = picture_of(source, "The given array")
     if isinstance(source, Image.Image):
         with _decoding("The given image"):
             source.load()
@@ -60,7 +66,7 @@ def _name(source: Any) -> str:
     if not hasattr(source, "read"):
         raise MediaError(
             f"A value of type {type(source).__name__} is no picture; "
-            "give a path, bytes, a binary file or a PIL image."
+            "give a path, bytes, a binary file, a PIL image or an array."
         )
     name = getattr(source, "name", None)
     return repr(name) if isinstance(name, str) else "The given file"
@@ -182,4 +188,4 @@ def _finish(image: Image.Image, name: str, max_pixels: int, max_aspect: float) -
             f"{name} is {width} x {height} pixels, longer than {max_aspect:g}:1; "
             "cut it into pieces."
         )
-    return to_rgb(upright(image), name)
+    return to_rgb(upright(image), name, image.format)

@@ -10,6 +10,7 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from foveate.assets import PHOTOGRAPH
@@ -157,6 +158,109 @@ def test_other_modes(mode, picture):
         assert load_image(image).mode == "RGB"
     except MediaError as error:
         one_sentence(error)
+
+
+GREYS = np.arange(256).reshape(16, 16)
+
+
+def grey_of(source) -> list[int]:
+    loaded = np.asarray(load_image(source))
+    assert (loaded[..., :1] == loaded).all()
+    return loaded[..., 0].ravel().tolist()
+
+
+@pytest.mark.parametrize("kind", ["i32.tif", "u8.tif", "u8.png"])
+def test_bytes_stay_bytes_however_wide_they_are_stored(kind, tmp_path):
+    wide = GREYS.astype(np.int32 if "32" in kind else np.uint8)
+    Image.fromarray(wide).save(tmp_path / kind)
+    assert grey_of(tmp_path / kind) == grey_of(Image.fromarray(wide)) == list(range(256))
+
+
+@pytest.mark.parametrize("kind", ["png", "tif", "pgm", "jp2"])
+def test_dark_pictures_of_16_bits_stay_dark(kind, tmp_path):
+    Image.fromarray(GREYS.astype(np.uint16)).save(tmp_path / f"dark.{kind}")
+    assert set(grey_of(tmp_path / f"dark.{kind}")) == {0, 1}
+    wide = Image.fromarray((GREYS * 257).astype(np.int32))
+    assert grey_of(wide) == list(range(256))
+
+
+@pytest.mark.parametrize("values", [[0, 4095], [0, 1], [-5, 200], [0, 70000]])
+def test_whole_numbers_of_unknown_white_are_refused(values, tmp_path):
+    Image.fromarray(np.array([values], np.int32)).save(tmp_path / "i.tif")
+    for source in (tmp_path / "i.tif", np.array([values])):
+        with pytest.raises(MediaError, match="white is not known") as caught:
+            load_image(source)
+        one_sentence(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["LA", "La", "RGBa", "PA", "P", "I;16"])
+def test_transparency_of_every_mode_lies_on_white(mode, tmp_path):
+    if mode == "I;16":
+        image = Image.new(mode, (2, 1), 300)
+        image.putpixel((1, 0), 0)
+        image.save(tmp_path / "a.png", transparency=300)
+        image = tmp_path / "a.png"
+    elif mode == "P":
+        image = Image.new("RGBA", (2, 1), (10, 20, 30, 0))
+        image.putpixel((1, 0), (0, 0, 0, 255))
+        image = image.quantize(4)
+        assert "transparency" not in image.info
+    elif mode == "PA":
+        image = Image.new("PA", (2, 1))
+        image.putpixel((1, 0), (0, 255))
+    else:
+        image = Image.new(mode.upper(), (2, 1))
+        image.putpixel((1, 0), (0,) * (len(mode) - 1) + (255,))
+        image = image.convert(mode)
+    loaded = load_image(image)
+    assert loaded.getpixel((0, 0)) == (255, 255, 255)
+    assert loaded.getpixel((1, 0)) == (0, 0, 0)
+
+
+COLOURS = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
+
+
+def test_arrays_and_tensors_are_pictures():
+    first = COLOURS.transpose(2, 0, 1)
+    alpha = np.concatenate([COLOURS, np.full((5, 7, 1), 255, np.uint8)], 2)
+    sources = [COLOURS, first, alpha, COLOURS.astype(int), first.astype(np.uint16) * 257]
+    sources += [COLOURS / 255, (COLOURS / 255).astype(np.float32), COLOURS[:, ::-1][:, ::-1]]
+    sources += [torch.from_numpy(x.copy()) for x in (COLOURS, first)]
+    sources += [torch.from_numpy(first / 255).float().requires_grad_()]
+    sources += [torch.from_numpy(first.copy()).int(), torch.from_numpy(alpha.transpose(2, 0, 1))]
+    for source in sources:
+        assert np.array_equal(load_image(source), COLOURS), (type(source), source.dtype)
+    assert grey_of(GREYS) == grey_of(GREYS[None]) == grey_of(torch.tensor(GREYS)[..., None])
+    assert grey_of(np.eye(2, dtype=bool)) == grey_of(torch.eye(2)) == [255, 0, 0, 255]
+    half = torch.tensor([[0.0, 0.5, 1.0]])
+    assert grey_of(half.bfloat16()) == grey_of(half.half()) == [0, 128, 255]
+    # As many rows as channels: arrays have channels last, tensors first.
+    square = COLOURS[:3, :3]
+    assert np.array_equal(load_image(square), square)
+    assert np.array_equal(load_image(torch.from_numpy(square.transpose(2, 0, 1))), square)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (COLOURS.astype(np.float32), "white is not known"),
+        (torch.randn(3, 4, 4), "white is not known"),
+        (np.full((4, 4), np.nan), "white is not known"),
+        (COLOURS[None], "(1, 5, 7, 3)"),
+        (np.zeros((5, 7, 5), np.uint8), "(5, 7, 5)"),
+        (np.zeros(3, np.uint8), "(3,)"),
+        (np.zeros((0, 4), np.uint8), "no pixels"),
+        (np.zeros((4, 4), complex), "complex"),
+        (np.full((4, 4), "a"), "<U1"),
+        (np.full((4, 4), None), "object"),
+        (torch.empty(3, 4, 4, device="meta"), "meta"),
+        ([[0, 1], [1, 0]], "list"),
+    ],
+)
+def test_arrays_of_something_else_are_refused(source, words):
+    with pytest.raises(MediaError) as caught:
+        load_image(source)
+    assert words in one_sentence(caught.value)
 
 
 def test_cmyk_jpeg_keeps_its_colours(picture, tmp_path):
