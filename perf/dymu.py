@@ -103,7 +103,7 @@ def counts(model, processor, pictures, method) -> Tensor:
             chunk = pictures[first : first + 50]
             pixels = processor.image_processor(images=chunk, return_tensors="pt")
             made = model.model.get_image_features(**pixels, return_dict=True)
-            kept += [len(item.clusters.unique()) for item in made.foveate.items]
+            kept += [len(item.clusters.unique()) for item in made["foveate"].items]
     return torch.tensor(kept).float()
 
 

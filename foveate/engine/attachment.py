@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import threading
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -242,11 +243,16 @@ class Attachment:
             untag(cache)
         records: dict[str, Record] = {}
         for modality, output in outputs.items():
-            record = getattr(output, "foveate", None)
+            record = output.get("foveate") if isinstance(output, Mapping) else None
             if record is None:
                 raise UnsupportedCall(
                     f"The {modality} features were made or cut outside this model; pass pixels, "
                     "and leave prefill_chunk_size unset."
+                )
+            if not self._encoder.serves(record):
+                raise UnsupportedCall(
+                    f"The {modality} features were encoded under another method, which asked "
+                    "something else of the vision encoder; encode them again."
                 )
             records[modality] = record
         self.anatomy.family.check(self.anatomy.config, kw)

@@ -7,16 +7,17 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from foveate.engine.anatomy import Anatomy
 from foveate.engine.merging import Merger
+from foveate.engine.offloaded import at_hand
 from foveate.engine.record import Item, Record
 from foveate.engine.vision import VisionRecorder
 from foveate.errors import UnsupportedCall, UnsupportedModel
 from foveate.families.base import Family, resolve_path
 from foveate.parts import Part
-from foveate.signals import ProjectorInput, VisionAttention
+from foveate.signals import Need, ProjectorInput, TextEmbeddings, VisionAttention
 from foveate.tokens import Layout
 
 
@@ -34,9 +35,25 @@ class Encoder:
             *(need for need in layers if isinstance(need, VisionAttention)),
         )
 
+    @property
+    def made(self) -> tuple[tuple[Part, ...], frozenset[Need]]:
+        """What runs inside the encoder, and what is recorded there."""
+        inside = (*self.frames, *self.mergers)
+        return inside, frozenset(n for n in self.needs if not isinstance(n, TextEmbeddings))
+
+    def serves(self, record: Record) -> bool:
+        """Whether this encoder would have made the same record, or one with less in it."""
+        (inside, needs), (had, recorded) = self.made, record.made
+        return inside == had and needs <= recorded
+
     def run(self, modality: str, original: Callable, inputs: dict[str, Any]) -> Any:
-        """The output of `original(**inputs)` with a `Record` hung on it as `foveate`."""
-        a = self.anatomy
+        """The output of `original(**inputs)` with a `Record` as its entry "foveate".
+
+        An entry, not an attribute: hooks that move outputs to a device build them anew. Who asks
+        for a tuple gets what the model alone would return.
+        """
+        a, asked = self.anatomy, inputs.get("return_dict")
+        inputs = {**inputs, "return_dict": True}
         slots: list[Layout] | None = None
         for part in self.frames:
             if not _keeps_all(part):
@@ -48,8 +65,17 @@ class Encoder:
                 stack.enter_context(merger.active())
                 recorder.merger = merger
             stack.enter_context(recorder.armed(inputs))
+            if slots is not None:
+                # Pictures of another size have the tower interpolate its table of positions.
+                tables = (m for m in a.tower(modality).modules() if isinstance(m, nn.Embedding))
+                stack.enter_context(at_hand(tables))
             output = original(**inputs)
-        output.foveate = self._record(modality, inputs, output, slots, recorder, merger)
+        if not (a.config.return_dict if asked is None else asked):
+            return output.to_tuple()
+        record = self._record(modality, inputs, output, slots, recorder, merger)
+        if slots is not None:
+            record.fill(output)
+        output["foveate"] = record
         return output
 
     def _shrunk(
@@ -105,7 +131,8 @@ class Encoder:
             recorder.rows.pop(ProjectorInput(), None)
             recorder.class_rows = None
         tower = self._tower_runs(modality, inputs, recorder.views, merger)
-        return Record(modality, items, recorder.rows, recorder.class_rows, project, tower)
+        rows, made = recorder.rows, self.made
+        return Record(modality, items, rows, recorder.class_rows, project, tower, made)
 
     def _tower_runs(self, modality, inputs, views, merger) -> list[tuple[int, list[int]]]:
         """Per crop or frame its patches, and the tokens in each block; empty without blocks."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from copy import copy
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from foveate.errors import FoveateError
-from foveate.parts import TokensPart
+from foveate.parts import Part, TokensPart
 from foveate.signals import (
     ClassState,
     Need,
@@ -70,6 +70,7 @@ class Record:
 
     changed: whether any item enters the language model otherwise than the encoder made it.
     tower: per crop or frame its patches, and the tokens that ran through each block of the tower.
+    made: the parts inside the encoder that it was made under, and what was recorded.
     """
 
     def __init__(
@@ -80,14 +81,16 @@ class Record:
         class_rows: Tensor | None,
         project: Callable[[Tensor], Tensor] | None,
         tower: list[tuple[int, list[int]]],
+        made: tuple[tuple[Part, ...], frozenset[Need]],
     ):
         self.modality = modality
+        self.made = made
         self.items = items
         self._rows = rows
         self._class_rows = class_rows
         self._project = project
         self.tower = tower
-        self._reduced: list[VisualTokens] | None = None
+        self._reduced: tuple[list[TokensPart], list[VisualTokens], bool] | None = None
         self.changed = _encoded_otherwise(items)
 
     def reduce(
@@ -99,8 +102,10 @@ class Record:
         it; asked for only when a part needs it.
         Results of prompt-agnostic parts are kept, so that a call without cache reduces once.
         """
-        if self._reduced is not None:
-            return self._reduced
+        if self._reduced is not None and self._reduced[0] is parts:
+            _, reduced, self.changed = self._reduced
+            return reduced
+        self.changed = _encoded_otherwise(self.items)
         groups: dict[tuple, list[int]] = defaultdict(list)
         worded = any(isinstance(n, TextEmbeddings) for p in parts for n in p.needs)
         for i, item in enumerate(self.items):
@@ -128,7 +133,7 @@ class Record:
                 done[i] = tokens.row(row)
         reduced = [done[i] for i in range(len(self.items))]
         if agnostic and not worded:
-            self._reduced = reduced
+            self._reduced = parts, reduced, self.changed
         return reduced
 
     def _start(self, members: list[int]) -> VisualTokens:
@@ -138,17 +143,30 @@ class Record:
         tokens = first.encoded.tokens(torch.stack([self.items[i].features for i in members]))
         if first.encoded is first.layout:
             return tokens
-        tokens = _onto(tokens, first.layout)
-        for i in members:
-            self.items[i].spread = tokens.assign[0].clamp(min=0)
-        return tokens
+        return _onto(tokens, first.layout)
 
-    def fresh(self) -> Record:
-        """The same record as it was before any tokens part ran; what was recorded is shared."""
-        record = copy(self)
-        record._reduced = None
-        record.changed = _encoded_otherwise(self.items)
-        return record
+    def repeats(self, output: Any) -> int:
+        """How often the features of `output` were repeated since, as beams and samples do."""
+        rows = sum(f.numel() // f.shape[-1] for f in output.pooler_output)
+        return rows // sum(item.layout.n for item in self.items)
+
+    def fill(self, output: Any) -> None:
+        """Give every slot of a smaller picture features, so that the prompt can be counted by them.
+
+        `generate` finds out by their number which features belong to which sample.
+        """
+        for item in self.items:
+            tokens = _onto(item.encoded.tokens(item.features[None]), item.layout)
+            item.spread = tokens.assign[0].clamp(min=0)
+        full = [item.over_slots(item.features) for item in self.items]
+        stacked = isinstance(output.pooler_output, Tensor)
+        shape = len(output.pooler_output), -1, full[0].shape[-1]
+        output.pooler_output = torch.cat(full).view(shape) if stacked else full
+        if self.items[0].planes:
+            output.deepstack_features = [
+                [item.over_slots(item.planes[j]) for item in self.items]
+                for j in range(len(self.items[0].planes))
+            ]
 
     def planes(self, i: int, tokens: VisualTokens) -> list[Tensor]:
         """DeepStack features of item i reduced exactly as its tokens were, (K, D) each."""

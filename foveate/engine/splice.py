@@ -67,12 +67,16 @@ def two_d(mask: Any, length: int) -> Tensor | None:
 
 
 def place(
-    anatomy: Anatomy, ids: Tensor, types: Tensor | None, counts: dict[str, list[int]]
+    anatomy: Anatomy,
+    ids: Tensor,
+    types: Tensor | None,
+    counts: dict[str, list[int]],
+    repeats: dict[str, int],
 ) -> tuple[list[list[Placed]], Tensor]:
     """Which items stand in which row of `ids` (B, L), and the mask (B, L) of all placeholders.
 
-    counts: per modality the placeholders of every encoded item. Rows may repeat items in groups,
-    as beams do: each sample's items are then repeated for each of its rows.
+    counts: per modality the placeholders of every encoded item. repeats: how many rows each sample
+    has, as beams do: its items are then repeated for each of them.
     """
     rows: list[list[Placed]] = [[] for _ in range(ids.shape[0])]
     ids = ids.cpu()
@@ -83,13 +87,13 @@ def place(
         if shared and types is not None:
             mask &= types.cpu() == (1 if modality == "image" else 2)
         visual |= mask
-        total, expected = int(mask.sum()), sum(sizes)
-        if expected == 0 or total % expected:
+        repeat = repeats[modality]
+        total, expected = int(mask.sum()), sum(sizes) * repeat
+        if total != expected or total == 0 or len(rows) % repeat:
             raise UnsupportedCall(
                 f"The prompt has {total} {modality} placeholders for {expected} features; "
                 "pass ids and pixels that belong together."
             )
-        repeat = total // expected
         number = 0
         for start in range(0, len(rows), repeat):
             for b in range(start, start + repeat):
@@ -132,11 +136,15 @@ class Splice:
         self.mask = two_d(arguments.get("attention_mask"), self.length)
         counts = {m: [i.layout.n for i in r.items] for m, r in records.items()}
         types = arguments.get("mm_token_type_ids")
-        self.rows, self.visual = place(anatomy, self.ids, types, counts)
+        repeats = {m: r.repeats(outputs[m]) for m, r in records.items()}
+        self.rows, self.visual = place(anatomy, self.ids, types, counts, repeats)
         for name in PIXEL_NAMES:
             if self.kw.get(name) is not None:
                 self.kw[name] = None
-        self.kw["mm_encoder_outputs"] = outputs
+        # The record's signals must not outlive the call in what the model returns.
+        self.kw["mm_encoder_outputs"] = {
+            m: type(o)(**{k: v for k, v in o.items() if k != "foveate"}) for m, o in outputs.items()
+        }
 
     def text_of(self, modality: str) -> Callable[[int, bool], Tensor]:
         """Embeddings (T, D) of the text in the first row that holds item i of a modality.

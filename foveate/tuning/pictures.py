@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from typing import Any
 
@@ -36,10 +35,7 @@ class Pictures:
         """The batch's inputs with features in place of pixels; a method must be attached."""
         if id(batch) not in self._kept:
             self._kept[id(batch)] = batch, self._encoded(batch.inputs)
-        outputs = {}
-        for modality, output in self._kept[id(batch)][1].items():
-            outputs[modality] = copy.copy(output)
-            outputs[modality].foveate = output.foveate.fresh()
+        outputs = dict(self._kept[id(batch)][1])
         pixels = set(self._anatomy.family.pixels.values())
         rest = {name: value for name, value in batch.inputs.items() if name not in pixels}
         return {**rest, "mm_encoder_outputs": outputs}

@@ -130,7 +130,7 @@ def counts_of(model, processor, pictures, method) -> Tensor:
     pixels = processor.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
     with foveate.attach(model, method), torch.no_grad():
         made = model.model.get_image_features(pixel_values=pixels, return_dict=True)
-    return torch.tensor([tokens for _, tokens in made.foveate.tower])
+    return torch.tensor([tokens for _, tokens in made["foveate"].tower])
 
 
 def test_calibrated_thresholds_keep_the_share_on_average(nano, tmp_path):
