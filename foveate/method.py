@@ -26,7 +26,9 @@ class Method:
     """A system from a paper: its hyper-parameters as fields, its rule as one or more parts.
 
     keep: tokens that survive per visual item; an int counts, a float in (0, 1] is a share.
-    positions: "original" leaves the gaps of dropped tokens in the position ids, "packed" renumbers.
+    positions: "original" leaves the gaps of dropped tokens in the position ids, "packed" renumbers
+    rows that lose tokens. "native" is "original" in models that count positions in three rows
+    (M-RoPE), where places in the picture are among them, and "packed" in all others.
 
     Class attributes: reduces is False where every token stays and only the way in which layers
     compute changes; `keep` is 1.0 then. adaptive is True where `keep` may be "adaptive". bare:
@@ -42,7 +44,7 @@ class Method:
     bare: ClassVar[Mapping[str, Any]] = MappingProxyType({"keep": 1.0})
 
     keep: Keep = 1.0
-    positions: str = "original"
+    positions: str = "native"
 
     def __post_init__(self) -> None:
         keep = scalar(self.keep)
@@ -58,7 +60,7 @@ class Method:
             )
         if self.positions not in POSITIONS:
             raise InvalidParameter(
-                f"positions={self.positions!r} is no rule; use 'original' or 'packed'."
+                f"positions={self.positions!r} is no rule; use 'native', 'original' or 'packed'."
             )
 
     def parts(self) -> tuple[Part, ...]:
@@ -111,7 +113,7 @@ class Composed(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.keep != 1 or self.positions != "original":
+        if self.keep != 1 or self.positions != "native":
             raise InvalidParameter(
                 f"keep={self.keep}, positions={self.positions!r} belong to the members of a "
                 "composition; give them to each."

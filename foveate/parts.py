@@ -27,7 +27,7 @@ STAGES = (
     "decoding",
     "pipelines",
 )
-POSITIONS = ("original", "packed")
+POSITIONS = ("native", "original", "packed")
 
 
 @dataclass(frozen=True)

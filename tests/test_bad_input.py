@@ -90,7 +90,7 @@ def test_a_planned_method_is_unknown_for_now(tiny):
         ("per_crop=perhaps", "true or false"),
         ("per_crop=3", "true or false"),
         ("keep=0", "at least 1"),
-        ("positions=sideways", "'original' or 'packed'"),
+        ("positions=sideways", "'native', 'original' or 'packed'"),
         ("vispruner.keep=3", "method in --method"),
         ("divprune.per_crp=3", "did you mean 'per_crop'"),
     ],

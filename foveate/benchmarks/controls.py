@@ -73,6 +73,7 @@ class LateBlind(Method, LayersPart):
 
     slug = "late_blind"
 
+    positions: str = "original"
     k: int = 1
 
     def boundaries(self, layers: int) -> tuple[int, ...]:

@@ -36,6 +36,11 @@ class Anatomy:
         """Modalities that the model can encode."""
         return [m for m in ("image", "video") if hasattr(self.inner, f"get_{m}_features")]
 
+    def packs(self, positions: str) -> bool:
+        """Whether a rule of positions renumbers what is left in this model."""
+        three_rows = hasattr(self.inner, "compute_3d_position_ids")
+        return positions == "packed" or positions == "native" and not three_rows
+
     def placeholder(self, modality: str) -> int | None:
         """Token id that marks where visual tokens of a modality go."""
         return getattr(self.config, self.family.placeholders[modality], None)

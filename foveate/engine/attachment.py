@@ -41,7 +41,7 @@ from foveate.engine.splice import Splice, compute_3d
 from foveate.engine.taps import Reader, surrounded, tapped
 from foveate.errors import AlreadyAttached, FoveateError, UnsupportedCall
 from foveate.method import Method, as_method, in_road_order
-from foveate.parts import CachesPart, Part, RulePart, TokensPart
+from foveate.parts import CachesPart, EncodersPart, FramesPart, Part, RulePart, TokensPart
 from foveate.report import Report
 
 
@@ -79,7 +79,8 @@ class Attachment:
         parts = in_road_order(method.parts())
         self._refuse_foreign(parts)
         self._tokens = [p for p in parts if isinstance(p, TokensPart)]
-        self._packed = any(p.positions == "packed" for p in self._tokens)
+        shortening = [p for p in parts if isinstance(p, FramesPart | EncodersPart | TokensPart)]
+        self._packed = any(self.anatomy.packs(p.positions) for p in shortening)
         self._boundaries = Boundaries(self.anatomy, parts)
         self._caches = Caches(self.anatomy, [p for p in parts if isinstance(p, CachesPart)])
         rules = [p for p in parts if isinstance(p, RulePart)]

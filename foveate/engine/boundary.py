@@ -34,6 +34,7 @@ from foveate.engine.prompt import (
     pad_front,
     renumbered,
     shifted,
+    untouched,
 )
 from foveate.engine.taps import extras, implementation, probabilities
 from foveate.engine.transitions import watched
@@ -188,7 +189,7 @@ class Boundaries:
             if isinstance(verdict, Merge):
                 hidden = merged(hidden, merge)
                 call.merges.append((i, before, merge))
-            stage, columns = self.after(i, call, before, merge, part.positions == "packed")
+            stage, columns = self.after(i, call, before, merge, self.anatomy.packs(part.positions))
             if isinstance(verdict, Merge) or before.holder is not None:
                 stage.holder = holder_of(prompt.first, before, merge)
             hidden = rows_at(hidden, columns)
@@ -284,7 +285,9 @@ class Boundaries:
         shift = before.shift
         if packed:
             first = call.prompt.first
-            positions = renumbered(valid, before.positions, self.anatomy.family.position_offset)
+            whole = untouched(columns, valid, before.valid)[:, None]
+            anew = renumbered(valid, before.positions, self.anatomy.family.position_offset)
+            positions = positions.where(whole, anew)
             shift = decode_shift(first.positions, first.valid, positions, valid)
             if first.shift is not None:
                 shift = shift + first.shift

@@ -251,6 +251,17 @@ def renumbered(valid: Tensor, like: Tensor, offset: int) -> Tensor:
     return ids.expand(*like.shape[:-2], *valid.shape)
 
 
+def untouched(columns: Tensor, valid: Tensor, before: Tensor) -> Tensor:
+    """Rows (B,) of which all columns of `before` (B, L) go on, in their order.
+
+    columns (B, N): what goes on of them, where `valid` (B, N). A row that loses nothing keeps its
+    positions, whatever becomes of the others: alone it would be the bare model.
+    """
+    inner = valid[:, 1:] & valid[:, :-1]
+    ordered = ((columns.diff(dim=1) > 0) | ~inner).all(1)
+    return ordered & (valid.sum(1) == before.sum(1))
+
+
 def last_column(valid: Tensor) -> Tensor:
     """Column (B,) of the last valid entry of each row."""
     n = valid.shape[1]

@@ -22,6 +22,7 @@ from foveate.engine.prompt import (
     last_column,
     pad_rows,
     renumbered,
+    untouched,
 )
 from foveate.engine.record import Record
 from foveate.errors import UnsupportedCall
@@ -266,10 +267,11 @@ class Splice:
         where = gather_positions(positions, index)
         shift = None
         if packed:
-            where = renumbered(valid, positions, self.anatomy.family.position_offset)
+            whole = untouched(index, valid, valid_before)[:, None]
+            anew = renumbered(valid, positions, self.anatomy.family.position_offset)
+            where = where.where(whole, anew)
             shift = decode_shift(positions, valid_before, where, valid)
-        else:
-            where = where.masked_fill(~valid, 0)
+        where = where.masked_fill(~valid, 0)
         local = torch.arange(index.shape[1], device=device).expand(self.b, -1)
         item, slot = pad_rows(items, -1, right)[0], pad_rows(slots, -1, right)[0]
         stage = Stage(0, index, local, valid, item, slot, [len(c) for c in columns], where, shift)

@@ -17,6 +17,7 @@ class Probe(Method, LayersPart):
 
     slug = "probe"
 
+    positions: str = "original"
     seen: dict[int, Callable[[BoundaryState], Tensor | None]] = field(default_factory=dict)
 
     def boundaries(self, layers: int) -> tuple[int, ...]:

@@ -20,6 +20,8 @@ class Pairs(Method, LayersPart):
     """Merges every second visual column with its right neighbour; the last ones come first."""
 
     slug = "pairs"
+
+    positions: str = "original"
     k: int = 2
     weight: float = 0.5
     turn: bool = False

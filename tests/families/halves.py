@@ -40,6 +40,7 @@ class HalfAt(Method, LayersPart):
     slug = "half_at"
 
     keep: float = 0.5
+    positions: str = "original"
     k: int = 2
 
     def boundaries(self, layers: int) -> tuple[int, ...]:

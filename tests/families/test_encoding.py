@@ -113,7 +113,8 @@ def test_smaller_pictures_are_the_reference(name, modality):
     reference.features[columns[kept]] = flat(output.pooler_output)
     for i, plane in enumerate(getattr(output, "deepstack_features", None) or ()):
         reference.planes[i][columns[kept]] = flat(plane)
-    assert_equal(run.row(0), reference.generate(Drop(stays.nonzero()[:, 0]), 4))
+    packed = name not in zoo.MROPE_FAMILIES
+    assert_equal(run.row(0), reference.generate(Drop(stays.nonzero()[:, 0], packed=packed), 4))
 
 
 @pytest.mark.parametrize("name", sorted(set(zoo.FAMILIES) - set(ANY_SIZE)))
@@ -181,15 +182,17 @@ def tower_with_pairs(model, pixels: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_merging_pairs_is_the_reference(attention):
+@pytest.mark.parametrize("positions", ["native", "original", "packed"])
+def test_merging_pairs_is_the_reference(attention, positions):
     model, sample = zoo.model("llava", attention), zoo.sample("llava", "image", 0)
     reference = Reference(model, "llava", sample)
     merged = tower_with_pairs(model, sample.inputs["pixel_values"])
     reference.features = reference.features.detach()
     reference.features[visual_columns(sample)[::2]] = merged
-    with foveate.attach(model, Pairs()):
+    with foveate.attach(model, Pairs(positions=positions)):
         run = generate(model, zoo.batch("llava", [sample]))
-    assert_equal(run.row(0), reference.generate(Drop(every_second(sample)), 12))
+    drop = Drop(every_second(sample), packed=positions != "original")
+    assert_equal(run.row(0), reference.generate(drop, 12))
 
 
 @pytest.mark.parametrize(

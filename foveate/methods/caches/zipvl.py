@@ -60,6 +60,7 @@ class ZipVL(Method, RulePart):
     prompt_only = True
 
     keep: Keep | Literal["adaptive"] = ADAPTIVE
+    positions: str = "original"
     tau: float = 0.975
     probes: tuple[int, int] = (64, 64)
     bits: tuple[int, int] | None = None

@@ -72,6 +72,7 @@ class DyMU(Method, EncodersPart):
     paper = "arXiv 2504.17040"
 
     keep: Keep = 0.5
+    positions: str = "original"
     thresholds: tuple[float, ...] | str | None = None
     merge_mode: Literal["batch_level", "instance_level"] = "batch_level"
     r_total: int | None = None
@@ -322,6 +323,8 @@ class Watching(Method, EncodersPart):
     """
 
     slug = "dymu_watching"
+
+    positions: str = "original"
     method: DyMU = field(default_factory=DyMU)
     samples: dict[int, list[float]] = field(default_factory=dict)
 

@@ -64,6 +64,7 @@ class ATPLLaVA(TrainedMethod, LayersPart):
     agreed = ("layers_of",)
 
     keep: Keep = 0.25
+    positions: str = "original"
     scores: Literal["both", "self", "cross"] | None = None
     layers_of: tuple[int, ...] | None = None
     lambda_sample: float = 3.0

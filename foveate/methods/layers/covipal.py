@@ -58,6 +58,7 @@ class CoViPAL(TrainedMethod, LayersPart):
     agreed = ("boundary",)
 
     keep: Keep = 0.25
+    positions: str = "original"
     boundary: tuple[int, ...] = (0,)
     ppm: Literal["cross", "mixer"] = "cross"
     inner: int = 256

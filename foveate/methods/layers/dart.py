@@ -50,6 +50,7 @@ class DART(Method, LayersPart):
     prompt_agnostic = False
 
     keep: Keep = 0.2222
+    positions: str = "original"
     pruning_loc: int = 2
     pivot_image_token: int = 4
     pivot_text_token: int = 4

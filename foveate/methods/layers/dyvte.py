@@ -50,6 +50,7 @@ class DyVTE(TrainedMethod, LayersPart):
     shapes = ("hidden",)
 
     keep: Keep = 0.999
+    positions: str = "original"
     exit_bias: float = 0.0
     hidden: int = 2048
 

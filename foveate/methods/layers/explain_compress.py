@@ -12,8 +12,8 @@ layers (`foveate.training.relevance`).
 
 Needs queries of the asking rows and keys of layer 0. Cost: these keys, one row per word of the
 question, and 0.18 million multiply-adds per token.
-No official code exists. Attention is divided by its mean, so that f fits any number of tokens. On
-M-RoPE models the paper keeps positions: positions="original".
+No official code exists. Attention is divided by its mean, so that f fits any number of tokens.
+"native" positions are what the paper has: renumbered, and kept on M-RoPE models.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -98,7 +98,6 @@ class ExplainCompress(TrainedMethod, LayersPart):
     shapes = ("channels", "heads")
 
     keep: Keep = 0.5
-    positions: str = "packed"
     channels: tuple[int, ...] = (32, 64, 128, 256, 512)
     heads: int | None = None
 

@@ -47,6 +47,7 @@ class FastV(Method, LayersPart):
     prompt_agnostic = False
 
     keep: Keep = 0.5
+    positions: str = "original"
     k: int = 2
     seed: int = 0
 

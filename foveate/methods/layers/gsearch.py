@@ -57,6 +57,7 @@ class GSearch(Method, LayersPart):
     prompt_agnostic = False
 
     keep: Keep = 0.5
+    positions: str = "original"
     schedule: tuple[float, ...] | None = None
     kappa: float = -1.0
     floor: float = 0.0

@@ -49,6 +49,7 @@ class LLaVolta(Method, LayersPart):
     paper = "arXiv 2406.20092"
 
     keep: Keep = 0.125
+    positions: str = "original"
     layer: int = 2
     stride: int | None = None
 

@@ -61,6 +61,7 @@ class LVLMCSP(Method):
     prompt_agnostic = False
 
     keep: Keep = 0.3125
+    positions: str = "original"
     selector: Literal["cls", "uniform", "random", "seg_first"] = "cls"
     N_c: Keep | None = None
     N_p: Keep | None = None

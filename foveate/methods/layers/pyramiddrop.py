@@ -50,7 +50,6 @@ class PyramidDrop(Method, LayersPart):
     prompt_agnostic = False
 
     keep: Keep = 0.46875
-    positions: str = "packed"
     layer_list: tuple[int, ...] | None = None
     image_token_ratio_list: tuple[float, ...] | None = None
     min_tokens: int = 0

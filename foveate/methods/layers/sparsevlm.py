@@ -59,7 +59,6 @@ class SparseVLM(Method, LayersPart):
     prompt_agnostic = False
 
     keep: Keep = 192 / 576
-    positions: str = "packed"
     pruning_layers: tuple[int, ...] | None = None
     retained: tuple[int, ...] | None = None
     recycle: bool = True

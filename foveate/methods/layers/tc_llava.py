@@ -51,6 +51,7 @@ class TCLLaVA(Method, RulePart):
     prompt_only = True
     bare: ClassVar[Mapping[str, Any]] = MappingProxyType({"gamma": 0.0, "block_mask": False})
 
+    positions: str = "original"
     gamma: float = 1.0
     block_mask: bool = True
     text_temporal: Literal["advance", "zero_delta"] = "advance"

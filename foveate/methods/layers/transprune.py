@@ -64,7 +64,6 @@ class TransPrune(Method, LayersPart):
     prompt_agnostic = False
 
     keep: Keep = 0.41015625
-    positions: str = "packed"
     pruning_layer_list: tuple[int, ...] | None = None
     accumulating_layer_list: tuple[int, ...] | None = None
     image_token_ratio_list: tuple[float, ...] | None = None

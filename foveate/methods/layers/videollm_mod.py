@@ -55,6 +55,7 @@ class VideoLLMMoD(TrainedMethod, DetourPart):
     shapes = ("placement",)
 
     keep: Keep = 0.6
+    positions: str = "original"
     keep_ratio: float | None = None
     placement: Placement = "interleaved"
     selector: Literal["learned", "random", "uniform", "skip"] = "learned"

@@ -51,6 +51,7 @@ class VistaLLaMA(Method, RulePart):
     reduces = False
     bare: ClassVar[Mapping[str, Any]] = MappingProxyType({"layer_list": ()})
 
+    positions: str = "original"
     layer_list: tuple[int, ...] | None = None
     visual_query: Literal["raw", "rope"] = "raw"
 

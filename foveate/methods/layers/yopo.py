@@ -53,6 +53,7 @@ class YOPO(Method, RulePart, LayersPart):
     paper = "arXiv 2410.06169"
 
     keep: Keep = 0.625
+    positions: str = "original"
     attncut_w: int | None = 5
     layercut_num: int | None = None
     headmask: tuple[tuple[bool | int, ...], ...] | None = None

@@ -19,15 +19,12 @@ from foveate.tokens import Grid, VisualTokens
 class TokensMethod(Method, TokensPart):
     """A method with one part at the tokens stage. Subclasses give `reduce`, or just `select`.
 
-    Positions are packed by default: most official codes hand on a shorter, renumbered prompt.
     drops_special: newlines go as soon as anything goes, so `keep` is a share of the patches.
     per_view: every crop or frame gets its own, even share of the budget.
     """
 
     drops_special: ClassVar[bool] = False
     per_view: ClassVar[bool] = False
-
-    positions: str = "packed"
 
     def count(self, grid: Grid) -> int:
         """keep=1.0 keeps the newlines too: it is always the identity."""

@@ -25,6 +25,7 @@ class Watched(Method, LayersPart):
 
     slug = "watched"
 
+    positions: str = "original"
     method: ATPLLaVA
     masks: dict[int, tuple[Tensor, Tensor]]
 

@@ -112,7 +112,6 @@ class Ranked(Method, LayersPart):
     prompt_agnostic = False
 
     keep: Keep = 0.5
-    positions: str = "packed"
     oracle: Oracle | None = field(default=None, compare=False)
 
     def before(self, batch: questions.Batch) -> None:
