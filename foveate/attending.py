@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TypeVar
 
 import torch
@@ -50,6 +50,23 @@ class Columns:
             place=rows_at(self.place, index),
             positions=where.gather(-1, index.expand(*where.shape[:-2], -1, -1)),
         )
+
+    @cached_property
+    def counts(self) -> tuple[list[int], list[int]]:
+        """Columns of each row that are no padding, and the visual ones of them.
+
+        Read off the device once for all layers that hold the same.
+        """
+        both = torch.stack([self.valid.sum(1), (self.visual & self.valid).sum(1)])
+        lengths, visual = both.tolist()
+        return lengths, visual
+
+    @cached_property
+    def parted(self) -> tuple[Tensor, Tensor]:
+        """Numbers, row by row, of the visual columns that are no padding, and of all others."""
+        own = (self.visual & self.valid).flatten()
+        order, visual = (~own).long().argsort(stable=True), sum(self.counts[1])
+        return order[:visual], order[visual:]
 
     def but(self, valid: Tensor) -> Columns:
         """The same columns, of which those outside `valid` (B, N) are padding."""

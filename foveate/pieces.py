@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from foveate.attending import Attend, Attending, Columns
 from foveate.ops.gather import rows_at
+from foveate.ops.transfer import on_device
 
 # Rows that are handed to the kernel at a time: few, so that little is computed in vain, and more
 # where a launch costs more than that.
@@ -79,8 +81,10 @@ def _cut(
     call: Attending, visible: Callable[[Attending], Tensor], alike: Tensor | None
 ) -> Iterator[Piece]:
     block = BLOCK_ON_GPU if call.query.is_cuda else BLOCK
-    for span, together in _spans(call.query.shape[2], alike):
-        piece = _open(call, span, visible) if together else None
+    spans = list(_spans(call.query.shape[2], alike))
+    ends = _ends(call, [span for span, together in spans if together], visible)
+    for span, together in spans:
+        piece = _open(call, span, next(ends)) if together else None
         if piece is not None:
             yield piece
             continue
@@ -90,12 +94,13 @@ def _cut(
 
 def _spans(n: int, alike: Tensor | None) -> Iterator[tuple[slice, bool]]:
     """Slices that cover n rows, and whether the rows of each are alike."""
-    if alike is None or bool((alike != alike[:1]).any()):
+    numbers = [] if alike is None else alike.tolist()
+    if any(row != numbers[0] for row in numbers) or not numbers:
         yield slice(0, n), False
         return
-    labels, counts = alike[0].unique_consecutive(return_counts=True)
     start = at = 0
-    for label, count in zip(labels.tolist(), counts.tolist(), strict=True):
+    for label, run in groupby(numbers[0]):
+        count = len(list(run))
         # A few rows are better off in a block with others.
         if label >= 0 and count >= BLOCK // 2:
             if start < at:
@@ -107,21 +112,45 @@ def _spans(n: int, alike: Tensor | None) -> Iterator[tuple[slice, bool]]:
         yield slice(start, n), False
 
 
-def _open(call: Attending, rows: slice, visible: Callable[[Attending], Tensor]) -> Piece | None:
-    """Rows that are alike as a piece without a mask, None where they see unlike columns."""
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """What the first and the last row of a span see, (B, 1 or H, 2, K) bool, on the CPU.
+
+    valid, at (B, q): of all rows of the span, as in `Columns`.
+    """
+
+    seen: Tensor
+    valid: Tensor
+    at: Tensor
+
+
+def _ends(
+    call: Attending, spans: list[slice], visible: Callable[[Attending], Tensor]
+) -> Iterator[Ends]:
+    """Read at once for all spans: to wait for each would stop a GPU as often."""
+    if not spans:
+        return
     b, device = len(call.query), call.query.device
-    ends = torch.tensor([rows.start, rows.stop - 1], device=device)
-    seen = visible(call.rows(ends.expand(b, -1)))
-    steps = torch.arange(rows.start, rows.stop, device=device).expand(b, -1)
-    queries = call.queries.take(steps)
-    if bool((seen != seen[:1, :1, :1]).any()) or not bool(queries.valid.all()):
+    ends = on_device([row for s in spans for row in (s.start, s.stop - 1)], device)
+    seen = visible(call.rows(ends.expand(b, -1))).cpu().unflatten(2, (len(spans), 2))
+    valid, at = call.queries.valid.cpu(), call.queries.at.cpu()
+    for rows, own in zip(spans, seen.unbind(2), strict=True):
+        yield Ends(own, valid[:, rows], at[:, rows])
+
+
+def _open(call: Attending, rows: slice, ends: Ends) -> Piece | None:
+    """Rows that are alike as a piece without a mask, None where they see unlike columns."""
+    b, device, seen = len(call.query), call.query.device, ends.seen
+    if bool((seen != seen[:1, :1, :1]).any()) or not bool(ends.valid.all()):
         return None
     index = seen[0, 0, 0].nonzero()[:, 0]
-    first = index.equal(torch.arange(len(index), device=device))
-    keys = call.keys.take(index.expand(b, -1))
-    bare = call.keys.valid[:, : int(queries.at.max()) + 1].sum(1)
-    spared = len(steps[0]) * (bare - len(index))
-    return Piece(rows, None if first else index.expand(b, -1), queries, keys, None, spared)
+    first = index.equal(torch.arange(len(index)))
+    index = on_device(index, device).expand(b, -1)
+    steps = torch.arange(rows.start, rows.stop, device=device).expand(b, -1)
+    bare = call.keys.valid[:, : int(ends.at.max()) + 1].sum(1)
+    spared = steps.shape[1] * (bare - index.shape[1])
+    queries, keys = call.queries.take(steps), call.keys.take(index)
+    return Piece(rows, None if first else index, queries, keys, None, spared)
 
 
 def _joined(
@@ -136,10 +165,9 @@ def _joined(
         seen = visible(part) & part.queries.valid[:, None, :, None]
         used = seen.any(2).any(1)
         both = union | used if held else used
-        alone = (stop - start) * int(used.sum())
-        if held and (
-            stop - begin > JOINED or (stop - begin) * int(both.sum()) > PAIRS * (pairs + alone)
-        ):
+        alone, together = torch.stack([used.sum(), both.sum()]).tolist()
+        alone *= stop - start
+        if held and (stop - begin > JOINED or (stop - begin) * together > PAIRS * (pairs + alone)):
             yield slice(begin, start), torch.cat(held, 2)
             held, begin, pairs, both = [], start, 0, used
         held.append(seen)
@@ -156,8 +184,10 @@ def _masked(call: Attending, rows: slice, seen: Tensor) -> Piece:
     part = _rows(call, rows)
     real = part.queries.valid
     used = seen.any(2).any(1)
-    most = max(1, int(used.sum(1).max()))
-    last = max(1, int((used * torch.arange(1, used.shape[1] + 1, device=used.device)).amax()))
+    behind = torch.arange(1, used.shape[1] + 1, device=used.device)
+    facts = used.sum(1).max(), (used * behind).amax(), part.queries.at.max()
+    most, last, end = torch.stack(facts).tolist()
+    most, last = max(1, most), max(1, last)
     part = part.masked(seen)
     # To leave some gaps in costs less than to move all the others.
     whole = most > 0.8 * last
@@ -166,6 +196,6 @@ def _masked(call: Attending, rows: slice, seen: Tensor) -> Piece:
         keep = used.long().argsort(dim=1, descending=True, stable=True)[:, :most]
     asked = part.keys.valid.gather(1, keep) if whole else used.gather(1, keep)
     part = part.columns(keep, asked)
-    bare = call.keys.valid[:, : int(part.queries.at.max()) + 1].sum(1)
+    bare = call.keys.valid[:, : end + 1].sum(1)
     spared = real.sum(1) * (bare - asked.sum(1))
     return Piece(rows, None if whole else keep, part.queries, part.keys, part.mask, spared)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from foveate.ops.gather import rows_at, rows_summed
+from foveate.ops.transfer import on_device
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class VisualTokens:
     index (B, N) int: the token's slot in the full layout, -1 for a vector that had none.
     assign (B, S) int: for every slot of the full layout the token that now holds it, -1 if dropped.
     grid: the full layout's extent.
+    layout: of these very tokens, None once any was dropped, merged or added.
     """
 
     features: Tensor
@@ -59,6 +65,7 @@ class VisualTokens:
     index: Tensor
     assign: Tensor
     grid: Grid = field(compare=False)
+    layout: Layout | None = field(default=None, compare=False)
 
     @property
     def n(self) -> int:
@@ -83,6 +90,7 @@ class VisualTokens:
             special=self.special.gather(1, index),
             view=self.view.gather(1, index),
             index=self.index.gather(1, index),
+            layout=None,
             assign=moved.gather(1, self.assign.masked_fill(self.assign < 0, self.n)),
         )
 
@@ -130,6 +138,7 @@ class VisualTokens:
             special=torch.cat([self.special, none < 0], 1),
             view=torch.cat([self.view, none], 1),
             index=torch.cat([self.index, none], 1),
+            layout=None,
         )
 
     def extent(self) -> Grid:
@@ -142,9 +151,18 @@ class VisualTokens:
 
     def by_view(self) -> list[Tensor]:
         """Ascending indices (n_v,) of the patches of every view, of the first item where B > 1."""
+        if self.layout is not None:
+            return self.layout.members(self.features.device)
         grid = self.extent()
         order = self.view[0].argsort(stable=True)
         return list(order[grid.special :].split(list(grid.views or (grid.patches,))))
+
+    def on_host(self) -> tuple[Tensor, list[Tensor]]:
+        """Positions (N, 3) of the first item, and `by_view`, on the CPU."""
+        if self.layout is not None:
+            host = torch.device("cpu")
+            return self.layout.position, self.layout.members(host)
+        return self.position[0].cpu(), [own.cpu() for own in self.by_view()]
 
     def row(self, b: int) -> VisualTokens:
         """Item b alone, as B = 1."""
@@ -230,22 +248,63 @@ class Layout:
         last = int((~self.special).nonzero()[-1])
         return self.position[behind.clamp(max=last), 0]
 
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make()` gives, asked once for each key: a layout never changes."""
+        memo = self.__dict__.setdefault("_memo", {})
+        if key not in memo:
+            # What is kept serves calls under gradients too.
+            with torch.inference_mode(False):
+                memo[key] = make()
+        return memo[key]
+
+    def __getstate__(self) -> dict:
+        """Without what lies on a device that a reader need not have."""
+        return {name: value for name, value in self.__dict__.items() if name != "_memo"}
+
+    def on(self, device: torch.device) -> Layout:
+        """The same layout on a device, sent there once."""
+        if self.position.device == device:
+            return self
+        parts = (self.position, self.view, self.special, self.rows, self.weights)
+        return self.once(
+            device, lambda: Layout(*(None if x is None else on_device(x, device) for x in parts))
+        )
+
+    def members(self, device: torch.device) -> list[Tensor]:
+        """Ascending slots (n_v,) of the patches of every view, on a device."""
+
+        def made() -> list[Tensor]:
+            # Special tokens, of view -1, come first.
+            order = self.view.argsort(stable=True)[self.grid.special :]
+            views = order.split(list(self.grid.views or (self.grid.patches,)))
+            return [on_device(own, device) for own in views]
+
+        return self.once(("members", device), made)
+
     def pool(self, x: Tensor) -> Tensor:
         """Values per tower row (R, ...) to values per token (N, ...), as the projector pools them.
 
         Row 0 of x is the item's first tower row; rows behind the item's last one are never read.
         """
-        rows = self.rows.to(x.device)
-        held = rows >= 0
+        rows, share = self.once(("pool", x.device), lambda: self._shares(x.device))
+        if share is None:
+            return x[: self.n] if rows is None else x[rows]
+        picked = x[rows]
+        share = share.to(x.dtype).reshape(*share.shape, *([1] * (picked.dim() - 2)))
+        return (picked * share).sum(1)
+
+    def _shares(self, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+        """Which tower rows (N, k) tokens read and their shares; None where all of one, in order."""
+        held = self.rows >= 0
+        if self.rows.shape[1] == 1 and bool(held.all()):
+            rows = self.rows[:, 0]
+            in_order = torch.equal(rows, torch.arange(self.n))
+            return None if in_order else on_device(rows, device), None
         if self.weights is None:
             share = held.float() / held.sum(1, keepdim=True).clamp(min=1)
         else:
-            share = self.weights.to(x.device) * held
-        if rows.shape[1] == 1 and bool((self.rows >= 0).all()):
-            return x[rows[:, 0]]
-        picked = x[rows.clamp(min=0)]
-        share = share.to(x.dtype).reshape(*share.shape, *([1] * (picked.dim() - 2)))
-        return (picked * share).sum(1)
+            share = self.weights * held
+        return on_device(self.rows.clamp(min=0), device), on_device(share, device)
 
     def select(self, index: Tensor) -> Layout:
         """The layout of the tokens at `index` (K,) only."""
@@ -259,13 +318,15 @@ class Layout:
         b, n, _ = features.shape
         device = features.device
         slots = torch.arange(n, device=device).expand(b, n)
+        own = self.on(device)
         return VisualTokens(
             features=features,
-            position=self.position.to(device).expand(b, n, 3),
+            position=own.position.expand(b, n, 3),
             size=torch.ones(b, n, device=device),
-            special=self.special.to(device).expand(b, n),
-            view=self.view.to(device).expand(b, n),
+            special=own.special.expand(b, n),
+            view=own.view.expand(b, n),
             index=slots,
             assign=slots,
             grid=self.grid,
+            layout=self,
         )

@@ -163,6 +163,6 @@ def _cluster_of(layout: Layout, row: int, clusters: Tensor | None) -> Tensor | N
     """Cluster of every slot (N,); special slots stay alone."""
     if clusters is None:
         return None
-    rows = layout.rows[:, 0].to(clusters.device)
+    rows = layout.on(clusters.device).rows[:, 0]
     alone = -1 - torch.arange(len(rows), device=clusters.device)
     return torch.where(rows < 0, alone, clusters[(rows + row).clamp(min=0)])

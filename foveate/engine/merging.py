@@ -73,7 +73,9 @@ class Merger:
     def lengths(self, views: int, entered: int) -> list[list[int]]:
         """Per crop or frame the tokens in each block, one that merges counted as it was entered."""
         history = self.history[: len(self.blocks)]
-        kept = [[entered] * views if a is None else (a.amax(1) + 1).tolist() for a in history]
+        merged = [a.amax(1) + 1 for a in history if a is not None]
+        counts = iter(torch.stack(merged).tolist() if merged else ())
+        kept = [[entered] * views if a is None else next(counts) for a in history]
         return [list(view) for view in zip(*kept, strict=True)]
 
     @property

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from foveate.errors import FoveateError
+from foveate.ops.transfer import on_device
 from foveate.parts import Part, TokensPart
 from foveate.signals import (
     ClassState,
@@ -48,8 +49,8 @@ class Item:
 
     def start(self) -> VisualTokens:
         """Tokens of an item that was merged inside the tower, copies fused, in order of place."""
-        _, cluster = self.clusters.unique(return_inverse=True)
-        count = int(cluster.max()) + 1
+        found, cluster = self.clusters.unique(return_inverse=True)
+        count = len(found)
         slots = torch.arange(len(cluster), device=cluster.device)
         place = torch.zeros(count, device=cluster.device).scatter_reduce(
             0, cluster, slots.float(), "mean", include_self=False
@@ -218,26 +219,27 @@ def _onto(tokens: VisualTokens, layout: Layout) -> VisualTokens:
 
     Special tokens take the special slots in order: both pictures have as many.
     """
-    full, small = layout.grid, tokens.grid
     b, device = len(tokens.features), tokens.features.device
-    position, own = layout.position.to(device), tokens.position[0]
-    patch, mine = ~layout.special.to(device), tokens.patch[0]
-    slots, numbers = (torch.arange(n, device=device) for n in (layout.n, tokens.n))
-    scale = torch.tensor([full.t / small.t, full.h / small.h, full.w / small.w], device=device)
+    held = tokens.layout
+    near = layout.once(("near", held), lambda: _near(held, layout))
+    index, assign, size = (on_device(x, device).expand(b, -1) for x in near)
+    return replace(tokens, index=index, assign=assign, size=size, grid=layout.grid)
+
+
+def _near(encoded: Layout, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
+    """Slot (n,) of every token of a smaller picture, token (N,) of every slot, and sizes (n,)."""
+    full, small = layout.grid, encoded.grid
+    position, own = layout.position, encoded.position
+    patch, mine = ~layout.special, ~encoded.special
+    slots, numbers = torch.arange(layout.n), torch.arange(encoded.n)
+    scale = torch.tensor([full.t / small.t, full.h / small.h, full.w / small.w])
     near = _cell((own[mine] + 0.5) * scale, full)
     held = _cell((position[patch] + 0.5) / scale, small)
     index, assign = torch.empty_like(numbers), torch.empty_like(slots)
     index[mine] = _table(position[patch], slots[patch], full)[near]
     assign[patch] = _table(own[mine], numbers[mine], small)[held]
     index[~mine], assign[~patch] = slots[~patch], numbers[~mine]
-    size = torch.bincount(assign, minlength=tokens.n).float()
-    return replace(
-        tokens,
-        index=index.expand(b, -1),
-        assign=assign.expand(b, -1),
-        size=size.expand(b, -1),
-        grid=full,
-    )
+    return index, assign, torch.bincount(assign, minlength=encoded.n).float()
 
 
 def _cell(place: Tensor, grid: Grid) -> tuple[Tensor, ...]:

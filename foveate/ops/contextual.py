@@ -22,7 +22,7 @@ def dominant_contextual(
     best = top_k(score, dominant)
     group = torch.full((b, n), -1, device=score.device)
     group.scatter_(1, best, torch.arange(dominant, device=score.device).expand(b, -1))
-    chosen = spread(n - dominant, contextual).to(score.device)
+    chosen = spread(n - dominant, contextual, score.device)
     if not len(chosen):
         return group, best
     rest = (group >= 0).long().argsort(dim=1, stable=True)[:, : n - dominant]

@@ -10,6 +10,8 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from foveate.ops.transfer import on_device
+
 
 @lru_cache(maxsize=512)
 def dct_matrix(n: int, norm: str | None = "ortho") -> Tensor:
@@ -52,12 +54,12 @@ def low_pass(x: Tensor, widths: Sequence[int], norm: str | None = "ortho") -> Te
     rows times columns with norm "ortho", by its square with None.
     """
     x, h, w = _wide(x), x.shape[-3], x.shape[-2]
-    tall = low_pass_matrix(h, len(widths), norm).to(x)
+    tall = _like(low_pass_matrix(h, len(widths), norm), x)
     rows = (tall @ x.flatten(-2)).unflatten(-1, x.shape[-2:])
     parts, done = [], 0
     for columns, run in groupby(widths):
         count = len(list(run))
-        part = low_pass_matrix(w, columns, norm).to(x) @ rows[..., done : done + count, :, :]
+        part = _like(low_pass_matrix(w, columns, norm), x) @ rows[..., done : done + count, :, :]
         parts.append(part.flatten(-3, -2))
         done += count
     return torch.cat(parts, -2)
@@ -72,7 +74,12 @@ def _lengths(n: int) -> Tensor:
 
 def _both_sides(x: Tensor, left: Tensor, right: Tensor) -> Tensor:
     x = _wide(x)
-    return left.to(x) @ x @ right.to(x).T
+    return _like(left, x) @ x @ _like(right, x).T
+
+
+def _like(matrix: Tensor, x: Tensor) -> Tensor:
+    """A matrix of the host in the type of x, where x is."""
+    return on_device(matrix.to(x.dtype), x.device)
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -27,6 +27,14 @@ def facility_location(alike: Tensor, bonus: Tensor, k: int) -> Tensor:
         if i + 1 == k:
             break
         row = alike[rows, picks[i]]
+        if alike.is_cuda:
+            # To find the few points that change would stop a GPU at every pick.
+            for at in torch.arange(n, device=alike.device).split(max(1, ELEMENTS // (b * n))):
+                seen = torch.maximum(alike[:, at], covered[:, at, None])
+                gained = (row[:, at, None] - seen).clamp_(min=0)
+                reached += gained.sum(1, dtype=torch.double)
+            covered = torch.maximum(covered, row)
+            continue
         # A pick soon covers few points better than those before it: only these change anything.
         which, where = (row > covered).nonzero(as_tuple=True)
         for some, at in zip(*(x.split(max(1, ELEMENTS // n)) for x in (which, where)), strict=True):

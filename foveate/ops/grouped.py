@@ -43,10 +43,9 @@ def chosen(mask: Tensor, k: int) -> Tensor:
 def apportion(shares: Tensor, caps: Tensor, total: int) -> Tensor:
     """Whole numbers (B, G) that sum to `total`, in proportion to `shares` (B, G), none over caps.
 
-    caps (G,) int, with at least `total` in sum. What full groups can't take goes to the others in
-    proportion; what rounding leaves goes to the largest remainders, lower index first.
+    On the CPU. caps (G,) int, with at least `total` in sum. What full groups can't take goes to the
+    others in proportion; what rounding leaves goes to the largest remainders, lower index first.
     """
-    device = caps.device
     # A few numbers in double precision, which not every accelerator has.
     weight, caps = shares.double().cpu(), caps.double().cpu().expand(shares.shape)
     # Groups of no weight come in when all others are full.
@@ -66,4 +65,4 @@ def apportion(shares: Tensor, caps: Tensor, total: int) -> Tensor:
     rank = torch.empty_like(order).scatter_(
         1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
     )
-    return (whole.long() + (rank < left)).to(device)
+    return whole.long() + (rank < left)

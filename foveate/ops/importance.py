@@ -7,22 +7,27 @@ from torch import Tensor
 
 from foveate.ops.attention import Heads
 from foveate.ops.select import top_mask
+from foveate.ops.transfer import on_device
 
 
-def probe_rows(valid: Tensor, recent: int, random: int, seed: int) -> tuple[Tensor, Tensor]:
+def probe_rows(
+    valid: Tensor, recent: int, random: int, seed: int, lengths: list[int] | None = None
+) -> tuple[Tensor, Tensor]:
     """Columns (B, R) of the last `recent` tokens and of `random` earlier ones, and which are real.
 
     valid (B, N) bool. All columns where there are no more. Drawn by rank, without replacement:
     neither padding nor neighbours change what a sample gets. Slots that are not real repeat the
-    last token.
+    last token. lengths: valid columns of each row; to find them out stops a GPU.
     """
     n = valid.sum(1, keepdim=True)
+    lengths = n[:, 0].tolist() if lengths is None else lengths
     rank = valid.cumsum(1) - 1
     draw = torch.rand(valid.shape[1], generator=torch.Generator().manual_seed(seed))
-    score = draw.to(valid.device)[rank.clamp(min=0)].masked_fill(rank >= n - recent, 2.0)
+    score = on_device(draw, valid.device)[rank.clamp(min=0)].masked_fill(rank >= n - recent, 2.0)
     chosen = top_mask(score, n[:, 0].clamp(max=recent + random), valid)
     count = chosen.sum(1, keepdim=True)
-    rows = chosen.long().argsort(dim=1, descending=True, stable=True)[:, : int(count.max())]
+    most = min(max(lengths), recent + random)
+    rows = chosen.long().argsort(dim=1, descending=True, stable=True)[:, :most]
     real = torch.arange(rows.shape[1], device=rows.device) < count
     return torch.where(real, rows, rows.gather(1, count - 1)), real
 

@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 
-def spread(n: int, k: int) -> Tensor:
+def spread(n: int, k: int, device: torch.device | None = None) -> Tensor:
     """Indices (min(k, n),) at equal steps from 0 on: every floor(n / k)-th of n."""
-    return torch.arange(min(k, n)) * max(1, n // max(1, k))
+    return torch.arange(min(k, n), device=device) * max(1, n // max(1, k))
 
 
 def nearest(x: Tensor, targets: Tensor) -> Tensor:

@@ -110,35 +110,52 @@ class Packed:
 
 
 def pack_tokens(
-    keys: Tensor, values: Tensor, valid: Tensor, important: Tensor, bits: tuple[int, int]
+    keys: Tensor,
+    values: Tensor,
+    valid: Tensor,
+    important: Tensor,
+    bits: tuple[int, int],
+    counts: tuple[list[int], list[int]] | None = None,
 ) -> Packed:
     """Keys and values (B, H, N, d) in `bits` for important (B, N) tokens and for the others.
 
     Keys get one range per channel of all heads, values one per token, behind a scale per channel
     that all tokens of a sample share: the root of its largest magnitude.
+    counts: valid and important tokens of each sample; to find them out stops a GPU.
     """
     important = important & valid
+    if counts is None:
+        counts = tuple(torch.stack([valid.sum(1), important.sum(1)]).tolist())
+    # Important columns first, then the others, padding behind them.
+    order = (valid.long() + important).argsort(dim=1, descending=True, stable=True)
     rows = []
-    for k, v, real, chosen in zip(keys, values, valid, important, strict=True):
-        k, v, chosen, scale = k[:, real], v[:, real], chosen[real], None
+    for k, v, index, length, some in zip(keys, values, order, *counts, strict=True):
+        index, scale = index[:length], None
+        k, v = k.index_select(1, index), v.index_select(1, index)
         if min(bits) <= max(WIDTHS):
             scale = v.abs().amax(1, keepdim=True).sqrt().clamp(min=torch.finfo(v.dtype).tiny)
             v = v / scale
         many, few = bits
         rows.append(
             PackedRow(
-                (quantise(k[:, chosen], many, CHANNEL), quantise(k[:, ~chosen], few, CHANNEL)),
-                (quantise(v[:, chosen], many, TOKEN), quantise(v[:, ~chosen], few, TOKEN)),
+                (quantise(k[:, :some], many, CHANNEL), quantise(k[:, some:], few, CHANNEL)),
+                (quantise(v[:, :some], many, TOKEN), quantise(v[:, some:], few, TOKEN)),
                 scale,
             )
         )
     return Packed(tuple(rows), valid, important)
 
 
-def pack_chosen(keys: Tensor, values: Tensor, chosen: Tensor, bits: int) -> Packed:
-    """The `chosen` (B, N) columns of keys and values (B, H, N, d) alone, in `bits`."""
-    count = chosen.sum(1, keepdim=True)
-    index = chosen.long().argsort(dim=1, descending=True, stable=True)[:, : int(count.max())]
-    real = torch.arange(index.shape[1], device=index.device) < count
-    packed = pack_tokens(rows_at(keys, index), rows_at(values, index), real, real, (bits, bits))
+def pack_chosen(
+    keys: Tensor, values: Tensor, chosen: Tensor, bits: int, counts: list[int] | None = None
+) -> Packed:
+    """The `chosen` (B, N) columns of keys and values (B, H, N, d) alone, in `bits`.
+
+    counts: how many of each sample; to find them out stops a GPU.
+    """
+    counts = chosen.sum(1).tolist() if counts is None else counts
+    index = chosen.long().argsort(dim=1, descending=True, stable=True)[:, : max(counts)]
+    real = chosen.gather(1, index)
+    kept = rows_at(keys, index), rows_at(values, index)
+    packed = pack_tokens(*kept, real, real, (bits, bits), (counts, counts))
     return replace(packed, index=index)

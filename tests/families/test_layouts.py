@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +18,7 @@ from transformers.vision_utils import get_vision_position_ids
 
 from foveate.families.base import family_of, raster, resolve_path
 from foveate.families.grids import pooled, shrunk
-from foveate.families.tiles import tiled
+from foveate.families.tiles import stitched, tiled
 
 from . import zoo
 from .reference import flat
@@ -319,3 +321,24 @@ def test_black_crops_are_no_tokens():
         inputs, output = encode(model, "image", inputs)
     items = family_of(model.config).layouts(model.config, "image", inputs, output)
     assert [(layout.n, first) for layout, first in items] == [(48, 0), (16, 3 * 64)]
+
+
+def test_what_a_layout_works_out_once_serves_gradients_and_copies():
+    layout = replace(stitched(2, (2, 2), (0, 0, 4, 4)))
+    with torch.inference_mode():
+        pooled = layout.pool(torch.ones(20, 3))
+        members = layout.tokens(pooled[None]).by_view()
+    x = torch.ones(20, 3, requires_grad=True)
+    layout.pool(x)[members[1]].sum().backward()
+    assert x.grad.sum() == 3 * len(members[1])
+    copy = pickle.loads(pickle.dumps(layout))
+    assert not hasattr(copy, "_memo") and torch.equal(copy.view, layout.view)
+
+
+def test_views_of_reduced_tokens_are_read_off_them():
+    tokens = stitched(2, (1, 2), (0, 0, 2, 4)).tokens(torch.zeros(1, 14, 3))
+    assert [m.tolist() for m in tokens.by_view()] == [[0, 1, 2, 3], [4, 5, 9, 10], [6, 7, 11, 12]]
+    few = tokens.take(torch.tensor([[1, 6, 8, 9]]))
+    assert few.layout is None
+    assert [m.tolist() for m in few.by_view()] == [[0], [3], [1]]
+    assert tokens.add(torch.zeros(1, 1, 3)).layout is None

@@ -99,17 +99,21 @@ class ZipVL(Method, RulePart):
 
     def attend(self, call: Attending, proceed: Attend) -> Tensor:
         valid, heads = call.queries.valid, call.heads()
-        rows, real = probe_rows(valid, *self.probes, seed=self.seed + call.layer)
+        lengths = call.queries.counts[0]
+        rows, real = probe_rows(valid, *self.probes, self.seed + call.layer, lengths)
         mass, sees = received(heads, rows, real)
         score = mass / (sees if self.denominators == "exact" else seen_behind(valid)).clamp(min=1)
         p = self.how_many(mass, valid, call.queries.item)
         chosen = most_important(score, p, valid)
+        # The one thing that only the device knows: how many tokens this layer needs.
+        counts = p.tolist()
         call.notes[f"layer {call.layer}"] = chosen
+        call.notes[f"counts {call.layer}"] = lengths, counts
         pairs = p * (p if call.window is None else p.clamp(max=call.window))
         call.account(call.pair_cost() * (call.bare_pairs() - pairs))
-        index = chosen.long().argsort(dim=1, descending=True, stable=True)[:, : int(p.max())]
+        index = chosen.long().argsort(dim=1, descending=True, stable=True)[:, : max(counts)]
         inside = torch.arange(index.shape[1], device=p.device) < p[:, None]
-        out = proceed(call.square(index, None if bool(inside.all()) else inside))
+        out = proceed(call.square(index, None if min(counts) == max(counts) else inside))
         out = out.masked_fill(~inside[..., None, None], 0)
         full = out.new_zeros(len(out), valid.shape[1], *out.shape[2:])
         return full.scatter(1, index[..., None, None].expand_as(out), out)
@@ -145,10 +149,12 @@ class MixedBits(CachesPart):
             return None
         if state.attention is None:
             chosen = state.notes.pop(f"layer {state.layer}")
+            counts = state.notes.pop(f"counts {state.layer}")
             if m.evict:
                 bits = 16 if m.bits is None else m.bits[0]
-                return pack_chosen(state.keys, state.values, chosen, bits)
+                return pack_chosen(state.keys, state.values, chosen, bits, counts[1])
         else:
-            mass = state.attention.mean(1)
+            mass, counts = state.attention.mean(1), None
             chosen = most_important(mass, m.how_many(mass, state.valid, state.item), state.valid)
-        return pack_tokens(state.keys, state.values, state.valid, chosen, m.bits or (4, 2))
+        bits = m.bits or (4, 2)
+        return pack_tokens(state.keys, state.values, state.valid, chosen, bits, counts)

@@ -36,7 +36,7 @@ from foveate.methods.layers.covipal_mixer import Mixer
 from foveate.ops.gather import rows_at
 from foveate.ops.select import columns_of, soft_top_k, top_mask
 from foveate.ops.transfer import on_device
-from foveate.parts import BoundaryState, LayersPart, Soft, Widths
+from foveate.parts import BoundaryState, Counts, LayersPart, Soft, Widths
 from foveate.trained import TrainedMethod
 
 
@@ -112,24 +112,25 @@ class CoViPAL(TrainedMethod, LayersPart):
             return None
         target = on_device(targets, state.hidden.device)
         module = self.module(state.hidden, layers=layers)
-        score = scores(module[stage], state)
+        score = scores(module[stage], state, state.known)
         if module.training and state.labels is not None:
             m = soft_top_k(score, target, state.visual, self.temperature)
             return Soft((m + self.eps).log())
         return top_mask(score, target, state.visual) | ~state.visual
 
 
-def scores(module: nn.Module, state: BoundaryState) -> Tensor:
+def scores(module: nn.Module, state: BoundaryState, known: Counts | None = None) -> Tensor:
     """What a module thinks of every visual column, (B, N) float32; 0 for all others.
 
-    In training, text from the first answer on is hidden from it.
+    In training, text from the first answer on is hidden from it. known: `state.known`; without it
+    the device is asked.
     """
     asks = state.valid & ~state.visual
     if state.labels is not None:
         asks = asks & ((state.labels != -100).cumsum(1) == 0)
-    known = state.known
-    seen, real = columns_of(state.visual, max(known.visual))
-    told, text = columns_of(asks, max(known.text) if state.labels is None else None)
+    most, words = (None, None) if known is None else (max(known.visual), max(known.text))
+    seen, real = columns_of(state.visual, most)
+    told, text = columns_of(asks, words if state.labels is None else None)
     visual, words = (rows_at(state.hidden, index) for index in (seen, told))
     # A row without text would see nothing: it sees the padding, which is the same for all.
     found = (

@@ -70,7 +70,7 @@ class TCLLaVA(Method, RulePart):
         return columns.order + self.gamma * moments(columns, self.text_temporal)
 
     def attend(self, call: Attending, proceed: Attend) -> Tensor:
-        if not (self.block_mask and bool(call.queries.visual.any())):
+        if not (self.block_mask and any(call.queries.counts[1])):
             return proceed(call)
         own = call.queries.visual & call.queries.valid
         return in_pieces(call, proceed, visible, call.queries.frames.where(own, -1))[0]

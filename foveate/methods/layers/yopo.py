@@ -129,7 +129,7 @@ class YOPO(Method, RulePart, LayersPart):
     def _windowed(self, call: Attending, proceed: Attend) -> tuple[Tensor, Tensor]:
         """Output under the window, and the (query, key) pairs (B,) that it spares."""
         window = self.attncut_w
-        if window is None or not call.prefill or not bool(call.queries.visual.any()):
+        if window is None or not call.prefill or not any(call.queries.counts[1]):
             return proceed(call), torch.zeros_like(call.bare_pairs())
         return in_pieces(call, proceed, lambda part: self.visible(part, window))
 
@@ -144,14 +144,15 @@ class YOPO(Method, RulePart, LayersPart):
 
     def feed(self, call: Feeding, proceed: Feed) -> Tensor:
         neurons = int(call.width / self.mlpcut_ratio)
-        visual = call.columns.visual & call.columns.valid
-        if not call.prefill or neurons == call.width or not bool(visual.any()):
+        if not call.prefill or neurons == call.width or not any(call.columns.counts[1]):
             return proceed(call)
-        out = torch.empty_like(call.x)
-        out[visual] = call.apply(call.x[visual], neurons)
-        out[~visual] = call.apply(call.x[~visual])
-        call.account(visual.sum(1) * (call.cost() - call.cost(neurons)))
-        return out
+        visual, others = call.columns.parted
+        x = call.x.flatten(0, 1)
+        made = torch.cat([call.apply(x[visual], neurons), call.apply(x[others])])
+        back = torch.cat([visual, others]).argsort()
+        spared = call.cost() - call.cost(neurons)
+        call.account((call.columns.visual & call.columns.valid).sum(1) * spared)
+        return made[back].view_as(call.x)
 
 
 def neighbors(rows: Tensor, keys: Tensor, window: int) -> Tensor:

@@ -36,6 +36,7 @@ from foveate.methods.tokens.base import TokensMethod, is_everything
 from foveate.ops.allocate import share_in_proportion
 from foveate.ops.dct import low_pass
 from foveate.ops.pool import band_cells, cell_rows, reading_rank, sides
+from foveate.ops.transfer import on_device
 from foveate.parts import Widths
 from foveate.signals import Need, ProjectorInput, Signals
 from foveate.tokens import Grid, VisualTokens
@@ -88,8 +89,7 @@ class FourierVLM(TokensMethod):
         return 2 * (n * isqrt(keep) + keep * isqrt(n)) * (widths.tower or widths.model)
 
     def reduce(self, tokens: VisualTokens, signals: Signals, keep: int) -> VisualTokens:
-        x, position = signals[ProjectorInput()], tokens.position[0].cpu()
-        members = [m.cpu() for m in tokens.by_view()]
+        x, (position, members) = signals[ProjectorInput()], tokens.on_host()
         shares = share_in_proportion(keep, [len(m) for m in members])
         alike: dict[tuple, list[Tensor]] = {}
         for slots, share in zip(members, shares, strict=True):
@@ -100,16 +100,19 @@ class FourierVLM(TokensMethod):
         cell, made, vectors = torch.full((tokens.n,), -1), 0, []
         for (shape, bands), own in alike.items():
             views = torch.stack(own)
-            low = low_pass(x[:, views.to(x.device)].unflatten(2, shape), bands, self.norm)
-            vectors.append((low * self._gain(shape, bands).to(low)).flatten(1, 2))
+            own_x = x[:, on_device(views, x.device)]
+            low = low_pass(own_x.unflatten(2, shape), bands, self.norm)
+            gain = on_device(self._gain(shape, bands).to(low.dtype), low.device)
+            vectors.append((low * gain).flatten(1, 2))
             first = made + torch.arange(len(own))[:, None] * sum(bands)
             cell[views] = band_cells(shape[0], shape[1], bands) + first
             made += len(own) * sum(bands)
         rank = reading_rank(cell, made)
         assign = rank[cell.clamp(min=0)].masked_fill(cell < 0, -1)
-        features = torch.cat(vectors, 1).to(x.dtype)[:, rank.argsort().to(x.device)]
+        order = on_device(rank.argsort(), x.device)
+        features = torch.cat(vectors, 1).to(x.dtype)[:, order]
         return tokens.merge(
-            assign.to(tokens.assign).expand(len(x), -1),
+            on_device(assign, x.device).expand(len(x), -1),
             made,
             signals.project(features).to(tokens.features.dtype),
         )

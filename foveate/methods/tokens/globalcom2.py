@@ -37,6 +37,7 @@ from foveate.methods.tokens.base import TokensMethod, is_everything
 from foveate.ops.allocate import per_view_top_k, share_evenly
 from foveate.ops.grouped import apportion, chosen, sums, top_per_group
 from foveate.ops.tiles import Tiles, is_stitched, tiles
+from foveate.ops.transfer import on_device
 from foveate.parts import Widths
 from foveate.signals import Need, Signals, VisionAttention
 from foveate.tokens import Grid, VisualTokens
@@ -89,13 +90,14 @@ class GlobalCom2(TokensMethod):
         if lie is None:
             best = per_view_top_k(score, tokens.by_view(), free)
             return chosen(kept.scatter(1, best, True), keep)
-        sizes = lie.sizes
+        size, caps = int(lie.sizes[0]), lie.sizes[1:]
         ratio = self.keep if isinstance(self.keep, float) else free / (tokens.n - special)
-        full = max(int(int(sizes[0]) * ratio), free - int(sizes[1:].sum()))
+        full = max(int(size * ratio), free - int(caps.sum()))
         base = lie.overview(score)
-        weights = crop_scales(base, lie.crops, ratio, self.temperature) * sizes[1:].cpu()
-        crops = apportion(weights, sizes[1:], free - full)
+        weights = crop_scales(base, lie.crops, ratio, self.temperature) * caps
+        crops = apportion(weights, caps, free - full)
         budgets = torch.cat([crops.new_full((len(crops), 1), full), crops], 1)
+        budgets = on_device(budgets, score.device)
         mask = top_per_group(guided(score, base, lie), lie.group, budgets) | kept
         return self.in_order(chosen(mask, keep), score, lie)
 
@@ -131,7 +133,7 @@ def crop_scales(base: Tensor, crops: tuple[int, int], ratio: float, temperature:
     (h, w), (rows, columns) = base.shape[1:], crops
     row = (torch.arange(h) // max(1, h // rows)).clamp(max=rows - 1)
     column = (torch.arange(w) // max(1, w // columns)).clamp(max=columns - 1)
-    block = (row[:, None] * columns + column).flatten().to(base.device)
+    block = on_device((row[:, None] * columns + column).flatten(), base.device)
     total = sums(base.flatten(1), block, rows * columns).cpu().double()
     e = ((total - total.amax(1, keepdim=True)) / temperature).exp()
     e = e / (e.sum(1, keepdim=True) + 1e-8)

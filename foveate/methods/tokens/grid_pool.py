@@ -26,6 +26,7 @@ from foveate.method import register
 from foveate.methods.tokens.base import TokensMethod
 from foveate.ops.allocate import share_in_proportion
 from foveate.ops.pool import grid_cells, reading_rank, sides
+from foveate.ops.transfer import on_device
 from foveate.signals import Signals
 from foveate.tokens import Grid, VisualTokens
 
@@ -47,8 +48,7 @@ class GridPool(TokensMethod):
         return n
 
     def reduce(self, tokens: VisualTokens, signals: Signals, keep: int) -> VisualTokens:
-        members = [m.cpu() for m in tokens.by_view()]
-        position = tokens.position[0].cpu()
+        position, members = tokens.on_host()
         cell = torch.full((tokens.n,), -1)
         made = 0
         shares = share_in_proportion(keep, [len(m) for m in members])
@@ -57,4 +57,5 @@ class GridPool(TokensMethod):
                 cell[slots] = grid_cells(*sides(position[slots]), share) + made
                 made += share
         assign = reading_rank(cell, keep)[cell.clamp(min=0)].masked_fill(cell < 0, -1)
-        return tokens.merge(assign.to(tokens.assign).expand(tokens.assign.shape[0], -1), keep)
+        assign = on_device(assign, tokens.features.device)
+        return tokens.merge(assign.expand(tokens.assign.shape[0], -1), keep)

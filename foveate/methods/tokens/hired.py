@@ -35,6 +35,7 @@ from foveate.ops.allocate import per_view_top_k, share_evenly
 from foveate.ops.grouped import apportion, chosen, sums, top_per_group
 from foveate.ops.select import top_mask
 from foveate.ops.tiles import Tiles, is_stitched, tiles
+from foveate.ops.transfer import on_device
 from foveate.parts import Widths
 from foveate.signals import Need, Signals, VisionAttention
 from foveate.tokens import Grid, VisualTokens
@@ -87,8 +88,10 @@ class HiRED(TokensMethod):
             return per_view_top_k(last, tokens.by_view(), keep)
         size, *caps = lie.sizes.tolist()
         full = max(self.overview_share(keep, size), keep - sum(caps))
-        crops = apportion(self.crop_shares(first, lie, keep - full), lie.sizes[1:], keep - full)
+        shares = self.crop_shares(first, lie, keep - full)
+        crops = apportion(shares, torch.tensor(caps), keep - full)
         budgets = torch.cat([crops.new_full((len(crops), 1), full), crops], 1)
+        budgets = on_device(budgets, last.device)
         return chosen(top_per_group(last, lie.group, budgets), keep)
 
     def overview_share(self, total: int, size: int) -> int:

@@ -26,6 +26,7 @@ from foveate.budget import Keep
 from foveate.method import register
 from foveate.methods.tokens.base import TokensMethod
 from foveate.ops.select import top_k
+from foveate.ops.transfer import on_device
 from foveate.signals import Signals
 from foveate.tokens import VisualTokens
 
@@ -43,8 +44,8 @@ class Random(TokensMethod):
 
     def select(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
         signs = tokens.features.float().mean(1) > 0
-        draws = [self._draw(row.tolist(), tokens.n) for row in signs]
-        return top_k(torch.stack(draws).to(tokens.features.device), keep, tokens.patch)
+        draws = [self._draw(row, tokens.n) for row in signs.tolist()]
+        return top_k(on_device(torch.stack(draws), signs.device), keep, tokens.patch)
 
     def _draw(self, signs: list[bool], n: int) -> Tensor:
         """Uniform numbers (n,) of one picture, which the signs of its features tell from others."""

@@ -36,6 +36,7 @@ from foveate.ops.allocate import share_evenly, view_batches
 from foveate.ops.contextual import dominant_contextual, joining_weights
 from foveate.ops.gather import rows_at, rows_summed
 from foveate.ops.tiles import is_stitched
+from foveate.ops.transfer import on_device
 from foveate.parts import Widths
 from foveate.signals import ClassState, Need, ProjectorInput, Signals, VisionAttention, VisionKeys
 from foveate.tokens import Grid, VisualTokens
@@ -117,11 +118,13 @@ class VisionZip(TokensMethod):
         features = rows_at(tokens.features, at)
         contextual = [i for i, r in enumerate(role) if r == CONTEXTUAL]
         if contextual:
-            features[:, contextual] = signals.project(torch.cat(merged, 1)).to(features.dtype)
+            features[:, on_device(contextual, at.device)] = signals.project(
+                torch.cat(merged, 1)
+            ).to(features.dtype)
         out = tokens.merge(assign, len(role), features, at)
         if states is not None:
             held = [number for number, slots in enumerate(members) if len(slots)]
-            out = out.add(signals.project(states[:, held]))
+            out = out.add(signals.project(states[:, on_device(held, at.device)]))
             view, role = view + held, role + [CLASS] * len(held)
         return out.take(reading_order(out.index, view, role, is_stitched(tokens.grid)))
 
@@ -150,10 +153,10 @@ def compress(
 
 def reading_order(slot: Tensor, view: Sequence[int], role: Sequence[int], stitched: bool) -> Tensor:
     """The order (B, M) in which the language model reads new tokens that stand at `slot` (B, M)."""
-    views, roles = (torch.tensor(x, device=slot.device) for x in (view, role))
+    views, roles = on_device([view, role], slot.device)
     zone, within = views * 3 + roles, slot.clamp(min=0)
     if stitched:
-        crops = torch.tensor([4, 3, 5], device=slot.device)[roles]
+        crops = on_device([4, 3, 5], slot.device)[roles]
         zone = torch.where(views > 0, crops, roles)
         within = torch.where(roles == DOMINANT, slot, views)
     return (zone * (slot.amax() + len(view) + 1) + within).argsort(dim=1, stable=True)

@@ -103,9 +103,14 @@ def unlike(x: Tensor, left: Tensor, k: int, round_size: int) -> Tensor:
         is_odd.scatter_(1, odd, True)
         other = is_odd[rows[..., None], near[rows, even]]
         twin = value[rows, even].masked_fill(~other, float("-inf")).amax(2)
-        row, place = (~other.any(2)).nonzero(as_tuple=True)
-        far = alike[row, even[row, place]].masked_fill(~is_odd[row], float("-inf"))
-        twin[row, place] = far.amax(1)
+        if x.is_cuda:
+            # To find the rows where none is would stop a GPU in every round.
+            far = alike.masked_fill(~is_odd[:, None], float("-inf")).amax(2)
+            twin = torch.where(other.any(2), twin, far.gather(1, even))
+        else:
+            row, place = (~other.any(2)).nonzero(as_tuple=True)
+            far = alike[row, even[row, place]].masked_fill(~is_odd[row], float("-inf"))
+            twin[row, place] = far.amax(1)
         order = twin.argsort(dim=1, descending=True, stable=True)[:, m:]
         left = torch.cat([even.gather(1, order), odd], 1)
     return left[:, :k]
