@@ -75,7 +75,7 @@ def test_counts_are_those_of_the_tensors(name, modality, front, right):
     inputs = zoo.batch(name, samples)
     if right:
         inputs = flipped(inputs)
-    with torch.inference_mode(), foveate.attach(zoo.model(name), method):
+    with torch.no_grad(), foveate.attach(zoo.model(name), method):
         zoo.model(name)(**inputs)
     assert len(reads.seen) == 5 and len(around.seen) == 1
     for state in reads.seen + around.seen:
@@ -100,7 +100,7 @@ def flipped(inputs):
 def test_bounds_are_tight_where_they_can_be():
     reads = Reads()
     inputs = zoo.batch("llava", [zoo.sample("llava", "image", i) for i in (0, 1)])
-    with torch.inference_mode(), foveate.attach(zoo.model("llava"), reads):
+    with torch.no_grad(), foveate.attach(zoo.model("llava"), reads):
         zoo.model("llava")(**inputs)
     read = replace(reads.seen[0], counts=None).known
     assert reads.seen[0].known.asking == read.asking and reads.seen[0].known.behind == read.behind
