@@ -36,8 +36,9 @@ def test_readme_runs(capsys):
     assert capsys.readouterr().out.strip() == "[64] -> [16]"
 
 
-def test_add_a_method_runs():
-    run(ROOT / "docs/add-a-method.md", {})
+@pytest.mark.parametrize("page", ["add-a-method.md", "fine-tune.md"])
+def test_pages_run(page):
+    run(ROOT / "docs" / page, {})
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs/methods").glob("*.md")), ids=lambda p: p.stem)

@@ -22,7 +22,7 @@ from foveate.engine.call import Pass
 from foveate.engine.clock import Clock
 from foveate.engine.encoding import Encoder
 from foveate.engine.kept import KeptLayer
-from foveate.engine.labels import Targets
+from foveate.engine.labels import Targets, expanded, moved
 from foveate.engine.places import locate, towered
 from foveate.engine.planes import Planes
 from foveate.engine.prompt import (
@@ -51,8 +51,8 @@ class Call(threading.local):
 
     decoder: Pass | None = None
     prefilled: Prompt | None = None
-    labels: Tensor | None = None
-    logits_to_keep: Any = None
+    targets: Targets = field(default_factory=Targets)
+    answered: Targets = field(default_factory=Targets)
     stack: ExitStack | None = None
     clocked: str | None = None
     encoding: bool = False
@@ -62,12 +62,16 @@ class Call(threading.local):
 class Attachment:
     """A method on a model. Ends with `detach()`, or as a context manager; the model is then bare.
 
-    report: figures of the last call, None before the first one with visual tokens.
+    Attributes:
+        method: what is attached.
+        report: figures of the last call, None before the first one with visual tokens.
+        full_logits: whether logits have an entry for each token that was passed; see `attach`.
     """
 
-    def __init__(self, model: nn.Module, method: Method):
+    def __init__(self, model: nn.Module, method: Method, full_logits: bool | None = None):
         self.anatomy: Anatomy = anatomy(model)
         self.method = method
+        self.full_logits = full_logits
         inner: Any = self.anatomy.inner
         if "_foveate" in inner.__dict__:
             raise AlreadyAttached(
@@ -87,7 +91,6 @@ class Attachment:
         self._rules = Rules(self.anatomy, rules, self._boundaries)
         self._encoder = Encoder(self.anatomy, parts)
         self._planes = Planes(self.anatomy, self._boundaries)
-        self._targets = Targets(self.anatomy)
         self._call = Call()
         self._clock: Clock | None = None
         self._report: Any = None
@@ -98,6 +101,44 @@ class Attachment:
     def report(self) -> Report | None:
         """Figures of the last call."""
         return None if self._report is None else self._report()
+
+    def align_labels(self, labels: Tensor) -> Tensor:
+        """Labels that fit the logits of the last forward call, for a loss outside the model.
+
+        Args:
+            labels: (B, L), an entry for each token that was passed, -100 where none counts.
+
+        Returns (B, N), an entry for each token that is left behind the last layer: -100 for padding
+        and for the first token of a row. Shift them against the logits as ever.
+        """
+        prompt = self._call.answered.shortened
+        if prompt is None:
+            return labels
+        if labels.shape != (len(prompt.stages[-1].index), prompt.length):
+            raise UnsupportedCall(
+                f"Labels of shape {tuple(labels.shape)} don't fit the last forward call, which had "
+                f"{len(prompt.stages[-1].index)} rows of {prompt.length} tokens."
+            )
+        return moved(labels, prompt.stages[-1])
+
+    def expand_logits(self, logits: Tensor) -> Tensor:
+        """Logits of the last forward call at each token that was passed, (B, L, V).
+
+        Args:
+            logits: (B, N, V), for each token that is left behind the last layer.
+
+        A dropped token repeats the logits of the last one in front that was kept: they predict the
+        token behind it. So `expand_logits(logits)[:, :-1]` are the scores of `input_ids[:, 1:]`.
+        """
+        prompt = self._call.answered.shortened
+        if prompt is None:
+            return logits
+        if logits.dim() != 3 or logits.shape[:2] != prompt.stages[-1].index.shape:
+            raise UnsupportedCall(
+                f"Logits of shape {tuple(logits.shape)} are not those of the last forward call, "
+                f"which left {prompt.stages[-1].n} tokens in each row."
+            )
+        return expanded(logits, prompt)
 
     def __enter__(self) -> Attachment:
         return self
@@ -182,17 +223,18 @@ class Attachment:
         return wrapper
 
     def _before_outer(self, _: nn.Module, args: tuple, kwargs: dict):
-        self._call.labels = kwargs.get("labels")
-        kwargs = self._targets.take(kwargs)
-        self._call.logits_to_keep = kwargs.get("logits_to_keep")
-        return args, kwargs
+        names = inspect.signature(self.anatomy.outer.forward).parameters if args else ()
+        kwargs = {**dict(zip(names, args, strict=False)), **kwargs}
+        self._call.targets = targets = Targets()
+        return (), targets.take(kwargs)
 
-    def _after_outer(self, _: nn.Module, args: tuple, kwargs: dict, output: Any):
-        prompt, labels = self._call.prefilled, self._call.labels
-        self._call.prefilled = self._call.labels = self._call.logits_to_keep = None
-        if output is None or labels is None:
+    def _after_outer(self, outer: nn.Module, args: tuple, kwargs: dict, output: Any):
+        self._call.prefilled = None
+        self._call.answered, self._call.targets = self._call.targets, Targets()
+        if output is None:
             return None
-        return self._targets.loss(output, labels, prompt, kwargs)
+        training = outer.training and torch.is_grad_enabled()
+        return self._call.answered.whole(output, self.full_logits, training)
 
     def _before_inner(self, inner: nn.Module, args: tuple, kwargs: dict):
         self._finish()
@@ -257,7 +299,7 @@ class Attachment:
                 )
             records[modality] = record
         self.anatomy.family.check(self.anatomy.config, kw)
-        keep = self._call.logits_to_keep
+        keep = self._call.targets.logits_to_keep
         candidates = keep - 1 if inside_generate and isinstance(keep, int) and keep > 1 else 0
         if candidates and self.anatomy.family.prefix:
             raise UnsupportedCall(
@@ -282,7 +324,7 @@ class Attachment:
         if self._boundaries:
             locate(prompt, splice.rows, prompt.traces)
         if self._boundaries or self._rules or self._caches:
-            call = Pass(prompt, True, labels=self._call.labels, candidates=candidates)
+            call = Pass(prompt, True, labels=self._call.targets.labels, candidates=candidates)
             call.towered = towered(
                 prompt,
                 splice.rows,
@@ -423,7 +465,7 @@ class Attachment:
             cache = _cache_of(output, kwargs)
             if cache is not None:
                 tag(cache, prompt)
-            self._targets.point(self._call.logits_to_keep, prompt)
+            self._call.targets.follow(prompt)
         self._finish()
         if output is not None and prompt is not None:
             clock = self._clock or Clock(prompt.first.valid.device)
@@ -459,14 +501,21 @@ def _cache_of(output: Any, kwargs: dict) -> Cache | None:
     return cache_in(output)
 
 
-def attach(model: nn.Module, method: Method | str, **parameters: Any) -> Attachment:
+def attach(
+    model: nn.Module, method: Method | str, *, full_logits: bool | None = None, **parameters: Any
+) -> Attachment:
     """Make `model` run with `method` until `detach()`; also a context manager.
 
     Args:
         model: a transformers vision-language model of a supported family, bare or wrapped by peft.
         method: a method, or the slug of one.
+        full_logits: True gives logits for each token that was passed, where dropped tokens repeat
+            those of the last one in front that was kept: for losses and scores that are computed
+            outside the model (label smoothing, DPO). False gives logits of the tokens that are
+            left, see `Attachment.align_labels`. The default, None, does as well, except in
+            training without labels, which raises `UnsupportedCall`.
         parameters: those of the method that a slug names, such as `keep=64`.
 
     Raises `UnsupportedModel` for any other model, `AlreadyAttached` for one that carries a method.
     """
-    return Attachment(model, as_method(method, **parameters))
+    return Attachment(model, as_method(method, **parameters), full_logits)
