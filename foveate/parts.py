@@ -99,6 +99,7 @@ class BlockState:
     entered: patches per crop or frame that entered the first block.
     attention(): probabilities (B, H, T) that this block's class token gave each token, or, where
     there is none, the mean over all tokens of what each received.
+    distill_token: the row behind the class token is a distillation token.
     """
 
     hidden: Tensor
@@ -107,6 +108,7 @@ class BlockState:
     class_token: bool
     entered: int
     attention: Callable[[], Tensor] = field(default=_unknown)
+    distill_token: bool = False
 
     @property
     def valid(self) -> Tensor:

@@ -19,6 +19,7 @@ class DualEncoder:
     name: str
     class_token: bool
     merges: bool = True
+    distill_token: bool = False
 
     @property
     def family(self) -> DualEncoder:

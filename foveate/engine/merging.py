@@ -36,6 +36,7 @@ class Merger:
         self.count, _ = anatomy.vision_block(modality, None)
         self.count += 1
         self.classed = anatomy.family.class_token
+        self.distilled = anatomy.family.distill_token
         self.assign: Tensor | None = None
         self.size: Tensor | None = None
         self.history: list[Tensor | None] = []
@@ -45,11 +46,20 @@ class Merger:
     def active(self) -> Iterator[None]:
         """While open, the tower merges; afterwards `clusters` tells what was fused."""
         with ExitStack() as stack:
+            stack.callback(self.tower.register_forward_pre_hook(self._forget).remove)
             for i, block in enumerate(self.blocks):
                 block.__dict__["forward"] = self._forward(i, block)
                 stack.callback(block.__dict__.pop, "forward", None)
             stack.callback(self.tower.register_forward_hook(self._restore).remove)
             yield
+
+    def begin(self, size: Tensor, assign: Tensor | None = None) -> None:
+        """Start with tokens that stand for `size` (B, T) patches each, 0 for padding.
+
+        assign (B, T'): the token that holds each row of the full layout, None where all are alone.
+        """
+        self.size, self.assign, self.history = size, assign, [assign]
+        self.entered = size.shape[1] - self.classed - self.distilled
 
     def full(self, block: int, x: Tensor, dim: int) -> Tensor:
         """Values per token at the input of a block, copied to all tokens they stand for."""
@@ -84,16 +94,14 @@ class Merger:
         assign = self.history[min(self.count, len(self.history) - 1)]
         if assign is None:
             return None
-        patches = assign[:, 1:] if self.classed else assign
+        patches = assign[:, self.classed + self.distilled :]
         views = torch.arange(len(patches), device=patches.device)[:, None]
         return (patches + views * assign.shape[1]).flatten()
 
     def _forward(self, i: int, block: nn.Module):
         def forward(hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any):
-            if i == 0:
-                self.assign, self.history = None, [None]
-                self.size = hidden_states.new_ones(hidden_states.shape[:2])
-                self.entered = hidden_states.shape[1] - self.classed
+            if self.size is None:
+                self.begin(hidden_states.new_ones(hidden_states.shape[:2]))
             mask = self._bias(block, attention_mask)
             beside = self._beside(i, hidden_states) if i < self.count else []
             extra = sum(x.shape[1] for x in beside)
@@ -109,6 +117,9 @@ class Merger:
             return hidden + block.mlp(block.layer_norm2(hidden))
 
         return forward
+
+    def _forget(self, _: nn.Module, args: tuple) -> None:
+        self.size = None
 
     def _bias(self, block: nn.Module, mask: Tensor | None) -> Tensor | None:
         if self.assign is None:
@@ -162,7 +173,13 @@ class Merger:
         keys = made["k_proj"][:, extra:]
         for part in self.parts:
             state = BlockState(
-                hidden, keys.transpose(1, 2), self.size, self.classed, self.entered, seen
+                hidden,
+                keys.transpose(1, 2),
+                self.size,
+                self.classed,
+                self.entered,
+                seen,
+                self.distilled,
             )
             plan = part.merge(i, self.count, state)
             if plan is None:

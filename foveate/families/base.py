@@ -26,6 +26,7 @@ class Family:
     tower and below a block (attention None where the tower has none; then blocks mean nothing).
     projector: path on the inner model. key: name of the linear layer that makes a block's keys,
     "qkv" where fused. class_token: row 0 of every view is a trained class token.
+    distill_token: row 1 is a distillation token.
     projects_class: class rows of video frames go through the projector and become tokens.
     tokenwise: the projector treats every tower row by itself. merges: tower blocks are plain
     pre-norm blocks (layer_norm1, self_attn, layer_norm2, mlp), so that rows may be merged between
@@ -50,6 +51,7 @@ class Family:
     key: ClassVar[str] = "k_proj"
     projector: ClassVar[str] = "multi_modal_projector"
     class_token: bool = False
+    distill_token: ClassVar[bool] = False
     projects_class: ClassVar[bool] = False
     tokenwise: ClassVar[bool] = False
     merges: ClassVar[bool] = False

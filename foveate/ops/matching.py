@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from foveate.ops.gather import rows_at, rows_summed
+from foveate.ops.gather import rows_summed
 
 
 def bipartite_soft_matching(
@@ -113,7 +113,7 @@ def best_of_batch(best: Tensor, pairs: int, most: Tensor | int) -> tuple[Tensor,
 def kth_bipartite_soft_matching(metric: Tensor, k: int) -> tuple[Tensor, int]:
     """Merge every token into the most similar one among each k-th: assign (B, N), N // k.
 
-    Tokens behind the last full group of k are dropped.
+    Tokens behind the last full group of k belong to no group: -1.
     """
     b, n, c = metric.shape
     count = n // k
@@ -137,29 +137,6 @@ def merge(x: Tensor, assign: Tensor, count: int, mode: str = "mean") -> Tensor:
         return total
     members = rows_summed(x.new_ones(*assign.shape, 1), assign, count)
     return total / members.clamp(min=1)
-
-
-def merge_weighted(x: Tensor, size: Tensor, assign: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Means of x (B, N, D) weighted by size (B, N, 1), and the summed sizes."""
-    total = merge(size, assign, count, "sum")
-    return merge(x * size, assign, count, "sum") / total, total
-
-
-def unmerge(x: Tensor, assign: Tensor) -> Tensor:
-    """Merged tokens (B, count, D) copied back to their members, (B, N, D); zeros for dropped."""
-    out = rows_at(x, assign.clamp(min=0))
-    return out.masked_fill(assign[..., None] < 0, 0)
-
-
-def provenance(assign: Tensor, count: int) -> Tensor:
-    """(B, count, N): 1 where a token went into a new one, else 0."""
-    new = torch.arange(count, device=assign.device)
-    return (assign[:, None] == new[:, None]).float()
-
-
-def size_bias(size: Tensor) -> Tensor:
-    """What merged tokens of size (B, N) add to attention logits (B, H, Q, N): log of their size."""
-    return size.log()[:, None, None]
 
 
 def schedule(r: int | tuple | list, blocks: int) -> list[int]:

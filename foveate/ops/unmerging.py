@@ -1,8 +1,7 @@
 """Attention over a virtual sequence in which each of a few tokens stands at several positions.
 
 mapping (B, N) int says which unique token (of U) stands at each of N virtual positions, -1 for
-none. Heads are (B, H, U, d) and not rotated; cos and sin (B, N, r) are those of the virtual
-positions, for rotary embeddings of halves of the first r of d channels.
+none. Heads are (B, H, U, d) and not rotated.
 """
 
 from __future__ import annotations
@@ -31,15 +30,6 @@ def averaged(x: Tensor, mapping: Tensor, count: int) -> Tensor:
     """Means of x (B, N, D) over the places of each of `count` unique tokens, (B, count, D)."""
     places = rows_summed(x.new_ones(*mapping.shape, 1), mapping, count)
     return rows_summed(x, mapping, count) / places.clamp(min=1)
-
-
-def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Heads (B, H, N, d) turned to their positions."""
-    wide = cos.shape[-1]
-    turned, rest = x[..., :wide], x[..., wide:]
-    first, second = turned.chunk(2, -1)
-    turned = turned * cos[:, None] + torch.cat([-second, first], -1) * sin[:, None]
-    return torch.cat([turned, rest], -1)
 
 
 def visible(
@@ -76,32 +66,3 @@ def _both(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """x (B, h, u, U) at rows (B, q) and columns (B, N), (B, h, q, N)."""
     x = rows_at(x, rows)
     return x.gather(3, columns[:, None, None, :].expand(-1, x.shape[1], x.shape[2], -1))
-
-
-def factorised_logits(
-    query: Tensor, key: Tensor, mapping: Tensor, cos: Tensor, sin: Tensor, scaling: float
-) -> Tensor:
-    """Logits (B, H, N, N) of the virtual sequence, from products of unique tokens only.
-
-    A pair of frequency f has the dot q1 k1 + q2 k2 and the cross q2 k1 - q1 k2, (B, H, U, U) each;
-    positions i, j weigh them by cos and sin of their angle. Heads of queries and keys are as many.
-    """
-    half = cos.shape[-1] // 2
-    rest = query[..., 2 * half :] @ key[..., 2 * half :].mT
-    logits = _pairs(rest, mapping)
-    for f in range(half):
-        q1, q2, k1, k2 = (x[..., i] for x in (query, key) for i in (f, f + half))
-        dot = q1[..., :, None] * k1[..., None, :] + q2[..., :, None] * k2[..., None, :]
-        cross = q2[..., :, None] * k1[..., None, :] - q1[..., :, None] * k2[..., None, :]
-        c, s = cos[..., f], sin[..., f]
-        alike = c[:, :, None] * c[:, None] + s[:, :, None] * s[:, None]
-        apart = c[:, :, None] * s[:, None] - s[:, :, None] * c[:, None]
-        logits = (
-            logits + _pairs(dot, mapping) * alike[:, None] + _pairs(cross, mapping) * apart[:, None]
-        )
-    return logits * scaling
-
-
-def _pairs(x: Tensor, mapping: Tensor) -> Tensor:
-    """(B, H, U, U) read at the places of both tokens, (B, H, N, N)."""
-    return stood(stood(x, mapping).mT, mapping).mT

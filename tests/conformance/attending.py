@@ -9,7 +9,7 @@ import transformers as hf
 from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from foveate.attending import Attending, Columns, Seam
+from foveate.attending import Attending, Columns, Seam, Whole
 
 
 def columns(visual: Tensor, valid: Tensor, positions: Tensor) -> Columns:
@@ -46,17 +46,24 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def attending(
-    query: Tensor, key: Tensor, value: Tensor, rows: Columns, keys: Columns, tables: Callable
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rows: Columns,
+    keys: Columns,
+    tables: Callable,
+    whole: Whole | None = None,
+    scaling: float | None = None,
 ) -> Attending:
-    """A call of layer 0 of 1 whose rows and keys were rotated already."""
+    """A call of layer 0 of 1 whose rows and keys were rotated already, or stay raw."""
     cos, sin = tables(rows.positions)
-    seam = Seam("sdpa", True, rotate, tables, lambda: None, lambda *_: None, lambda _: None)
+    seam = Seam("sdpa", True, rotate, tables, lambda: whole, lambda *_: None, lambda _: None)
     return Attending(
         query=query,
         key=key,
         value=value,
         mask=None,
-        scaling=query.shape[-1] ** -0.5,
+        scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
         queries=rows,
         keys=keys,
         cos=cos,

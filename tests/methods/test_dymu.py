@@ -63,6 +63,12 @@ def test_every_patch_is_in_one_token_and_mass_is_conserved(patches, cut, class_t
 def test_thresholds_at_the_ends_merge_nothing_or_half():
     assert tower(DyMU(thresholds=(1.0,) * 3), 24, 3)[0] == [[24] * 3] * 3
     assert tower(DyMU(thresholds=(-1.0,) * 3), 24, 3)[0] == [[12] * 3, [6] * 3, [3] * 3]
+    alike = DyMU(thresholds=(1.0,))
+    keys = torch.randn(1, 1, 1, 4).expand(3, 1, 24, 4)
+    state = BlockState(torch.randn(3, 24, 8), keys, torch.ones(3, 24), False, 24)
+    assert alike.merge(0, 1, state) is None, "though rounding leaves cosines above 1"
+    idle = DyMU(thresholds=(-1.0,) * 4, r_total=2, r_schedule="constant")
+    assert tower(idle, 24, 4)[0] == [[12] * 3, [6] * 3, [6] * 3, [6] * 3]
     capped = DyMU(thresholds=(-1.0,) * 3, keep=0.5, max_r_per_instance_ratio=0.5)
     assert tower(capped, 24, 3)[0] == [[22] * 3, [20] * 3, [18] * 3]
 

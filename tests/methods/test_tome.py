@@ -3,11 +3,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import foveate
 from foveate.errors import BudgetError, InvalidParameter, UnsupportedCall
 from foveate.methods.encoders.tome import ToMe
-from foveate.ops.matching import merge_weighted
+from foveate.ops.matching import merge
 from foveate.parts import BlockState
 from foveate.tokens import Grid
+from tests.families import zoo
 
 
 def run(method, patches, blocks, class_token=True, batch=2, seed=0):
@@ -20,7 +22,10 @@ def run(method, patches, blocks, class_token=True, batch=2, seed=0):
         keys = torch.randn(batch, 2, x.shape[1], 4, generator=g)
         plan = method.merge(i, blocks, BlockState(x, keys, size, class_token, patches))
         if plan is not None:
-            x, size = merge_weighted(x, size[..., None], *plan)
+            assign, count, *share = plan
+            weight = (share[0] if share else size)[..., None]
+            size = merge(size[..., None], assign, count, "sum")
+            x = merge(x * weight, assign, count, "sum") / (1 if share else size)
             size = size[..., 0]
         counts.append(x.shape[1] - class_token)
     return counts, start, x, size
@@ -61,6 +66,25 @@ def test_r_gives_the_merges_of_each_block():
     assert run(ToMe(r=0), 20, 3)[0] == [20, 20, 20]
 
 
+@pytest.mark.parametrize("class_token", [True, False])
+def test_each_kth_takes_in_the_others_once(class_token):
+    counts, start, x, size = run(ToMe(kth=3), 17, 3, class_token)
+    assert counts == [5, 5, 5] and ToMe(kth=3).count(Grid(1, 1, 17, (17,))) == 5
+    assert (size.sum(1) == 17 + class_token).all()
+    # Two patches stand behind the last group of three, and add nothing.
+    mean = (x * size[..., None]).sum(1) - x[:, -1] * 2
+    torch.testing.assert_close(mean, start[:, : 15 + class_token].sum(1), atol=1e-4, rtol=1e-4)
+    assert run(ToMe(kth=1), 17, 3, class_token)[0] == [17, 17, 17]
+
+
+def test_the_language_model_gets_one_of_each_k():
+    model = zoo.model("llava")
+    with foveate.attach(model, ToMe(kth=4)) as att, torch.no_grad():
+        model(**zoo.batch("llava", [zoo.sample("llava", "image")]))
+    full = att.report.tokens_in
+    assert att.report.tokens_out == [n // 4 for n in full]
+
+
 def test_all_merges_nothing():
     assert run(ToMe(keep=1.0), 12, 3)[0] == [12, 12, 12]
 
@@ -75,5 +99,9 @@ def test_what_can_not_be_is_refused():
         run(ToMe(keep=2), 16, 2)
     with pytest.raises(InvalidParameter, match="r=-1"):
         ToMe(r=-1)
+    with pytest.raises(InvalidParameter, match="kth=3, r=2"):
+        ToMe(kth=3, r=2)
+    with pytest.raises(BudgetError, match="kth=17 of 16 patches"):
+        ToMe(kth=17).budget(Grid(1, 4, 4))
     with pytest.raises(UnsupportedCall, match="use keep="):
         ToMe(r=8).budget(Grid(1, 4, 4))

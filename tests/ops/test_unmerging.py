@@ -2,45 +2,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foveate.ops.unmerging import averaged, factorised_logits, rotated, stood, visible
+from foveate.ops.unmerging import averaged, stood, visible
 
 
 def random(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def tables(positions, wide):
-    rates = 10000.0 ** -(torch.arange(0, wide, 2) / wide)
-    angles = (positions[..., None] * rates).repeat(1, 1, 2).double()
-    return angles.cos(), angles.sin()
-
-
-@settings(deadline=None, max_examples=30)
-@given(
-    unique=st.integers(1, 9),
-    more=st.integers(0, 9),
-    batch=st.integers(1, 3),
-    wide=st.sampled_from([4, 8]),
-    seed=st.integers(0, 10**6),
-)
-def test_products_of_unique_tokens_make_all_logits(unique, more, batch, wide, seed):
-    g = torch.Generator().manual_seed(seed)
-    mapping = torch.randint(0, unique, (batch, unique + more), generator=g)
-    positions = torch.randint(0, 99, mapping.shape, generator=g).sort(1).values
-    q, k = random(batch, 2, unique, 8, seed=seed), random(batch, 2, unique, 8, seed=seed + 1)
-    cos, sin = tables(positions, wide)
-    expanded = [rotated(stood(x, mapping), cos, sin) for x in (q, k)]
-    expected = expanded[0] @ expanded[1].mT * 0.3
-    torch.testing.assert_close(factorised_logits(q, k, mapping, cos, sin, 0.3), expected)
-
-
-def test_rotation_keeps_lengths_and_reads_distances():
-    x = random(1, 1, 1, 8)
-    mapping = torch.zeros(1, 6, dtype=torch.long)
-    turned = rotated(stood(x, mapping), *tables(torch.arange(6)[None] + 4, 8))
-    torch.testing.assert_close(turned.norm(dim=-1), x.norm().expand(1, 1, 6))
-    products = (turned @ turned.mT)[0, 0]
-    torch.testing.assert_close(products[0, 2], products[3, 5])
 
 
 def test_copies_are_averaged_plainly_and_places_of_none_left_out():

@@ -172,6 +172,10 @@ class DyMU(Method, EncodersPart):
                 f"thresholds has {len(thresholds)} entries for {blocks} blocks that merge; "
                 "calibrate on this model."
             )
+        idle = self.r_total is not None and not self.planned(block, blocks, state.entered)
+        # The cosine of equal keys may be a little above 1.
+        if idle or thresholds[block] >= 1:
+            return None
         best, partner = pair_up(state.keys.mean(1), state.class_token, state.valid)
         chosen = above(best, thresholds[block], self.most(block, blocks, state))
         if not bool(chosen.any()):

@@ -22,13 +22,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from foveate.budget import Keep, resolve
-from foveate.errors import InvalidParameter, UnsupportedCall
+from foveate.errors import BudgetError, InvalidParameter, UnsupportedCall
 from foveate.method import Method, register
 from foveate.methods.encoders.base import count_of_views, out_of_reach
-from foveate.ops.matching import bipartite_soft_matching, next_merges, schedule
+from foveate.ops.matching import (
+    bipartite_soft_matching,
+    kth_bipartite_soft_matching,
+    next_merges,
+    schedule,
+)
 from foveate.parts import BlockState, EncodersPart, Widths
 from foveate.tokens import Grid
 
@@ -40,6 +46,8 @@ class ToMe(Method, EncodersPart):
 
     r: merges per block in place of `keep`: an int for every block, a pair (r, inflection) with a
     float inflection from -1.0 (falling) to 1.0 (rising), or a tuple of counts block by block.
+    kth: in place of `keep`, one merge in the first block: every patch joins the most similar one of
+    each kth, so that a view of n patches leaves it with n // kth.
     prop_attn: merged tokens count by their size in attention; False for towers trained with merges.
     """
 
@@ -48,12 +56,17 @@ class ToMe(Method, EncodersPart):
 
     keep: Keep = 0.5
     r: int | tuple[int, ...] | tuple[int, float] | None = None
+    kth: int | None = None
     prop_attn: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.r is not None and min(schedule(self.r, 2)) < 0:
             raise InvalidParameter(f"r={self.r!r} merges less than nothing; use counts from 0 on.")
+        if self.kth is not None and (self.kth < 1 or self.r is not None):
+            raise InvalidParameter(
+                f"kth={self.kth!r}, r={self.r!r}: use a kth from 1 on, in place of r."
+            )
 
     @property
     def proportional(self) -> bool:  # type: ignore[override]
@@ -65,9 +78,14 @@ class ToMe(Method, EncodersPart):
                 f"r={self.r!r} merges per block, so the number of tokens depends on the depth of "
                 "the tower; use keep=... in place of r to know it beforehand."
             )
+        if self.kth is not None:
+            views = grid.views or (grid.h * grid.w,) * grid.t
+            return sum(self._groups(n) for n in views if n) + grid.special
         return count_of_views(self.keep, grid)
 
     def cost(self, n: int, keep: int, widths: Widths) -> int:
+        if self.kth is not None:
+            return 2 * keep * (n - keep) * widths.head
         pairs = 0
         for block in range(widths.blocks):
             pairs += (n // 2) * (n - n // 2)
@@ -75,13 +93,45 @@ class ToMe(Method, EncodersPart):
         return 2 * pairs * widths.head
 
     def merge(self, block: int, blocks: int, state: BlockState) -> tuple[Tensor, int] | None:
-        n = state.hidden.shape[1] - state.class_token
+        n = state.hidden.shape[1] - state.class_token - state.distill_token
+        if self.kth is not None:
+            return self._each_kth(state) if block == 0 and self.kth > 1 else None
         if self.r is not None:
-            r = schedule(self.r, blocks)[block]
+            r = self.merges(blocks)[block]
         else:
             target = resolve(self.keep, state.entered)
             r = next_merges(n, target, blocks - block)
             if r is None:
                 raise out_of_reach(self.keep, n, blocks - block)
-        assign, count = bipartite_soft_matching(state.keys.mean(1), r, state.class_token)
+        assign, count = bipartite_soft_matching(
+            state.keys.mean(1), r, state.class_token, state.distill_token
+        )
         return None if count == state.hidden.shape[1] else (assign, count)
+
+    def merges(self, blocks: int) -> list[int]:
+        """What `r` merges in each of so many blocks."""
+        return schedule(self.r or 0, blocks)
+
+    def _groups(self, n: int) -> int:
+        """Tokens that `kth` leaves of n patches."""
+        if self.kth > n:
+            raise BudgetError(f"kth={self.kth} of {n} patches leaves none; use at most {n}.")
+        return n // self.kth
+
+    def _each_kth(self, state: BlockState) -> tuple[Tensor, int, Tensor]:
+        """All patches in the most similar one of each kth."""
+        skip = int(state.class_token) + int(state.distill_token)
+        keys, size = state.keys.mean(1)[:, skip:], state.size[:, skip:]
+        count = self._groups(keys.shape[1])
+        assign, _ = kth_bipartite_soft_matching(keys, self.kth)
+        # Patches behind the last full group stand with its token, and add nothing to it.
+        share = size.masked_fill(assign < 0, 0)
+        assign = assign.masked_fill(assign < 0, count - 1)
+        total = size.new_zeros(len(size), count).scatter_add_(1, assign, share)
+        share = share / total.gather(1, assign)
+        first = torch.arange(skip, device=assign.device).expand(len(assign), -1)
+        return (
+            torch.cat([first, assign + skip], 1),
+            count + skip,
+            torch.cat([share.new_ones(len(share), skip), share], 1),
+        )

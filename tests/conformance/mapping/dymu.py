@@ -1,100 +1,142 @@
-"""DyMU: merging by rank and by threshold, one block of a tower, schedules, virtual unmerging."""
+"""DyMU: its own `merge`, and that of its calibration, in the engine's tower; virtual unmerging.
+
+Batches of the official code divide by size + 1e-4, keep the order of slots where single pictures
+are ordered by similarity, and count padding where they merge at most half. Ours gives in a batch
+what a picture gives alone: answers are put into the official form behind the tower.
+"""
+
+from dataclasses import replace
 
 import torch
-from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention
 
-from foveate.ops import matching, unmerging
-
-
-def _merged(x, size, assign, count, epsilon=0.0):
-    total = matching.merge(size, assign, count, "sum")
-    # Batches of the official code divide by a little more than the size.
-    x = matching.merge(x * size, assign, count, "sum") / (total + epsilon).clamp(min=1e-9)
-    return {"x": x, "size": total, "pos_tracking": matching.provenance(assign, count)}
+from foveate.attending import Whole
+from foveate.methods.encoders.dymu import DyMU, Unmerging, Watching
+from tests.conformance.attending import attending, columns, rotary
+from tests.conformance.reading import only
+from tests.conformance.tower import Tower, clip_layer, in_halves, merged
 
 
-def _half(x, params):
-    # The official code counts padding too.
-    return (x.shape[1] - params["class_token"]) // 2
+class InBatch(DyMU):
+    """As the official batch, whose half of a picture counts its padding."""
+
+    def most(self, block, blocks, state):
+        return super().most(block, blocks, replace(state, size=torch.ones_like(state.size)))
+
+
+def _method(params, n, kind=DyMU):
+    """The method whose only block merges as the case says, n patches having entered."""
+    r, most, threshold = params["r"], params.get("max_r_per_instance"), params["threshold"]
+    # The official r merges what it can; a budget of ours that can't be reached is refused.
+    r = min(r, n // 2 if threshold is None else n - 1)
+    if threshold is None and kind is DyMU:
+        # It also caps only what a threshold finds.
+        most = None
+    return kind(
+        r_total=r,
+        thresholds=None if threshold is None else (threshold,),
+        max_r_per_instance_ratio=None if most is None else (most + 0.5) / max(r, 1),
+    )
+
+
+def _answers(x, tower):
+    return {"x": x, "size": tower.size, "pos_tracking": tower.source}
 
 
 def merge_instance(inputs, weights, params):
-    x, metric, classed = inputs["x"], inputs["metric"], params["class_token"]
-    size = inputs.get("size", torch.ones(*x.shape[:2], 1))
-    if params["threshold"] is None:
-        plan = matching.bipartite_soft_matching(metric, params["r"], classed)
-    else:
-        valid = torch.ones(x.shape[:2], dtype=torch.bool)
-        best, partner = matching.pair_up(metric, classed, valid)
-        chosen = matching.above(best, params["threshold"], _half(x, params))
-        plan = matching.merge_chosen(chosen, best, partner, valid, classed)
-    return _merged(x, size, *plan)
+    x, classed = inputs["x"], params["class_token"]
+    method = _method(params, x.shape[1] - classed)
+    return _answers(*merged(method, x, inputs["metric"], inputs.get("size"), classed=classed))
 
 
 def merge_batch(inputs, weights, params):
-    x, size = inputs["x"], inputs["size"]
-    valid = size[..., 0] > 0
+    x, size, classed = inputs["x"], inputs.get("size"), params["class_token"]
     if "padding_mask" in inputs:
-        assert torch.equal(valid, inputs["padding_mask"] == 0)
-    best, partner = matching.pair_up(inputs["metric"], params["class_token"], valid)
-    out = {}
-    if params["threshold"] is None:
-        pairs = min(params["r"], _half(x, params)) * len(x)
-        chosen, cut = matching.best_of_batch(best, pairs, _half(x, params))
-        out["batch_threshold"] = torch.tensor([cut])
-    else:
-        chosen = matching.above(best, params["threshold"], _half(x, params))
-    plan = matching.merge_chosen(chosen, best, partner, valid, ascending=True)
-    out |= _merged(x, size, *plan, epsilon=1e-4)
-    return out | {"padding_mask": (out["size"][..., 0] == 0).float()}
+        padded = inputs["padding_mask"] > 0
+        size = torch.ones(*x.shape[:2], 1) if size is None else size
+        size = size.masked_fill(padded[..., None], 0)
+    method = _method(params, x.shape[1] - classed, InBatch)
+    part = method if method.adaptive else Watching(method=method)
+    made, tower = merged(part, x, inputs["metric"], size, classed=classed)
+    out = _answers(made, tower)
+    order = _by_slots(out["pos_tracking"])
+    out = {k: v.gather(1, order[..., None].expand_as(v)) for k, v in out.items()}
+    out["x"] = out["x"] * out["size"] / (out["size"] + 1e-4)
+    out["padding_mask"] = (out["size"][..., 0] == 0).float()
+    if part is not method:
+        out["batch_threshold"] = torch.tensor(part.samples[0])
+    return out
+
+
+def _by_slots(source):
+    """Order (B, M): even tokens that stayed alone, then odd ones, then padding, all ascending."""
+    n = source.shape[2]
+    slots = torch.arange(n)
+    held = source > 0
+    odd = (held & (slots % 2 == 1)).int()
+    place = torch.where(odd.any(2), n + odd.argmax(2), held.int().argmax(2))
+    return place.masked_fill(~held.any(2), 2 * n).argsort(dim=1, stable=True)
+
+
+NAMES = {
+    "norm1": "layer_norm1",
+    "norm2": "layer_norm2",
+    "attn.proj": "self_attn.out_proj",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+}
 
 
 def vit_block(inputs, weights, params):
-    x, size = inputs["x"], inputs["size"]
-
-    def norm(x, name):
-        return layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], 1e-5)
-
-    def dense(x, name):
-        return linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
-
-    heads = params["num_heads"]
-    qkv = dense(norm(x, "norm1"), "attn.qkv").unflatten(-1, (3, heads, -1))
-    q, k, v = qkv.permute(2, 0, 3, 1, 4)
-    mixed = scaled_dot_product_attention(q, k, v, attn_mask=matching.size_bias(size[..., 0]))
-    x = x + dense(mixed.transpose(1, 2).flatten(2), "attn.proj")
-    moved = merge_instance({"x": x, "size": size, "metric": k.mean(1)}, {}, params)
-    x = moved["x"]
-    x = x + dense(gelu(dense(norm(x, "norm2"), "mlp.fc1")), "mlp.fc2")
-    return moved | {"x": x}
+    only(params, proportional_attention=True)
+    x, classed = inputs["x"], params["class_token"]
+    layer = clip_layer(
+        params["dim"],
+        params["num_heads"],
+        weights["mlp.fc1.weight"].shape[0],
+        params["layernorm_eps"],
+    )
+    layer.load_state_dict(in_halves(weights, "attn.qkv", NAMES))
+    tower = Tower([layer], _method(params, x.shape[1] - classed), classed)
+    return _answers(tower.run(x, inputs.get("size")), tower)
 
 
 def r_schedule(inputs, weights, params):
+    out = {}
     rows = zip(inputs["layers_total"].tolist(), params["kinds"], strict=True)
-    return {
-        f"q{i}": torch.tensor(matching.spread(total, layers, kind))
-        for i, ((layers, total), kind) in enumerate(rows)
-    }
+    for i, ((layers, total), kind) in enumerate(rows):
+        method = DyMU(r_total=total, r_schedule=kind)
+        merges = [method.planned(block, layers, total + 1) for block in range(layers)]
+        out[f"q{i}"] = torch.tensor(merges)
+    return out
 
 
 def vtu_attend(inputs, weights, params):
+    only(params, causal=True)
     q, k, v, mapping = (inputs[n] for n in ("q", "k", "v", "mapping"))
-    mapping, n = mapping[None], len(mapping)
-    rates = params["rope_theta"] ** -(torch.arange(0, params["head_dim"], 2) / params["head_dim"])
-    angles = (torch.arange(n)[:, None] * rates).repeat(1, 2)[None]
-    cos, sin = angles.cos(), angles.sin()
-    exact = unmerging.factorised_logits(q, k, mapping, cos, sin, params["scaling"])
-    turned, keys = (unmerging.rotated(unmerging.stood(x, mapping), cos, sin) for x in (q, k))
-    expanded = turned @ keys.mT * params["scaling"]
-    torch.testing.assert_close(exact, expanded, atol=1e-4, rtol=1e-4)
-    visible = torch.ones(n, n, dtype=torch.bool).tril()
-    weight = exact.masked_fill(~visible, float("-inf")).softmax(-1)
-    mixed = (weight @ unmerging.stood(v, mapping)).flatten(0, 1)
-    unique = q.shape[2]
+    assert q.shape[1::2] == (params["heads"], params["head_dim"])
+    unique, n = q.shape[2], len(mapping)
+    steps = torch.arange(n)
+    # A token counts on from the last place that it holds.
+    last = torch.zeros(unique, dtype=torch.long).scatter_reduce(0, mapping, steps, "amax")
+    facts = columns(torch.zeros(1, unique, dtype=torch.bool), torch.ones(1, unique) > 0, last[None])
+    tables = rotary(params["head_dim"], params["rope_theta"])
+    whole = Whole(mapping[None], steps[None])
+    call = attending(q, k, v, facts, facts, tables, whole, params["scaling"])
+    seen = []
+
+    def kernel(wide):
+        seen.append(wide.query @ wide.key.mT * wide.scaling)
+        weight = seen[0].masked_fill(~wide.seen(), float("-inf")).softmax(-1)
+        return (weight @ wide.value).transpose(1, 2)
+
+    rule = Unmerging()
+    out = rule.attend(call, kernel)
+    # What it does with any states of the virtual positions.
+    hidden = rule.attend(call, lambda _: inputs["hidden"][:, :, None])
     return {
-        "scores": exact,
-        "attn_out": unmerging.averaged(mixed, mapping.expand(len(mixed), -1), unique)[None],
-        "hidden_merged": unmerging.averaged(inputs["hidden"], mapping, unique),
+        "scores": seen[0],
+        "attn_out": out.transpose(1, 2),
+        "hidden_merged": hidden[:, :, 0],
     }
 
 

@@ -1,50 +1,52 @@
-"""ToMe: matching, merging, schedules and attention by size."""
+"""ToMe: its own `merge` in the engine's tower; schedules by its own `merges`."""
 
 import torch
-from torch.nn.functional import linear, scaled_dot_product_attention
 
-from foveate.ops import matching
+from foveate.methods.encoders.tome import ToMe
+from tests.conformance.tower import Block, Tower, clip_layer, in_halves, merged
 
 
 def merge(inputs, weights, params):
-    x, metric = inputs["x"], inputs["metric"]
-    assign, count = matching.bipartite_soft_matching(
-        metric, params["r"], params["class_token"], params["distill_token"]
+    x, tower = merged(
+        ToMe(r=params["r"]),
+        inputs["x"],
+        inputs["metric"],
+        inputs.get("size"),
+        classed=params["class_token"],
+        distilled=params["distill_token"],
     )
-    size = inputs.get("size", torch.ones(*x.shape[:2], 1))
-    merged, sizes = matching.merge_weighted(x, size, assign, count)
-    return {
-        "x": merged,
-        "size": sizes,
-        "source": matching.provenance(assign, count),
-        "unmerged": matching.unmerge(merged, assign),
-    }
+    return {"x": x, "size": tower.size, "source": tower.source, "unmerged": tower.spread(x)}
 
 
 def merge_kth(inputs, weights, params):
-    assign, count = matching.kth_bipartite_soft_matching(inputs["metric"], params["k"])
-    return {"mean": matching.merge(inputs["x"], assign, count, "mean")}
+    part = ToMe(kth=params["k"])
+    x, tower = merged(part, inputs["x"], inputs["metric"], inputs.get("size"), classed=False)
+    return {"mean": x, "size": tower.size, "source": tower.source}
 
 
 def schedule(inputs, weights, params):
     blocks = params["num_layers"]
-    return {
-        "const": torch.tensor(matching.schedule(params["const"], blocks)),
-        "dec": torch.tensor(matching.schedule(params["dec"], blocks)),
-        "inc": torch.tensor(matching.schedule(params["inc"], blocks)),
-        "list": torch.tensor(matching.schedule(params["list"], blocks)),
-    }
+    rules = {name: rule for name, rule in params.items() if name != "num_layers"}
+    for name, rule in rules.items():
+        rule = tuple(rule) if isinstance(rule, list) else rule
+        rules[name] = torch.tensor(ToMe(r=rule).merges(blocks))
+    return rules
 
 
 def attend(inputs, weights, params):
     x = inputs["x"]
-    qkv = linear(x, weights["qkv.weight"], weights.get("qkv.bias"))
-    q, k, v = qkv.unflatten(-1, (3, params["num_heads"], -1)).permute(2, 0, 3, 1, 4)
-    size = inputs.get("size")
-    bias = None if size is None else matching.size_bias(size[..., 0])
-    out = scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    out = out.transpose(1, 2).flatten(2)
-    return {"x": linear(out, weights["proj.weight"], weights.get("proj.bias")), "metric": k.mean(1)}
+    layer = clip_layer(x.shape[2], params["num_heads"], 4)
+    attention = layer.self_attn
+    state = in_halves(weights, "qkv", {"proj": "self_attn.out_proj"})
+    state = {name.removeprefix("self_attn."): value for name, value in state.items()}
+    with torch.no_grad():
+        for parameter in attention.parameters():
+            parameter.zero_()
+    found = attention.load_state_dict(state, strict=False)
+    assert not found.unexpected_keys
+    tower = Tower([Block(attention)], ToMe(r=0), classed=False)
+    out = tower.run(x, inputs.get("size"))
+    return {"x": out - x, "metric": tower.part.states[0].keys.mean(1)}
 
 
 OPS = {"merge": merge, "merge_kth": merge_kth, "schedule": schedule, "attend": attend}

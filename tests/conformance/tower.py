@@ -1,0 +1,172 @@
+"""One block of a vision tower with the engine's merging in it: what `attach` runs on every block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import torch
+import transformers as hf
+from torch import Tensor, nn
+
+from foveate.engine.dual import DualEncoder
+from foveate.engine.merging import Merger
+from foveate.parts import BlockState, EncodersPart
+
+
+class Keys(nn.Module):
+    """Attention that adds nothing, whose keys are the last `width` channels of its input."""
+
+    num_heads, scale = 1, 1.0
+    config = SimpleNamespace(_attn_implementation="sdpa")
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.width = width
+        self.q_proj, self.k_proj = Last(width), Last(width)
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None):
+        self.q_proj(hidden_states), self.k_proj(hidden_states)
+        return torch.zeros_like(hidden_states), None
+
+
+class Last(nn.Module):
+    """The last `width` channels."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., -self.width :]
+
+
+class Nothing(nn.Module):
+    """An MLP that adds nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+
+class Block(nn.Module):
+    """A pre-norm block without norms and MLP."""
+
+    def __init__(self, attention: nn.Module):
+        super().__init__()
+        self.layer_norm1, self.layer_norm2 = nn.Identity(), nn.Identity()
+        self.self_attn, self.mlp = attention, Nothing()
+
+
+def clip_layer(width: int, heads: int, intermediate: int, eps: float = 1e-5, act: str = "gelu"):
+    """A block of CLIP's tower."""
+    config = hf.CLIPVisionConfig(
+        hidden_size=width,
+        intermediate_size=intermediate,
+        num_attention_heads=heads,
+        layer_norm_eps=eps,
+        hidden_act=act,
+        attn_implementation="sdpa",
+    )
+    return hf.models.clip.modeling_clip.CLIPEncoderLayer(config).eval()
+
+
+def in_halves(weights: Mapping[str, Tensor], fused: str, names: Mapping[str, str]) -> dict:
+    """Weights of a block under CLIP's names: `fused` holds queries, keys and values."""
+    state = {}
+    for kind in (".weight", ".bias"):
+        for name in (fused + kind, fused + kind.replace(".", "_")):
+            if name in weights:
+                parts = weights[name].chunk(3)
+                state |= {
+                    f"self_attn.{n}_proj{kind}": p for n, p in zip("qkv", parts, strict=True)
+                }
+        state |= {
+            ours + kind: weights[theirs + kind]
+            for theirs, ours in names.items()
+            if theirs + kind in weights
+        }
+    return state
+
+
+@dataclass
+class Seen(EncodersPart):
+    """A part that says what another does, and remembers what that was shown."""
+
+    part: EncodersPart
+    states: list[BlockState] = field(default_factory=list)
+
+    @property
+    def proportional(self) -> bool:  # type: ignore[override]
+        return self.part.proportional
+
+    def vectors(self, block: int, blocks: int) -> int:
+        return self.part.vectors(block, blocks)
+
+    def beside(self, block: int, blocks: int, state: Tensor) -> Tensor | None:
+        return self.part.beside(block, blocks, state)
+
+    def merge(self, block: int, blocks: int, state: BlockState):
+        self.states.append(state)
+        return self.part.merge(block, blocks, state)
+
+
+class Tower(nn.Module):
+    """`blocks` with a part merging in them, as the engine drives it.
+
+    classed, distilled: rows 0 and 1 are a class and a distillation token.
+    """
+
+    def __init__(
+        self, blocks: list[nn.Module], part: EncodersPart, classed: bool, distilled: bool = False
+    ):
+        super().__init__()
+        self.encoder = nn.Module()
+        self.encoder.layers = nn.ModuleList(blocks)
+        self.part = Seen(part)
+        holder = SimpleNamespace(vision_model=self)
+        dual = DualEncoder(holder, "clip", classed, distill_token=distilled)
+        self.merger = Merger(dual, "image", [self.part])
+
+    @torch.no_grad()
+    def run(self, x: Tensor, size: Tensor | None = None, block: int = 0) -> Tensor:
+        """What a block makes of tokens x (B, N, C) that stand for `size` (B, N, 1) patches."""
+        alone = torch.arange(x.shape[1]).expand(x.shape[:2])
+        with self.merger.active():
+            if size is None:
+                self.merger.begin(x.new_ones(x.shape[:2]))
+            else:
+                self.merger.begin(size[..., 0], alone)
+            return self.encoder.layers[block](x, None)
+
+    @property
+    def size(self) -> Tensor:
+        """(B, M, 1): patches that each token stands for, 0 for padding."""
+        return self.merger.size[..., None]
+
+    @property
+    def assign(self) -> Tensor:
+        """(B, N): the token that holds each token that entered."""
+        assign = self.merger.history[-1]
+        if assign is None:
+            b, n = self.merger.size.shape
+            return torch.arange(n).expand(b, n)
+        return assign
+
+    @property
+    def source(self) -> Tensor:
+        """(B, M, N) int: 1 where a token went into a new one."""
+        new = torch.arange(self.merger.size.shape[1])
+        return (self.assign[:, None] == new[:, None]).long()
+
+    def spread(self, x: Tensor) -> Tensor:
+        """What left the tower (B, M, C) at all places that entered it, (B, N, C)."""
+        return self.merger.full(len(self.merger.history) - 1, x, 1)
+
+
+def merged(
+    part: EncodersPart, x: Tensor, metric: Tensor, size: Tensor | None = None, **rows: bool
+) -> tuple[Tensor, Tower]:
+    """What becomes of tokens x (B, N, D) with keys `metric` (B, N, C), and the tower that did it."""
+    tower = Tower([Block(Keys(metric.shape[2]))], part, **rows)
+    return tower.run(torch.cat([x, metric], 2), size)[..., : x.shape[2]], tower
