@@ -185,15 +185,9 @@ class Merger:
             if plan is None:
                 continue
             merged.append(part)
-            assign, count, *weights = plan
-            size = merge(self.size[..., None], assign, count, "sum")
-            share = (weights[0] if weights else self.size)[..., None].to(hidden.dtype)
-            hidden = merge(hidden * share, assign, count, "sum")
-            if not weights:
-                # Padding holds nothing of size 0.
-                hidden = hidden / size.clamp(min=1)
+            assign, count, *_ = plan
+            hidden, self.size = fused(plan, hidden, self.size)
             keys = merge(keys.flatten(2), assign, count).unflatten(2, keys.shape[2:])
-            self.size = size[..., 0]
             self.assign = assign if self.assign is None else assign.gather(1, self.assign)
         return hidden
 
@@ -207,6 +201,18 @@ class Merger:
                 for j, h in enumerate(output.hidden_states)
             )
         return output
+
+
+def fused(plan: tuple, hidden: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens (B, T, C) of `size` (B, T) merged as `EncodersPart.merge` says: the same of fewer."""
+    assign, count, *weights = plan
+    total = merge(size[..., None], assign, count, "sum")
+    share = (weights[0] if weights else size)[..., None].to(hidden.dtype)
+    hidden = merge(hidden * share, assign, count, "sum")
+    if not weights:
+        # Padding holds nothing of size 0.
+        hidden = hidden / total.clamp(min=1)
+    return hidden, total[..., 0]
 
 
 @contextmanager

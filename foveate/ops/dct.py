@@ -37,16 +37,6 @@ def low_pass_matrix(n: int, r: int, norm: str | None = "ortho") -> Tensor:
     return idct_matrix(r, norm) @ dct_matrix(n, norm)[:r]
 
 
-def dct2(x: Tensor, norm: str | None = "ortho") -> Tensor:
-    """The 2-D DCT-II of x (..., H, W), in float32 at least."""
-    return _both_sides(x, dct_matrix(x.shape[-2], norm), dct_matrix(x.shape[-1], norm))
-
-
-def idct2(x: Tensor, norm: str | None = "ortho") -> Tensor:
-    """The inverse of `dct2`."""
-    return _both_sides(x, idct_matrix(x.shape[-2], norm), idct_matrix(x.shape[-1], norm))
-
-
 def low_pass(x: Tensor, widths: Sequence[int], norm: str | None = "ortho") -> Tensor:
     """Low frequencies of x (..., H, W, C) as a smaller grid in raster order, (..., K, C).
 
@@ -70,11 +60,6 @@ def _lengths(n: int) -> Tensor:
     lengths = torch.full((n,), math.sqrt(2 * n), dtype=torch.float64)
     lengths[0] = 2 * math.sqrt(n)
     return lengths
-
-
-def _both_sides(x: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    x = _wide(x)
-    return _like(left, x) @ x @ _like(right, x).T
 
 
 def _like(matrix: Tensor, x: Tensor) -> Tensor:

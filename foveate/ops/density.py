@@ -6,20 +6,17 @@ import torch
 from torch import Tensor
 
 
-def density_peaks(x: Tensor, count: int, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def density_peaks(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Cluster (B, N) of every point of x (B, N, D), and the point at each centre (B, count).
 
     Density is exp(-mean of squared distances to the `count` nearest, itself included), a peak's
     height the distance to the next denser point: centres have the largest product, in that order.
-    Every point joins the nearest centre. Distances are over sqrt(D). noise (B, N): added to the
-    density, so that copies differ; without it ties go to the lower index.
+    Every point joins the nearest centre. Distances are over sqrt(D). Ties go to the lower index.
     """
     x = x.float()
     distance = torch.cdist(x, x) / x.shape[2] ** 0.5
     near = distance.topk(count, dim=2, largest=False).values
     density = (-near.square().mean(2)).exp()
-    if noise is not None:
-        density = density + noise
     denser = density[:, None] > density[:, :, None]
     top = distance.flatten(1).amax(1)[:, None, None]
     height = distance.masked_fill(~denser, float("inf")).minimum(top).amin(2)

@@ -127,11 +127,7 @@ def kth_bipartite_soft_matching(metric: Tensor, k: int) -> tuple[Tensor, int]:
 
 
 def merge(x: Tensor, assign: Tensor, count: int, mode: str = "mean") -> Tensor:
-    """Members of x (B, N, D) reduced to (B, count, D). mode: "mean", "sum", "amax"."""
-    if mode == "amax":
-        index = assign.masked_fill(assign < 0, count)[..., None].expand_as(x)
-        out = x.new_zeros(x.shape[0], count + 1, x.shape[2])
-        return out.scatter_reduce(1, index, x, mode, include_self=False)[:, :count]
+    """Members of x (B, N, D) reduced to (B, count, D). mode: "mean" or "sum"."""
     total = rows_summed(x, assign, count)
     if mode == "sum":
         return total

@@ -1,14 +1,18 @@
-"""What mappings share: a sample as methods see it at a boundary, and the run of one layer."""
+"""What mappings share: a sample as methods see it at a boundary."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import LlamaModel
 
-from foveate.parts import BoundaryState
+from foveate.engine.ahead import next_attention, next_heads
+from foveate.parts import BoundaryState, Merge
 from foveate.signals import Signals
+from tests.conformance.host import decoder
 
 
 def one_sample(
@@ -17,8 +21,7 @@ def one_sample(
     """State of hidden (1, N, D) whose columns [start, start + length) are visual."""
     columns = torch.arange(hidden.shape[1])[None]
     visual = (columns >= start) & (columns < start + length)
-    return BoundaryState(
-        hidden=hidden,
+    facts: dict[str, Any] = dict(
         valid=torch.ones_like(visual),
         visual=visual,
         item=visual.long() - 1,
@@ -26,17 +29,39 @@ def one_sample(
         last=columns[:, -1],
         labels=None,
         attention=None,
-        signals=Signals(signals),
-        **more,
     )
+    return BoundaryState(hidden=hidden, signals=Signals(signals), **{**facts, **more})
 
 
-def run_layer(model: Any, layer: Any, hidden: Tensor, positions: Tensor, cache: Any) -> Tensor:
-    """One decoder layer of a plain Llama on its own cache."""
-    return layer(
-        hidden,
-        attention_mask=None,
-        position_ids=positions,
-        past_key_values=cache,
-        position_embeddings=model.rotary_emb(hidden, positions),
-    )
+@torch.no_grad()
+def next_layer(
+    params: Mapping[str, Any], weights: Mapping[str, Tensor], hidden: Tensor, positions: Tensor
+) -> dict[str, Any]:
+    """What the engine tells a part of the layer that comes next: its `attention` and `heads`.
+
+    weights: input_layernorm, q_proj and k_proj of that layer. hidden (1, N, D) enters it.
+    """
+    model = LlamaModel(decoder(params, width=hidden.shape[2])).eval()
+    layer = model.layers[0]
+    layer.input_layernorm.weight.copy_(weights["input_layernorm.weight"])
+    for name in ("q_proj", "k_proj"):
+        getattr(layer.self_attn, name).weight.copy_(weights[f"{name}.weight"])
+    given = {"position_embeddings": model.rotary_emb(hidden, positions)}
+    valid = torch.ones(hidden.shape[:2], dtype=torch.bool)
+    heads = next_heads(layer, hidden, given, valid, None, None)
+
+    def attention(rows: Tensor) -> Tensor:
+        return next_attention(layer, hidden, given, rows, heads.visible(rows)[:, None])
+
+    return {"attention": attention, "heads": lambda: heads}
+
+
+def staying(verdict: Tensor | Merge | None, state: BoundaryState) -> Tensor:
+    """Columns (n,) of the one sample that go on from a boundary, in their new order."""
+    columns = torch.arange(state.hidden.shape[1])
+    if verdict is None:
+        return columns
+    if isinstance(verdict, Tensor):
+        return columns[verdict[0]]
+    kept = columns[verdict.into[0] == columns]
+    return kept if verdict.place is None else kept[verdict.place[0, kept].argsort(stable=True)]

@@ -1,4 +1,4 @@
-"""One block of a vision tower with the engine's merging in it: what `attach` runs on every block."""
+"""A block of a vision tower with the engine's merging in it, as `attach` runs it."""
 
 from __future__ import annotations
 
@@ -78,9 +78,7 @@ def in_halves(weights: Mapping[str, Tensor], fused: str, names: Mapping[str, str
         for name in (fused + kind, fused + kind.replace(".", "_")):
             if name in weights:
                 parts = weights[name].chunk(3)
-                state |= {
-                    f"self_attn.{n}_proj{kind}": p for n, p in zip("qkv", parts, strict=True)
-                }
+                state |= {f"self_attn.{n}_proj{kind}": p for n, p in zip("qkv", parts, strict=True)}
         state |= {
             ours + kind: weights[theirs + kind]
             for theirs, ours in names.items()
@@ -167,6 +165,6 @@ class Tower(nn.Module):
 def merged(
     part: EncodersPart, x: Tensor, metric: Tensor, size: Tensor | None = None, **rows: bool
 ) -> tuple[Tensor, Tower]:
-    """What becomes of tokens x (B, N, D) with keys `metric` (B, N, C), and the tower that did it."""
+    """What becomes of tokens x (B, N, D) with keys `metric` (B, N, C), and the tower."""
     tower = Tower([Block(Keys(metric.shape[2]))], part, **rows)
     return tower.run(torch.cat([x, metric], 2), size)[..., : x.shape[2]], tower

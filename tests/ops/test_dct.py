@@ -3,9 +3,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foveate.ops.dct import dct2, dct_matrix, idct2, low_pass
+from foveate.ops.dct import dct_matrix, idct_matrix, low_pass
 
 norms = pytest.mark.parametrize("norm", ["ortho", None])
+
+
+def both_sides(x, matrix, norm):
+    """A transform of the rows and columns of x (..., H, W)."""
+    return matrix(x.shape[-2], norm) @ x @ matrix(x.shape[-1], norm).T
 
 
 @norms
@@ -13,9 +18,10 @@ norms = pytest.mark.parametrize("norm", ["ortho", None])
 @given(h=st.integers(1, 9), w=st.integers(1, 9))
 def test_there_and_back(norm, h, w):
     x = torch.randn(2, h, w, dtype=torch.float64, generator=torch.Generator().manual_seed(h * w))
-    assert torch.allclose(idct2(dct2(x, norm), norm), x)
+    spectrum = both_sides(x, dct_matrix, norm)
+    assert torch.allclose(both_sides(spectrum, idct_matrix, norm), x)
     if norm == "ortho":
-        assert torch.allclose(dct2(x).norm(), x.norm())
+        assert torch.allclose(spectrum.norm(), x.norm())
 
 
 def test_the_plain_transform_is_its_formula():
@@ -29,8 +35,8 @@ def test_the_plain_transform_is_its_formula():
 @norms
 def test_a_low_pass_is_the_cropped_spectrum_seen_as_a_smaller_grid(norm):
     x = torch.randn(3, 6, 9, 4, dtype=torch.float64)
-    spectrum = dct2(x.movedim(-1, 1), norm)
-    small = idct2(spectrum[..., :4, :5], norm).movedim(1, -1).flatten(1, 2)
+    spectrum = both_sides(x.movedim(-1, 1), dct_matrix, norm)
+    small = both_sides(spectrum[..., :4, :5], idct_matrix, norm).movedim(1, -1).flatten(1, 2)
     assert torch.allclose(low_pass(x, [5] * 4, norm), small)
     mixed = low_pass(x, [5, 5, 4, 4], norm)
     assert torch.allclose(mixed[:, :10], low_pass(x, [5] * 4, norm)[:, :10])

@@ -101,8 +101,7 @@ class ZipVL(Method, RulePart):
         valid, heads = call.queries.valid, call.heads()
         lengths = call.queries.counts[0]
         rows, real = probe_rows(valid, *self.probes, self.seed + call.layer, lengths)
-        mass, sees = received(heads, rows, real)
-        score = mass / (sees if self.denominators == "exact" else seen_behind(valid)).clamp(min=1)
+        mass, score = self.score(heads, rows, real)
         p = self.how_many(mass, valid, call.queries.item)
         chosen = most_important(score, p, valid)
         # The one thing that only the device knows: how many tokens this layer needs.
@@ -117,6 +116,15 @@ class ZipVL(Method, RulePart):
         out = out.masked_fill(~inside[..., None, None], 0)
         full = out.new_zeros(len(out), valid.shape[1], *out.shape[2:])
         return full.scatter(1, index[..., None, None].expand_as(out), out)
+
+    def score(self, heads: Heads, rows: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+        """Attention (B, N) that `rows` (B, R) give columns, and the same by how many see each.
+
+        real (B, R) bool: rows that count.
+        """
+        mass, sees = received(heads, rows, real)
+        sees = sees if self.denominators == "exact" else seen_behind(heads.valid)
+        return mass, mass / sees.clamp(min=1)
 
     def how_many(self, mass: Tensor, valid: Tensor, item: Tensor) -> Tensor:
         """How many (B,) tokens are important. item (B, N): visual item of each, -1 for text."""

@@ -107,10 +107,10 @@ class SparseVLM(Method, LayersPart):
             into[row, own.gather(1, best)] = own.gather(1, best)
             if clusters:
                 again = own.gather(1, top_k(rest, recycled))
-                cluster, centre = density_peaks(state.hidden[row, again], clusters)
+                cluster, centre, share = clustered(state.hidden[row, again], clusters)
                 stands = again.gather(1, centre)
                 into[row, again] = stands.gather(1, cluster)
-                weight[row, again] = 1 / (sizes(cluster, clusters) + 1e-6).gather(1, cluster)
+                weight[row, again] = share
                 # Merged tokens come behind the last column of their picture, peak by peak.
                 order = torch.arange(1, clusters + 1, device=device)
                 place[row, stands] = own[:, -1:] * (width + 1) + order
@@ -207,6 +207,15 @@ def rated(heads: Heads, marks: Tensor, item: Tensor) -> Tensor:
         mine = rows_at(mine, item.clamp(min=0))
         score += seen.mean(1).masked_fill(~mine.mT, 0).sum(1)
     return score / marks.sum(2).gather(1, item.clamp(min=0)).clamp(min=1)
+
+
+def clustered(x: Tensor, clusters: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Cluster (B, N) of each of x (B, N, D), the one at each peak (B, clusters), and shares (B, N).
+
+    A cluster goes on as the sum of its members times their shares, which is their mean.
+    """
+    cluster, centre = density_peaks(x, clusters)
+    return cluster, centre, 1 / (sizes(cluster, clusters) + 1e-6).gather(1, cluster)
 
 
 def clusters_of(dropped: int) -> tuple[int, int]:

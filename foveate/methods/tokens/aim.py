@@ -34,7 +34,7 @@ from foveate.errors import BudgetError, InvalidParameter
 from foveate.method import register
 from foveate.methods.tokens.progressive import ProgressiveMethod
 from foveate.ops.allocate import share_evenly, view_batches
-from foveate.ops.attention import page_rank
+from foveate.ops.attention import Heads, page_rank
 from foveate.ops.matching import bipartite_soft_matching, merge
 from foveate.ops.select import top_mask
 from foveate.ops.transfer import on_device
@@ -119,6 +119,10 @@ class AIM(ProgressiveMethod):
             features = signals.project(features)
         return tokens.merge(assign, keep, features.to(tokens.features.dtype))
 
+    def importance(self, heads: Heads) -> Tensor:
+        """Rank (B, N) of every column inside the language model."""
+        return page_rank(heads, self.tau_imp, self.iters, self.d)
+
 
 @dataclass(frozen=True)
 class Pruning(LayersPart):
@@ -150,8 +154,7 @@ class Pruning(LayersPart):
             return None
         if not any(targets):
             return ~state.visual
-        m = self.method
-        rank = page_rank(state.signals[DecoderHeads()], m.tau_imp, m.iters, m.d)
+        rank = self.method.importance(state.signals[DecoderHeads()])
         target = on_device(targets, rank.device)
         return top_mask(rank, target, state.visual) | ~state.visual
 

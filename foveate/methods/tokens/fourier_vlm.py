@@ -45,7 +45,8 @@ from foveate.tokens import Grid, VisualTokens
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class FourierVLM(TokensMethod):
-    """reserve: rows and columns that every crop or frame keeps, in place of `keep`.
+    """reserve: rows and columns that every crop or frame keeps, in place of `keep`; one number
+    for both, or a pair.
 
     ratio: share of its rows and of its columns that each frame keeps, in place of `keep`.
     norm: "ortho", or None for the plain DCT. preserve_mean: constants stay as they are.
@@ -56,14 +57,14 @@ class FourierVLM(TokensMethod):
     drops_special = True
 
     keep: Keep = 0.25
-    reserve: int | None = None
+    reserve: int | tuple[int, int] | None = None
     ratio: float | None = None
     norm: Literal["ortho"] | None = "ortho"
     preserve_mean: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.reserve is not None and not self.reserve >= 1:
+        if self.reserve is not None and not min(self._reserved()) >= 1:
             raise InvalidParameter(f"reserve={self.reserve!r} leaves nothing; use 1 or more.")
         if self.ratio is not None and not 0 < self.ratio <= 1:
             raise InvalidParameter(f"ratio={self.ratio!r} is no share; use one in (0, 1].")
@@ -75,7 +76,9 @@ class FourierVLM(TokensMethod):
     def count(self, grid: Grid) -> int:
         views = grid.views or (grid.patches,)
         if self.reserve is not None:
-            return sum(len(self._bands(_square(n), 0)) * self.reserve for n in views if n)
+            whole = grid.patches == grid.t * grid.h * grid.w
+            shapes = [(grid.h, grid.w) if whole else _square(n) for n in views if n]
+            return sum(sum(self._bands(shape, 0)) for shape in shapes)
         if self.ratio is not None:
             if grid.patches != grid.t * grid.h * grid.w:
                 raise BudgetError("ratio= needs whole frames, not stitched crops; use keep=.")
@@ -120,16 +123,21 @@ class FourierVLM(TokensMethod):
     def _bands(self, shape: tuple[int, int], share: int) -> list[int]:
         """Columns of each new row of a grid."""
         if self.reserve is not None:
-            if self.reserve > min(shape):
+            rows, columns = self._reserved()
+            if rows > shape[0] or columns > shape[1]:
                 raise BudgetError(
                     f"reserve={self.reserve} is more than the {shape[0]} x {shape[1]} patches of a "
-                    f"crop or frame allow; use at most {min(shape)}, or keep=."
+                    f"crop or frame allow; use at most {shape[0]} x {shape[1]}, or keep=."
                 )
-            return [self.reserve] * self.reserve
+            return [columns] * rows
         if self.ratio is not None:
             rows, columns = (max(int(n * self.ratio), 1) for n in shape)
             return [columns] * rows
         return cell_rows(shape[0], shape[1], share)
+
+    def _reserved(self) -> tuple[int, int]:
+        """Rows and columns of `reserve`."""
+        return self.reserve if isinstance(self.reserve, tuple) else (self.reserve, self.reserve)
 
     def _gain(self, shape: tuple[int, int], bands: Sequence[int]) -> Tensor:
         """Factors (K, 1) that leave constants as they are."""

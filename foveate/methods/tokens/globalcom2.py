@@ -90,16 +90,24 @@ class GlobalCom2(TokensMethod):
         if lie is None:
             best = per_view_top_k(score, tokens.by_view(), free)
             return chosen(kept.scatter(1, best, True), keep)
+        best = self.best(score, lie, free, special)
+        return self.in_order(chosen(best | kept, keep), score, lie)
+
+    def best(self, score: Tensor, lie: Tiles, free: int, special: int) -> Tensor:
+        """Which patches of a stitched picture stay, (B, N) bool: `free` of them."""
         size, caps = int(lie.sizes[0]), lie.sizes[1:]
-        ratio = self.keep if isinstance(self.keep, float) else free / (tokens.n - special)
+        ratio = self.keep if isinstance(self.keep, float) else free / (score.shape[1] - special)
         full = max(int(size * ratio), free - int(caps.sum()))
         base = lie.overview(score)
         weights = crop_scales(base, lie.crops, ratio, self.temperature) * caps
-        crops = apportion(weights, caps, free - full)
+        crops = self.rounded(weights, caps, free - full)
         budgets = torch.cat([crops.new_full((len(crops), 1), full), crops], 1)
         budgets = on_device(budgets, score.device)
-        mask = top_per_group(guided(score, base, lie), lie.group, budgets) | kept
-        return self.in_order(chosen(mask, keep), score, lie)
+        return top_per_group(guided(score, base, lie), lie.group, budgets)
+
+    def rounded(self, shares: Tensor, caps: Tensor, total: int) -> Tensor:
+        """Tokens (B, P) of each crop from its share, `total` in sum and at most `caps` (P,)."""
+        return apportion(shares, caps, total)
 
     def in_order(self, index: Tensor, score: Tensor, lie: Tiles) -> Tensor:
         """Indices (B, K) in the order in which the language model reads them."""

@@ -82,17 +82,26 @@ class HiRED(TokensMethod):
         return 2 * 2 * n * widths.tower
 
     def select(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
+        return chosen(self.kept(tokens, signals, keep), keep)
+
+    def kept(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
+        """Which tokens stay, (B, N) bool."""
         first, last = (signals[need].sum(1) for need in self.needs)
         lie = tiles(tokens)
         if lie is None:
-            return per_view_top_k(last, tokens.by_view(), keep)
+            best = per_view_top_k(last, tokens.by_view(), keep)
+            return torch.zeros_like(last, dtype=torch.bool).scatter_(1, best, True)
         size, *caps = lie.sizes.tolist()
         full = max(self.overview_share(keep, size), keep - sum(caps))
         shares = self.crop_shares(first, lie, keep - full)
-        crops = apportion(shares, torch.tensor(caps), keep - full)
+        crops = self.rounded(shares, torch.tensor(caps), keep - full)
         budgets = torch.cat([crops.new_full((len(crops), 1), full), crops], 1)
         budgets = on_device(budgets, last.device)
-        return chosen(top_per_group(last, lie.group, budgets), keep)
+        return top_per_group(last, lie.group, budgets)
+
+    def rounded(self, shares: Tensor, caps: Tensor, total: int) -> Tensor:
+        """Tokens (B, P) of each crop from its share, `total` in sum and at most `caps` (P,)."""
+        return apportion(shares, caps, total)
 
     def overview_share(self, total: int, size: int) -> int:
         """Of `total` tokens those of an overview of `size` patches."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import foveate
@@ -42,6 +42,15 @@ class DyVTERecipe(Recipe):
 
     def loss(self, run: Run, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         drawn = torch.randperm(run.subject.layers - 1, generator=run.generator)[: self.gates]
+        given, target = self.judged(run.model, run.module, batch, drawn.tolist())
+        right = (given.argmax(1) == target).float().mean()
+        figures = {"accuracy": right.item(), "exits": target.float().mean().item()}
+        return F.cross_entropy(given, target), figures
+
+    def judged(
+        self, model: Any, gates: nn.Module, batch: Batch, drawn: list[int]
+    ) -> tuple[Tensor, Tensor]:
+        """What the gates of some layers say, (G B, 2) logits, and what they should, (G B,)."""
         seen: dict[str, Tensor] = {}
 
         def leave(state: BoundaryState) -> Tensor:
@@ -50,17 +59,14 @@ class DyVTERecipe(Recipe):
             seen["x"] = text_features(state.hidden, state.visual, asks, last)
             return ~state.visual
 
-        full, told = _logits(run.model, batch), batch.labels[:, -batch.told :]
+        full, told = _logits(model, batch), batch.labels[:, -batch.told :]
         logits, targets = [], []
-        for layer in drawn.tolist():
-            with foveate.attach(run.model, Probe(seen={layer + 1: leave})):
-                out = _logits(run.model, batch)
+        for layer in drawn:
+            with foveate.attach(model, Probe(seen={layer + 1: leave})):
+                out = _logits(model, batch)
             targets.append(exit_labels(full, out, told, self.agreement, self.loss_ratio))
-            logits.append(run.module(layer, seen["x"]))
-        given, target = torch.cat(logits), torch.cat(targets)
-        right = (given.argmax(1) == target).float().mean()
-        figures = {"accuracy": right.item(), "exits": target.float().mean().item()}
-        return F.cross_entropy(given, target), figures
+            logits.append(gates(layer, seen["x"]))
+        return torch.cat(logits), torch.cat(targets)
 
     def rows(self, run: Run, trained: Method) -> dict[str, Method]:
         rows: dict[str, Method] = {"trained": trained}

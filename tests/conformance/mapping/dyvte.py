@@ -1,109 +1,82 @@
-"""DyVTE: its gates, and its own decisions between the layers of a plain Llama."""
+"""DyVTE: its gates, its decisions on the real engine, and the labels of its own recipe."""
 
 import torch
 from torch.nn import functional as F
-from transformers import DynamicCache, LlamaConfig, LlamaModel
 
-from foveate.methods.layers.dyvte import DyVTE, Gates, exit_labels, text_features
+from foveate.methods.layers.dyvte import DyVTE, Gates
 from foveate.trained import lent
-from tests.conformance.boundary import one_sample, run_layer
+from foveate.training.batches import Batch
+from foveate.training.recipes.dyvte import DyVTERecipe
+from tests.conformance.host import decoder, llava, load_decoder, prompted, run
+from tests.conformance.reading import only
 
 
 def _gates(weights, prefix, width, layers):
-    gates = Gates(width, layers, weights[f"{prefix}0.w1.weight"].shape[0])
-    for layer, gate in enumerate(gates.gates):
-        for i, name in ((0, "w1"), (2, "w2")):
-            gate[i].weight.data = weights[f"{prefix}{layer}.{name}.weight"]
+    """The gates of a case; where it has none, one that never opens."""
+    names = [f"{prefix}{layer}" for layer in range(layers)]
+    hidden = next(weights[f"{n}.w1.weight"] for n in names if f"{n}.w1.weight" in weights)
+    gates = Gates(width, layers + 1, len(hidden))
+    for name, gate in zip(names, gates.gates, strict=True):
+        for i, part in ((0, "w1"), (2, "w2")):
+            if f"{name}.{part}.weight" in weights:
+                gate[i].weight.data = weights[f"{name}.{part}.weight"]
+            else:
+                gate[i].weight.data.zero_()
     return gates
 
 
-def _llama(weights, params, prefix=""):
-    model = LlamaModel(
-        LlamaConfig(
-            hidden_size=params["hidden"],
-            intermediate_size=params["intermediate"],
-            num_hidden_layers=params["num_layers"],
-            num_attention_heads=params["num_heads"],
-            num_key_value_heads=params["num_heads"],
-            rms_norm_eps=params["rms_eps"],
-            rope_parameters={"rope_type": "default", "rope_theta": params["rope_theta"]},
-            vocab_size=4,
-            attn_implementation="sdpa",
-        )
-    ).eval()
+def _model(weights, params, prefix, rows, visual):
+    model, call = llava(decoder(params), rows, visual)
     own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-    found = model.load_state_dict(
-        {k: v for k, v in own.items() if "visual_gates" not in k}, strict=False
-    )
-    assert found.missing_keys == ["embed_tokens.weight"] and not found.unexpected_keys
-    return model
+    load_decoder(model, {k: v for k, v in own.items() if "visual_gates" not in k})
+    return model, call
 
 
+@torch.no_grad()
 def gate(inputs, weights, params):
+    only(params, act="gelu (erf)", bias=False, hidden=len(weights["w1.weight"]))
     named = {f"0.{name}": value for name, value in weights.items()}
-    return {"logits": _gates(named, "", inputs["feat"].shape[1] // 2, 2)(0, inputs["feat"])}
+    return {"logits": _gates(named, "", inputs["feat"].shape[1] // 2, 1)(0, inputs["feat"])}
 
 
 @torch.no_grad()
 def forward(inputs, weights, params):
+    only(params, positions="kept")
     layers, start, length = params["num_layers"], params["visual_start"], params["visual_len"]
-    model = _llama(weights, params)
-    cache = DynamicCache(config=model.config)
+    rows, visual, n = prompted(inputs, start, length)
+    model, call = _model(weights, params, "", rows, visual)
     gates = _gates(weights, "visual_gates_router.", params["hidden"], layers)
-    method = DyVTE(weights="random")
-    assert method.positions == "original" and method.boundaries(layers) == tuple(range(1, layers))
-    hidden, n = inputs["inputs_embeds"], inputs["inputs_embeds"].shape[1]
-    columns, left = torch.arange(n), layers
-    for i, layer in enumerate(model.layers):
-        if i and left == layers:
-            with lent("dyvte", gates):
-                keep = method.at_boundary(i, layers, one_sample(hidden, start, length, {}))
-            if keep is not None:
-                hidden, columns, left = hidden[:, keep[0]], columns[keep[0]], i
-        hidden = run_layer(model, layer, hidden, columns[None], cache)
-    text = (columns < start) | (columns >= start + length)
+    with lent("dyvte", gates):
+        ran = run(model, call, DyVTE(weights="random"), n)
+    # What leaves behind the last layer is in all caches.
+    left = next((i for i, held in enumerate(ran.lengths) if held < n), layers)
+    last = ran.columns[layers - 1].expand(len(rows), -1)
+    text = ~visual.gather(1, last)
     out = {
         "exit_layer": torch.tensor([left - 1]),
-        "prefill_hidden_text": model.norm(hidden)[:, text],
-        "cache_len": torch.tensor([layer.get_seq_length() for layer in cache.layers]),
+        "prefill_hidden_text": ran.hidden[text].view(len(rows), -1, rows.shape[2]),
+        "cache_len": torch.tensor(ran.lengths),
     }
-    steps = []
-    for step, embed in enumerate(inputs["decode_embeds"]):
-        hidden = embed[None]
-        for layer in model.layers:
-            hidden = run_layer(model, layer, hidden, torch.tensor([[n + step]]), cache)
-        steps.append(model.norm(hidden)[0])
-    return out | {"decode_hidden": torch.stack(steps)}
+    if not ran.decoded:
+        return out
+    decoded = torch.stack(ran.decoded)
+    return out | {"decode_hidden": decoded.view_as(inputs["decode_embeds"])}
 
 
 @torch.no_grad()
 def train_step(inputs, weights, params):
-    layers, start = params["num_layers"], params["visual_start"]
-    model = _llama(weights, params, "model.")
-    head = weights["lm_head.weight"]
-    x, labels = inputs["inputs_embeds"], inputs["labels"]
-    columns = torch.arange(x.shape[1])
-    visual = ((columns >= start) & (columns < start + params["visual_len"])).expand(len(x), -1)
-
-    def run(hidden, columns, first, last):
-        for layer in model.layers[first:last]:
-            where = columns.expand(len(hidden), -1)
-            hidden = run_layer(model, layer, hidden, where, None)
-        return hidden
-
-    behind = params["exit_layer"] + 1
-    hidden = run(x, columns, 0, behind)
-    asks = labels == -100
-    feat = text_features(hidden, visual, asks, asks.long().cumsum(1).argmax(1))
-    full = model.norm(run(hidden, columns, behind, layers)) @ head.T
-    text = ~visual[0]
-    out = model.norm(run(hidden[:, text], columns[text], behind, layers)) @ head.T
-    told = labels[:, text][:, 1:]
-    target = exit_labels(
-        full[:, text][:, :-1], out[:, :-1], told, params["agreement"], params["loss_ratio"]
-    )
-    gates = _gates(weights, "model.visual_gates_router.", params["hidden"], layers)
-    logits = gates(params["exit_layer"], feat)
+    labels, head = inputs["labels"], weights["lm_head.weight"]
+    rows, visual, n = prompted(inputs, params["visual_start"], params["visual_len"])
+    only(params, vocab=len(head))
+    model, call = _model(weights, params, "model.", rows, visual)
+    model.lm_head.weight.data = head
+    call["attention_mask"] = torch.ones_like(labels)
+    told = (labels != -100).long()
+    batch = Batch(call, labels, n - int(told.argmax(1).min()))
+    layer = params["exit_layer"]
+    gates = _gates(weights, "model.visual_gates_router.", params["hidden"], params["num_layers"])
+    recipe = DyVTERecipe(agreement=params["agreement"], loss_ratio=params["loss_ratio"])
+    logits, target = recipe.judged(model, gates, batch, [layer])
     return {
         "gate_logits": logits,
         "gate_labels": target,

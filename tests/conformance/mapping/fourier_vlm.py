@@ -4,7 +4,7 @@ import torch
 
 from foveate.families.base import raster
 from foveate.methods.tokens.fourier_vlm import FourierVLM
-from foveate.ops.dct import dct2, idct2
+from foveate.ops.dct import dct_matrix, idct_matrix
 from foveate.signals import ProjectorInput, Signals
 
 
@@ -16,14 +16,19 @@ def _compressed(method, layout, features):
 
 def compress(inputs, weights, params):
     layout = raster(1, params["grid_h"], params["grid_w"])
-    keep = params["reserve_h"] * params["reserve_w"]
-    method = FourierVLM(keep=keep, norm=params["norm"], preserve_mean=False)
+    reserve = params["reserve_h"], params["reserve_w"]
+    method = FourierVLM(reserve=reserve, norm=params["norm"], preserve_mean=False)
     return {"tokens": _compressed(method, layout, inputs["features"])}
 
 
 def transform(inputs, weights, params):
     x, norm = inputs["x"], params["norm"]
-    return {"dct": dct2(x, norm), "idct": idct2(x, norm)}
+
+    def both(matrix):
+        rows, columns = (matrix(n, norm).to(x) for n in x.shape[-2:])
+        return rows @ x @ columns.T
+
+    return {"dct": both(dct_matrix), "idct": both(idct_matrix)}
 
 
 def compress_qwen(inputs, weights, params):

@@ -1,4 +1,4 @@
-"""GlobalCom2: the method's allocation, scores and order; rounding is left as the case has it."""
+"""GlobalCom2: the method's own choice, rounded down: the official code leaves what that leaves."""
 
 import torch
 
@@ -6,10 +6,17 @@ from foveate.engine.taps import products
 from foveate.families.base import raster
 from foveate.families.specials import joined, newline_behind
 from foveate.families.tiles import stitched, unpad_image
-from foveate.methods.tokens.globalcom2 import GlobalCom2, crop_scales, guided
-from foveate.ops.grouped import chosen, top_per_group
+from foveate.methods.tokens.globalcom2 import GlobalCom2, crop_scales
+from foveate.ops.grouped import chosen
 from foveate.ops.tiles import tiles
 from foveate.tokens import Layout
+
+
+class RoundedDown(GlobalCom2):
+    """Crops get the whole part of their shares."""
+
+    def rounded(self, shares, caps, total):
+        return shares.long().minimum(caps)
 
 
 def allocate(inputs, weights, params):
@@ -41,7 +48,7 @@ def compress(inputs, weights, params):
     tokens = layout.tokens(flat[rows][None])
     score = scores.flatten()[rows.clamp(min=0)][None].masked_fill(tokens.special, 0)
     ratio = params["retention_ratio"]
-    method = GlobalCom2(
+    method = RoundedDown(
         keep=ratio,
         temperature=params["temperature"],
         placement=params["placement"],
@@ -49,12 +56,12 @@ def compress(inputs, weights, params):
     )
     lie = tiles(tokens)
     assert lie.crops == crops
-    base = lie.overview(score)
-    scales = crop_scales(base, crops, ratio, method.temperature)
-    full = int(side * side * ratio)
-    budgets = torch.cat([torch.tensor([[full]]), (scales * lie.sizes[1:]).long()], 1)
-    mask = top_per_group(guided(score, base, lie), lie.group, budgets) | tokens.special
+    special = int(tokens.special.sum())
+    free = method.count(tokens.grid) - special
+    mask = method.best(score, lie, free, special) | tokens.special
     index = method.in_order(chosen(mask, int(mask.sum())), score, lie)
+    full = int((lie.group[index[0]] == 0).sum())
+    scales = crop_scales(lie.overview(score), crops, ratio, method.temperature)
     out = tokens.take(index).features[0]
     return {
         "thumbnail_indices": index[0, :full],

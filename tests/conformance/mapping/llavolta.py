@@ -4,8 +4,7 @@ import torch
 
 from foveate.engine.columns import merged
 from foveate.methods.layers.llavolta import LLaVolta, setting_at
-from foveate.parts import BoundaryState
-from foveate.signals import Signals
+from tests.conformance.boundary import one_sample
 
 
 def pool(inputs, weights, params):
@@ -14,21 +13,15 @@ def pool(inputs, weights, params):
     for row, starts in zip(item, params["image_starts"], strict=True):
         for number, start in enumerate(starts):
             row[start : start + params["visual_length"]] = number
-    state = BoundaryState(
-        hidden=hidden,
-        valid=torch.ones_like(item, dtype=torch.bool),
-        visual=item >= 0,
-        item=item,
-        entered=(item >= 0).sum(1),
-        last=torch.full(hidden.shape[:1], hidden.shape[1] - 1),
-        labels=None,
-        attention=None,
-        signals=Signals({}),
-    )
+    state = one_sample(hidden, 0, 0, {}, item=item, visual=item >= 0, entered=(item >= 0).sum(1))
+    state.valid = torch.ones_like(state.visual)
+    state.last = torch.full(hidden.shape[:1], hidden.shape[1] - 1)
     merge = LLaVolta(stride=params["stride"]).at_boundary(2, 32, state)
     assert LLaVolta().positions == "original"
-    columns = torch.arange(hidden.shape[1])
-    kept = torch.stack([columns[row] for row in merge.into == columns])
+    columns = torch.arange(hidden.shape[1]).expand(hidden.shape[:2])
+    if merge is None:
+        return {"hidden": hidden, "position_ids": columns}
+    kept = torch.stack([own[row] for own, row in zip(columns, merge.into == columns, strict=True)])
     pooled = merged(hidden, merge)
     return {
         "hidden": torch.stack([x[k] for x, k in zip(pooled, kept, strict=True)]),

@@ -1,12 +1,12 @@
-"""TCA: a CLIP block run as the engine runs it, coreset averages, a stream through the adapter."""
+"""TCA: blocks of a CLIP tower run as the engine runs them, a stream through the adapter."""
 
 import torch
-from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from foveate.engine.dual import DualEncoder
-from foveate.engine.merging import Merger
+from foveate.engine.merging import fused
 from foveate.methods.encoders.tca import TCA
-from foveate.ops.coreset import coreset
+from foveate.parts import BlockState
+from tests.conformance.reading import only
+from tests.conformance.tower import Tower, clip_layer, in_halves
 
 NAMES = {
     "attn.out_proj": "self_attn.out_proj",
@@ -17,58 +17,51 @@ NAMES = {
 }
 
 
-def tower(width, heads, weights):
-    config = CLIPVisionConfig(
-        hidden_size=width,
-        intermediate_size=weights["mlp.c_fc.bias"].shape[0],
-        num_attention_heads=heads,
-        num_hidden_layers=2,
-        image_size=8,
-        patch_size=8,
-        attn_implementation="sdpa",
-    )
-    model = CLIPVisionModel(config).eval()
-    state = {}
-    for kind in ("weight", "bias"):
-        made = weights[f"attn.in_proj_{kind}"].chunk(3)
-        state |= {f"self_attn.{n}_proj.{kind}": v for n, v in zip("qkv", made, strict=True)}
-        state |= {f"{ours}.{kind}": weights[f"{theirs}.{kind}"] for theirs, ours in NAMES.items()}
-    model.encoder.layers[1].load_state_dict(state)
-    return model
+def _layer(x, weights, params):
+    intermediate = len(weights["mlp.c_fc.bias"])
+    layer = clip_layer(x.shape[2], params["num_heads"], intermediate, act="quick_gelu")
+    layer.load_state_dict(in_halves(weights, "attn.in_proj", NAMES))
+    return layer
 
 
-@torch.no_grad()
 def condense_block(inputs, weights, params):
     x = inputs["x"].transpose(0, 1)
-    model = tower(x.shape[2], params["num_heads"], weights)
     method = TCA(delta=params["drop_rate"], centers=params["num_centers"], drop_loc=(6,))
     part = method.adapter()
     part.draw = lambda n, b: inputs["first_center"]
     if "anchors" in inputs:
         part.anchors = inputs["anchors"][:, None]
-    holder = type("Model", (), {"vision_model": model})
-    merger = Merger(DualEncoder(holder, "clip", True), "image", [part])
-    block = model.encoder.layers[1]
-    with merger.active():
-        merger.size, merger.history, merger.entered = x.new_ones(x.shape[:2]), [None], 49
-        out = block(x, None)
-    assign = merger.history[-1][0, 1:]
+    # The second of two blocks: the first one has no layer in front of it.
+    blocks = [_layer(x, weights, params) for _ in range(2)]
+    tower = Tower(blocks, part, classed=True)
+    out = tower.run(x, block=1)
+    assign = tower.assign[0]
     place = assign.new_empty(int(assign.max()) + 1)
     place[assign.flip(0)] = torch.arange(len(assign)).flip(0)
-    kept = len(place) - 1 - params["num_centers"]
-    return {"x": out.transpose(0, 1), "kept_indices": place[1:kept]}
+    kept = out.shape[1] - 2 - params["num_centers"]
+    inputs["first_center"]
+    return {"x": out.transpose(0, 1), "kept_indices": place[1 : 1 + kept] - 1}
 
 
 def coreset_average(inputs, weights, params):
     x = inputs["tokens"].transpose(0, 1)
-    k = params["num_centers"]
-    into, weight = coreset(x, k, inputs["first_center"])
-    merged = x.new_zeros(len(x), k, x.shape[2])
-    merged.scatter_add_(1, into[..., None].expand_as(x), x * weight[..., None])
-    return {"merged": merged.transpose(0, 1)}
+    (b, doubted, c), k = x.shape, params["num_centers"]
+    # As many patches in front of the layer as have it doubt these: one it keeps, the rest go.
+    method = TCA(keep=k + 2, centers=k, drop_loc=(6,))
+    plans = ((n, method.plan(0, 1, n, n)) for n in range(k + 3, 3 * doubted + 9))
+    n = next(n for n, plan in plans if plan == (1, doubted, k))
+    hidden = torch.cat([x.new_zeros(b, 2, c), x, x.new_zeros(b, n - 1 - doubted, c)], 1)
+    size = x.new_ones(b, 1 + n)
+    paid = torch.linspace(1, 0, 1 + n).expand(b, 1, -1)
+    state = BlockState(hidden, hidden[:, None], size, True, n, lambda: paid)
+    part = method.adapter()
+    part.draw = lambda n, b: inputs["first_center"]
+    out, _ = fused(part.merge(0, 1, state), hidden, size)
+    return {"merged": out[:, 2 : 2 + k].transpose(0, 1)}
 
 
 def reservoir_stream(inputs, weights, params):
+    only(params, num_layers=inputs["cls_tokens"].shape[1])
     method = TCA(
         reservoir_size=params["reservoir_size"],
         scale=params["scale"],

@@ -7,6 +7,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRot
 from foveate.benchmarks.streaming import Stream, stream_metrics
 from foveate.methods.layers.lionfs import lionfs_layer
 from foveate.training.streaming import stream_learn_ranges, stream_loss
+from tests.conformance.reading import only
 
 
 def loss(inputs, weights, params):
@@ -46,6 +47,7 @@ def metrics(inputs, weights, params):
 
 @torch.no_grad()
 def mod_layer(inputs, weights, params):
+    only(params, selection="global", positions="compact", scale="mlp")
     config = LlamaConfig(
         hidden_size=inputs["hidden"].shape[-1],
         intermediate_size=params["intermediate"],

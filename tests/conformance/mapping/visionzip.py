@@ -27,6 +27,7 @@ def compress_encoder(inputs, weights, params):
 def pack_anyres_crops(inputs, weights, params):
     crops, kept = inputs["crop_tokens"], inputs["kept"]
     side, columns = params["side"], params["grid_w"]
+    assert len(crops) == params["grid_h"] * columns
     crop = torch.arange(len(crops))[:, None]
     row, column = crop // columns * side + kept // side, crop % columns * side + kept % side
     slot = torch.full(crops.shape[:2], -1)

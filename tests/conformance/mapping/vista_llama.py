@@ -6,8 +6,9 @@ The projector is given the official weights under our names.
 import torch
 
 from foveate.methods.layers.vista_llama import VistaLLaMA
-from foveate.methods.projectors.vista_llama import SequentialProjector
+from foveate.methods.projectors.vista_llama import SequentialProjector, emitted
 from tests.conformance.attending import attending, columns, rotary, rotate
+from tests.conformance.reading import only
 
 
 class Layer:
@@ -44,6 +45,7 @@ class Layer:
 
 
 def attend(inputs, weights, params):
+    only(params, scale="1/sqrt(head_dim)")
     valid, visual = inputs["attention_mask"].bool(), inputs["visual_mask"].bool()
     plain = Layer(weights, params)(inputs["hidden"], visual & False, valid)
     layer = Layer(weights, params)
@@ -62,6 +64,7 @@ def attend(inputs, weights, params):
 def attend_decode(inputs, weights, params):
     layer, n = Layer(weights, params), params["prefill"]
     hidden, visual = inputs["hidden"], inputs["visual_mask"].bool()
+    only(params, steps=hidden.shape[1] - n)
     prefill = layer(hidden[:, :n], visual[:, :n], visual[:, :n] | True)
     steps = [
         layer(hidden[:, i : i + 1], visual[:, : i + 1], visual[:, : i + 1] | True, i)
@@ -95,6 +98,10 @@ NAMES = {
 
 
 def sequential_project(inputs, weights, params):
+    first, *others = emitted(inputs["features"].shape[1], params["num_clips"])
+    interval = others[0] - first if others else params.get("interval")
+    only(params, layer_norm_eps=1e-12, ln_vision_eps=1e-5, act="gelu")
+    only(params, first_index=first, interval=interval)
     module = SequentialProjector(
         params["encoder_width"],
         weights["vlm_projector.weight"].shape[0],

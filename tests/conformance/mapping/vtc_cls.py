@@ -3,10 +3,12 @@
 from foveate.families.base import raster
 from foveate.methods.tokens.vtc_cls import VTCCLS
 from foveate.signals import Signals
+from tests.conformance.reading import only
 
 
 def select(inputs, weights, params):
     attention = inputs["cls_attn"]
+    only(params, num_layers=len(attention))
     method = VTCCLS(keep=params["keep"], layer=params["start_layer"])
     (need,) = method.needs
     layers = attention[slice(*need.layer)][None]

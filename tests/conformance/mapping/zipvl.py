@@ -2,10 +2,11 @@
 
 import torch
 
+from foveate.methods.caches.zipvl import ZipVL
 from foveate.ops.attention import Heads
-from foveate.ops.importance import received, seen_behind
 from foveate.ops.packed import pack_tokens
 from foveate.ops.quantise import pack, unpack
+from tests.conformance.reading import only
 
 
 def _packed(inputs, params):
@@ -54,15 +55,22 @@ def quantize_value(inputs, weights, params):
 
 def score(inputs, weights, params):
     query, key = inputs["query"], inputs["key"]
+    only(
+        params,
+        num_heads=query.shape[1],
+        denominator="N - j",
+        scope="per kv head, sum over query heads of the group",
+    )
+    method = ZipVL(denominators="zipcache")
     shared = params["num_kv_heads"]
     valid = torch.ones(len(key), key.shape[2], dtype=torch.bool)
     rows = inputs["probe_ids"][None]
     scores = []
     for q, k in zip(query.chunk(shared, 1), key.chunk(shared, 1), strict=True):
         heads = Heads(q, k, params["head_dim"] ** -0.5, valid)
-        mass, _ = received(heads, rows, torch.ones_like(rows, dtype=torch.bool))
+        _, mean = method.score(heads, rows, torch.ones_like(rows, dtype=torch.bool))
         # Summed over the query heads of a group there, a mean here.
-        scores.append(mass * q.shape[1] / seen_behind(valid))
+        scores.append(mean * q.shape[1])
     score = torch.stack(scores, 1)
     low = int(params["unimportant_ratio"] * key.shape[2])
     return {"score": score, "unimportant": score.argsort(dim=-1, stable=True)[..., :low]}
