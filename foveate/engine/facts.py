@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import torch
 from torch import Tensor
 
@@ -96,8 +98,8 @@ def new_columns(
 def joined(first: Columns, left: int, second: Columns) -> Columns:
     """The first `left` columns of one kind, then all of another."""
     joint = {}
-    for name, value in vars(first).items():
-        other = getattr(second, name)
+    for name in (field.name for field in fields(Columns)):
+        value, other = getattr(first, name), getattr(second, name)
         if name == "place":
             joint[name] = torch.cat([value[:, :left], other], 1)
         else:

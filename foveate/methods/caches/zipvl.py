@@ -34,6 +34,7 @@ from foveate.attending import Attend, Attending
 from foveate.budget import ADAPTIVE, Keep
 from foveate.errors import InvalidParameter
 from foveate.method import Method, register
+from foveate.ops.attention import Heads
 from foveate.ops.importance import most_important, needed, probe_rows, received, seen_behind
 from foveate.ops.packed import Packed, pack_chosen, pack_tokens
 from foveate.ops.quantise import WIDTHS

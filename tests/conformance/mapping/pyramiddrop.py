@@ -13,7 +13,7 @@ def rank_drop(inputs, weights, params):
     ratios, stage = tuple(params["ratios"][1:]), params["stage"]
     stages = tuple(range(1, len(ratios) + 1))
     method = PyramidDrop(layer_list=stages, image_token_ratio_list=ratios)
-    assert method.positions == "packed"
+    assert method.positions == "native", "which numbers the columns of a Llama anew"
     hidden, original = inputs["hidden"], params["visual_original"]
     labels = inputs["labels"] if params["mode"] == "train" else None
     now = int(original * params["ratios"][stage])

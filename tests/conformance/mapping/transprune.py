@@ -39,7 +39,7 @@ def rank_drop(inputs, weights, params):
         alpha=params["alpha"],
         eps=params["eps"],
     )
-    assert method.positions == "packed"
+    assert method.positions == "native", "which numbers the columns of a Llama anew"
     # Sub-modules that turn nothing, and stretch so that each layer's TTV is the given one.
     n = hidden.shape[1]
     seen = {

@@ -33,7 +33,7 @@ def llm_stage(inputs, weights, params):
     state = one_sample(hidden, params["image_start"], params["image_len"], {}, **ahead)
     targets = ((params["dominant"], params["contextual"]),)
     part = VisionDrop(layer_list=(1,), image_token_list=targets).parts()[1]
-    assert part.positions == "packed"
+    assert part.positions == "native", "which numbers the columns of a Llama anew"
     merge = part.at_boundary(1, 2, state)
     kept = staying(merge, state)
     hidden = hidden if merge is None else merged(hidden, merge)
