@@ -4,8 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
+# The oldest transformers that pyproject.toml admits; another one: make oldest OLDEST=transformers==5.20.*
+OLDEST ?= transformers==5.18.*
+OLD := .venv-oldest/bin
+LAWS := tests/families tests/engine
 
-.PHONY: setup demo test slow perf lint docs clean
+.PHONY: setup demo test slow oldest perf lint docs clean
 
 setup: $(VENV)/ready
 
@@ -30,6 +34,12 @@ test: setup
 slow: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
 
+oldest:
+	test -d .venv-oldest || $(PYTHON) -m venv .venv-oldest
+	$(OLD)/python -c "import torch" 2>/dev/null || $(OLD)/pip install --quiet "$(TORCH)"
+	$(OLD)/pip install --quiet -e ".[dev]" "$(OLDEST)"
+	OMP_NUM_THREADS=1 $(OLD)/python -m pytest -n 2 -p no:cacheprovider $(LAWS)
+
 perf: setup
 	$(BIN)/python -m perf --out perf/results
 
@@ -37,4 +47,4 @@ docs: setup
 	$(BIN)/python -m docs.build
 
 clean:
-	rm -rf $(VENV) demo_out
+	rm -rf $(VENV) .venv-oldest demo_out

@@ -27,8 +27,9 @@ EXTRAS = {
 COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
 """Packages that must be built for the very PyTorch beside them."""
 
-TRANSFORMERS = ((5, 16), (6, 0))
-"""Versions of transformers from the first on, below the second."""
+TRANSFORMERS = ((5, 18), (6, 0))
+"""Versions of transformers from the first on, below the second. Before 5.18 models have no
+argument through which reduced visual tokens enter."""
 
 
 def checkup() -> dict[str, Any]:
@@ -101,11 +102,13 @@ def _transformers(problems: list[str]) -> dict[str, str]:
     found = _version("transformers")
     low, high = TRANSFORMERS
     numbers = tuple(int(part) for part in found.split(".")[:2] if part.isdecimal())
+    needed = f"foveate needs {low[0]}.{low[1]} or newer, below {high[0]}"
     if not low <= numbers < high:
         problems.append(
-            f"transformers {found or 'is missing'}: foveate needs >={low[0]}.{low[1]},<{high[0]}."
+            f"transformers {found or 'is missing'}: {needed}; "
+            f"pip install 'transformers>={low[0]}.{low[1]},<{high[0]}'."
         )
-    return {"transformers": found}
+    return {"transformers": f"{found or 'missing'} ({needed})"}
 
 
 def _embedded(notes: list[str]) -> dict[str, str]:
@@ -128,7 +131,7 @@ def _companions(states: dict[str, str], problems: list[str], notes: list[str]) -
             )
     if "torchvision" not in states:
         notes.append(
-            "Without torchvision the processors of some models (Qwen2-VL and other video models) "
-            "can't be built; take it from PyTorch's own index, for pip may replace PyTorch to suit "
-            "it."
+            "Without torchvision the processors of video models (Qwen2-VL and others) read "
+            "pictures but no videos, and must be loaded with foveate.load_processor; take "
+            "torchvision from PyTorch's own index, for pip may replace PyTorch to suit it."
         )

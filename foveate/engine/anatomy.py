@@ -6,10 +6,13 @@ import inspect
 from dataclasses import dataclass
 from typing import Any
 
+import transformers
 from torch import nn
 
 from foveate.errors import UnsupportedModel, shown
 from foveate.families.base import Family, family_of, resolve_path
+
+_SEAM = "mm_encoder_outputs"
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,11 @@ class Anatomy:
     def placeholder(self, modality: str) -> int | None:
         """Token id that marks where visual tokens of a modality go."""
         return getattr(self.config, self.family.placeholders[modality], None)
+
+    def pixels(self, modality: str) -> tuple[str, str]:
+        """Names under which pixels of a modality arrive: the family's and an older one."""
+        name = self.family.pixels[modality]
+        return name, f"{name}_images"
 
     def tower(self, modality: str) -> nn.Module:
         """The vision tower of a modality."""
@@ -104,4 +112,25 @@ def anatomy(model: nn.Module) -> Anatomy:
             f"{type(outer).__name__} has no vision tower, so there are no visual tokens to reduce; "
             "pass a vision-language model."
         )
-    return Anatomy(outer, inner, outer.get_decoder(), family_of(inner.config))
+    family = family_of(inner.config)
+    for part in (inner, outer):
+        _check_seam(type(part))
+    return Anatomy(outer, inner, outer.get_decoder(), family)
+
+
+def _check_seam(cls: type) -> None:
+    """Refuse a model that would swallow reduced visual tokens among its keyword arguments."""
+    for base in cls.__mro__:
+        if "forward" not in vars(base):
+            continue
+        named = inspect.signature(base.forward).parameters
+        if _SEAM in named:
+            return
+        if any(name.startswith("pixel_values") for name in named):
+            break
+        # A forward of *args and **kwargs hands everything to the one it overrides.
+    raise UnsupportedModel(
+        f"{cls.__name__}.forward takes no {_SEAM}, through which reduced visual tokens enter a "
+        f"model; this is transformers {transformers.__version__}, which has it from 5.18 on, and "
+        "code of your own must name and use it as transformers' models do."
+    )

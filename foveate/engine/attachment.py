@@ -91,6 +91,7 @@ class Attachment:
         self._rules = Rules(self.anatomy, rules, self._boundaries)
         self._encoder = Encoder(self.anatomy, parts)
         self._planes = Planes(self.anatomy, self._boundaries)
+        self._replaced = self.anatomy.family.replaced(inner)
         self._call = Call()
         self._clock: Clock | None = None
         self._report: Any = None
@@ -153,6 +154,8 @@ class Attachment:
         self._handles.clear()
         for modality in self.anatomy.modalities:
             self.anatomy.inner.__dict__.pop(f"get_{modality}_features", None)
+        for name in self._replaced:
+            self.anatomy.inner.__dict__.pop(name, None)
         if self.anatomy.inner.__dict__.get("_foveate") is self:
             del self.anatomy.inner.__dict__["_foveate"]
         self._finish()
@@ -172,6 +175,7 @@ class Attachment:
         for modality in a.modalities:
             name = f"get_{modality}_features"
             a.inner.__dict__[name] = self._wrap(modality, getattr(a.inner, name))
+        a.inner.__dict__.update(self._replaced)
         add = self._handles.append
         add(a.outer.register_forward_pre_hook(self._before_outer, with_kwargs=True))
         add(a.outer.register_forward_hook(self._after_outer, with_kwargs=True, always_call=True))
@@ -265,11 +269,7 @@ class Attachment:
         return self._rules.textual and empty and kw.get("input_ids") is not None
 
     def _encode(self, inner: nn.Module, modality: str, kw: dict[str, Any]):
-        pixels = (
-            self.anatomy.family.pixels[modality],
-            f"{self.anatomy.family.pixels[modality]}_images",
-        )
-        if all(kw.get(name) is None for name in pixels):
+        if all(kw.get(name) is None for name in self.anatomy.pixels(modality)):
             return None
         features = getattr(inner, f"get_{modality}_features")
         names = [n for n in inspect.signature(features).parameters if kw.get(n) is not None]

@@ -53,6 +53,7 @@ class Encoder:
         for a tuple gets what the model alone would return.
         """
         a, asked = self.anatomy, inputs.get("return_dict")
+        original, inputs = self._named(modality, original, inputs)
         inputs = {**inputs, "return_dict": True}
         slots: list[Layout] | None = None
         for part in self.frames:
@@ -77,6 +78,18 @@ class Encoder:
             record.fill(output)
         output["foveate"] = record
         return output
+
+    def _named(
+        self, modality: str, original: Callable, inputs: dict[str, Any]
+    ) -> tuple[Callable, dict[str, Any]]:
+        """The call with its pixels under the family's name, whatever the caller's name for them."""
+        name, old = self.anatomy.pixels(modality)
+        if inputs.get(old) is None:
+            return original, inputs
+        inputs = {name if n == old else n: x for n, x in inputs.items() if n != name}
+        return (
+            lambda **kw: original(**{old if n == name else n: x for n, x in kw.items()})
+        ), inputs
 
     def _shrunk(
         self, part: Any, modality: str, inputs: dict[str, Any]

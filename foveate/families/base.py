@@ -105,6 +105,11 @@ class Family:
         """
         return None
 
+    def replaced(self, inner: Any) -> dict[str, Any]:
+        """Methods of the inner model, by name, that can't place reduced features themselves, and
+        what answers in their place while a method is attached."""
+        return {}
+
     def check(self, config: Any, inputs: Mapping[str, Any]) -> None:
         """Raise `UnsupportedCall` for a forward call that can't be reduced exactly."""
 

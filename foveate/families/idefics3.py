@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from foveate.families.base import Family
 from foveate.families.grids import pooled
 from foveate.tokens import Layout
+
+
+def _crops(pixels: Tensor, features: Tensor | list[Tensor], tokens: int) -> list[int]:
+    """Crops of every sample; black ones fill up, and the model takes them out before it encodes."""
+    if not isinstance(features, Tensor):
+        return [len(own) // tokens for own in features]
+    # Some versions of transformers return the crops of all samples in one tensor.
+    real = (pixels != 0).flatten(2).any(-1)
+    real[0, 0] |= ~real.any()
+    return real.sum(1).tolist()
 
 
 class Idefics3(Family):
@@ -17,9 +29,7 @@ class Idefics3(Family):
         side = config.vision_config.patch_size * k
         h, w = (pixels // side for pixels in inputs["pixel_values"].shape[-2:])
         items, first = [], 0
-        # Samples are padded with black crops, which the model takes out before it encodes.
-        for features in output.pooler_output:
-            crops = len(features) // (h * w)
+        for crops in _crops(inputs["pixel_values"], output.pooler_output, h * w):
             if crops:
                 items.append((pooled(crops, h, w, k), first))
             first += crops * h * w * k * k

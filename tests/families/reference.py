@@ -72,7 +72,8 @@ class Reference:
         visual = (self.ids == zoo.IMAGE) | (self.ids == zoo.VIDEO)
         embedded = self.embed(self.ids.masked_fill(visual, 0))[0].clone()
         planes: list[Tensor] = []
-        for modality, pixels in (("image", "pixel_values"), ("video", "pixel_values_videos")):
+        names = {"image": zoo.pixels_name(self.name), "video": "pixel_values_videos"}
+        for modality, pixels in names.items():
             if pixels not in inputs:
                 continue
             call = getattr(self.model.model, f"get_{modality}_features")

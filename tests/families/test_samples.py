@@ -33,6 +33,19 @@ def test_text_alone_passes_through(name, method):
     assert_equal(mixed.row(1), expected.row(0))
 
 
+@stages
+def test_pictures_come_under_their_older_name_too(method):
+    """What Video-LLaVA's image processor returns."""
+    model = zoo.model("video_llava")
+    inputs = zoo.batch("video_llava", [zoo.sample("video_llava", "image", 0)])
+    older = {"pixel_values_images" if "pixel" in k else k: v for k, v in inputs.items()}
+    with foveate.attach(model, method) as attached:
+        assert_equal(generate(model, older, 4).row(0), generate(model, inputs, 4).row(0))
+        with torch.no_grad():
+            assert torch.equal(model(**older).logits, model(**inputs).logits)
+        assert sum(attached.report.tokens_in) == 16
+
+
 @pytest.mark.parametrize("name", zoo.FAMILIES)
 @stages
 def test_two_images_in_a_sample(name, method):

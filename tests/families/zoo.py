@@ -6,6 +6,7 @@ picture gives the same answer, so that a wrong engine would pass.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -35,6 +36,8 @@ TOWER = {
     "patch_size": 14,
 }
 FINE_TOWER = {**TOWER, "patch_size": 7}
+# The bare SmolVLM of transformers 5.19 and 5.20 needs tokens per crop in multiples of its patches.
+CROP_TOWER = {**TOWER, "image_size": 64, "patch_size": 8}
 BLOCKS = {"depth": 3, "hidden_size": WIDTH, "num_heads": 4, "patch_size": 14}
 OUT = {"out_hidden_size": WIDTH, "intermediate_size": 64}
 MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
@@ -174,14 +177,14 @@ def _internvl():
 
 def _idefics3():
     config = hf.Idefics3Config(
-        vision_config=dict(FINE_TOWER), text_config=_llama(), image_token_id=IMAGE, scale_factor=2
+        vision_config=dict(CROP_TOWER), text_config=_llama(), image_token_id=IMAGE, scale_factor=2
     )
     return hf.Idefics3ForConditionalGeneration(config)
 
 
 def _smolvlm():
     config = hf.SmolVLMConfig(
-        vision_config=dict(FINE_TOWER), text_config=_llama(), image_token_id=IMAGE, scale_factor=2
+        vision_config=dict(CROP_TOWER), text_config=_llama(), image_token_id=IMAGE, scale_factor=2
     )
     return hf.SmolVLMForConditionalGeneration(config)
 
@@ -329,13 +332,19 @@ def _visual(name: str, modality: str, i: int) -> tuple[list[int], dict[str, Tens
     if name in ("idefics3", "smolvlm"):
         crops = (3, 1)[i]
         ids = [x for crop in range(crops) for x in (START, 114 + crop, *[IMAGE] * 16)]
-        mask = torch.ones(1, crops, 56, 56, dtype=torch.long)
-        inputs = {"pixel_values": noise(i, 1, crops, 3, 56, 56), "pixel_attention_mask": mask}
+        mask = torch.ones(1, crops, 64, 64, dtype=torch.long)
+        inputs = {"pixel_values": noise(i, 1, crops, 3, 64, 64), "pixel_attention_mask": mask}
         return [*ids, START], inputs, [16 * crops]
     side = 32 if name == "fast_vlm" else 56
-    inputs = {"pixel_values": noise(i, 1, 3, side, side)}
+    inputs = {pixels_name(name): noise(i, 1, 3, side, side)}
     framed = name in ("internvl", "gemma3")
     return [START] * framed + [IMAGE] * 16 + [END] * framed, inputs, [16]
+
+
+def pixels_name(name: str) -> str:
+    """What a model calls its pictures: Video-LLaVA renamed them between versions."""
+    taken = inspect.signature(_built(name).model.forward).parameters
+    return "pixel_values" if "pixel_values" in taken else "pixel_values_images"
 
 
 def _gridded(name: str, modality: str, i: int):
