@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 # The oldest transformers that pyproject.toml admits; another one: make oldest OLDEST=transformers==5.20.*
 OLDEST ?= transformers==5.18.*
 OLD := .venv-oldest/bin
-LAWS := tests/families tests/engine
+LAWS := tests/families tests/engine tests/test_processors.py
 
 .PHONY: setup demo test slow oldest perf lint docs clean
 

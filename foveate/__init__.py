@@ -20,6 +20,7 @@ _HOMES = {
     "create": "foveate.method",
     "from_dict": "foveate.method",
     "from_pretrained": "foveate.trained",
+    "load_processor": "foveate.processors",
     "register": "foveate.method",
     "Method": "foveate.method",
     "TrainedMethod": "foveate.trained",

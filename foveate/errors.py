@@ -54,3 +54,9 @@ class AlreadyAttached(FoveateError, RuntimeError):
 
 class MediaError(FoveateError, ValueError):
     """An image or video that can't be read."""
+
+
+def first_sentence(error: BaseException) -> str:
+    """The first sentence of a foreign error, which may run over many lines."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.split(". ")[0].rstrip(".") + "."

@@ -7,7 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from foveate.errors import FoveateError, InvalidParameter, UnknownName, UnsupportedModel
+from foveate.errors import (
+    FoveateError,
+    InvalidParameter,
+    UnknownName,
+    UnsupportedModel,
+    first_sentence,
+)
 
 DEFAULT = "nano"
 
@@ -31,11 +37,12 @@ def load_model(name: str, device: str, dtype: str) -> tuple[Any, Any]:
         )
     config = _config(name)
     try:
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers import AutoModelForImageTextToText
 
         from foveate.mini.weights_loading import silent_bars
+        from foveate.processors import load_processor
 
-        processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
+        processor = load_processor(name)
         if not hasattr(processor, "image_processor"):
             raise UnsupportedModel(
                 f"{name!r} comes without an image processor; save its processor beside its weights."
@@ -49,8 +56,7 @@ def load_model(name: str, device: str, dtype: str) -> tuple[Any, Any]:
         raise
     except Exception as error:
         # Readers of broken files raise whatever they like, safetensors an error of its own.
-        hint = " 'foveate doctor' tells more." if "torchvision" in str(error).lower() else ""
-        raise FoveateError(f"{name!r} can't be loaded: {_first_sentence(error)}{hint}") from None
+        raise FoveateError(f"{name!r} can't be loaded: {first_sentence(error)}") from None
     missing = sorted(loading["missing_keys"])
     if missing:
         # transformers would fill them with random numbers and go on.
@@ -65,7 +71,7 @@ def _on(model: Any, place: str) -> Any:
     try:
         return model.to(place)
     except RuntimeError as error:
-        raise FoveateError(f"The model doesn't fit on {place}: {_first_sentence(error)}") from None
+        raise FoveateError(f"The model doesn't fit on {place}: {first_sentence(error)}") from None
 
 
 def _config(name: str) -> Any:
@@ -82,7 +88,7 @@ def _config(name: str) -> Any:
     except (OSError, ValueError, KeyError) as error:
         if Path(name).expanduser().is_dir():
             raise FoveateError(
-                f"The configuration in {name!r} can't be read: {_first_sentence(error)}"
+                f"The configuration in {name!r} can't be read: {first_sentence(error)}"
             ) from None
         raise UnknownName(
             f"There is no model {name!r} on the Hugging Face Hub, or the Hub can't be reached; "
@@ -145,9 +151,3 @@ def _dtype(dtype: str, device: str) -> Any:
     if dtype == "auto":
         return torch.bfloat16 if device == "cuda" else torch.float32
     return getattr(torch, dtype)
-
-
-def _first_sentence(error: BaseException) -> str:
-    """The first sentence of a foreign error, which may run over many lines."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text.split(". ")[0].rstrip(".") + "."
