@@ -9,8 +9,8 @@ from typing import Any
 
 from PIL import Image
 
-from foveate.errors import UnsupportedModel
 from foveate.method import Method
+from foveate.prompts import Turn, turn
 
 _SMALL = 20_000_000
 """Parameters below which one thread is enough."""
@@ -37,7 +37,8 @@ def answer(
 
     import foveate
 
-    inputs = prompt(processor, images, question).to(model.device)
+    asked = turn(processor, question, len(images))
+    inputs = prompt(processor, images, asked).to(model.device)
     for name, value in inputs.items():
         if torch.is_floating_point(value):
             inputs[name] = value.to(model.dtype)
@@ -62,23 +63,15 @@ def threads(model: Any) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def prompt(processor: Any, images: Sequence[Image.Image], question: str) -> Any:
-    """The processor's inputs for one user turn: all pictures, then the question."""
-    if getattr(processor, "chat_template", None):
-        content = [{"type": "image", "image": image} for image in images]
-        content.append({"type": "text", "text": question})
-        return processor.apply_chat_template(
-            [{"role": "user", "content": content}],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-        )
-    token = getattr(processor, "image_token", None)
-    if not isinstance(token, str):
-        raise UnsupportedModel(
-            f"{type(processor).__name__} has neither a chat template nor an image token, so no "
-            "prompt can be written for it; save a chat template with the processor."
-        )
-    text = f"{token * len(images)}\n{question}"
-    return processor(images=list(images), text=text, return_tensors="pt")
+def prompt(processor: Any, images: Sequence[Image.Image], asked: Turn) -> Any:
+    """The processor's inputs for one user turn."""
+    if not getattr(processor, "chat_template", None):
+        text = asked.text(processor)
+        return processor(images=list(images), text=text, return_tensors="pt")
+    return processor.apply_chat_template(
+        [{"role": "user", "content": asked.content(list(images))}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )

@@ -29,7 +29,15 @@ class Dtype(StrEnum):
 
 def ask(
     media: Annotated[list[str], typer.Argument(help="Pictures; - reads one from standard input.")],
-    question: Annotated[str, typer.Option("--question", "-q", help="What to ask about them.")],
+    question: Annotated[
+        str,
+        typer.Option(
+            "--question",
+            "-q",
+            help="What to ask about them. Lines <image> at its start or end, one per picture, say "
+            "where the pictures stand; other control tokens are refused.",
+        ),
+    ],
     model: Annotated[
         str, typer.Option(help="Embedded model, folder, or name on the Hugging Face Hub.")
     ] = DEFAULT,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,8 @@ import torch
 
 from foveate.benchmarks.questions import Batch
 from foveate.engine.anatomy import anatomy
-from foveate.errors import UnsupportedModel
 from foveate.media import load_image, read_frames
+from foveate.prompts import starts_by_itself, turn
 from foveate.tuning.samples import Sample
 
 
@@ -83,12 +83,19 @@ def _shown(media: list[Media]) -> dict[str, Any]:
 def _inputs(
     model: Any, processor: Any, samples: Sequence[Sample], media: list[Media]
 ) -> dict[str, Any]:
-    texts = [_prompt(processor, s.question, m) for s, m in zip(samples, media, strict=True)]
+    texts = [_prompt(processor, s, m) for s, m in zip(samples, media, strict=True)]
+    special = not all(starts_by_itself(processor, text) for text in texts)
     tokenizer = processor.tokenizer
     side, tokenizer.padding_side = tokenizer.padding_side, "left"
     try:
         # The last column of every row must be the end of its prompt.
-        inputs = processor(text=texts, padding=True, return_tensors="pt", **_shown(media))
+        inputs = processor(
+            text=texts,
+            padding=True,
+            add_special_tokens=special,
+            return_tensors="pt",
+            **_shown(media),
+        )
     finally:
         tokenizer.padding_side = side
     inputs = dict(inputs.to(model.device))
@@ -98,18 +105,11 @@ def _inputs(
     return inputs
 
 
-def _prompt(processor: Any, question: str, media: Media) -> str:
-    count = 1 if media.kind == "video" else len(media.pictures)
-    if getattr(processor, "chat_template", None):
-        content = [{"type": media.kind}] * count
-        content.append({"type": "text", "text": question})
-        return processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True
-        )
-    token = getattr(processor, f"{media.kind}_token", None)
-    if not isinstance(token, str):
-        raise UnsupportedModel(
-            f"{type(processor).__name__} has neither a chat template nor an image token, so no "
-            "prompt can be written for it; save a chat template with the processor."
-        )
-    return f"{token * count}\n{question}"
+def _prompt(processor: Any, sample: Sample, media: Media) -> str:
+    shown = 1 if media.kind == "video" else len(media.pictures)
+    if sample.video is None:
+        return turn(processor, sample.question, shown).text(processor)
+    # Where a model reads no videos, pictures stand where the video would.
+    asked = turn(processor, sample.question, 1, "video")
+    placed = replace(asked, kind=media.kind, before=asked.before * shown, after=asked.after * shown)
+    return placed.text(processor)
