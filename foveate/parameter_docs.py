@@ -24,7 +24,7 @@ def parameter_docs(cls: type) -> dict[str, str]:
 def _entries(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for paragraph in text.split("\n\n"):
-        line = " ".join(paragraph.split())
+        line = " ".join(paragraph.strip().removeprefix("Attributes:").split())
         starts = list(_ENTRY.finditer(line))
         ends = [following.start() for following in starts[1:]] + [len(line)]
         for start, end in zip(starts, ends, strict=False):

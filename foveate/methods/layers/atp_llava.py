@@ -7,8 +7,10 @@ Behind a few layers, s_r = (s_self + s_cross) / 2: s_self(i) is the mean logit t
 give key i, (mean_j q_j) k_i / sqrt d, s_cross(i) the attention of the text behind the picture, each
 brought to [0, 1] per sample. s_sp = 1 - lambda R^2 for tokens on every 1/R-th row and column of the
 original grid, R the coarsest of (1/8, 1/4, 1/2). Two thresholds follow from statistics of this very
-input; a token stays where s_r > theta_r or s_sp > theta_s. Trained with soft masks and a loss on
-the budget, by `foveate train --method atp_llava`.
+input; a token stays where s_r > theta_r or s_sp > theta_s. `foveate train --method atp_llava`
+trains the thresholds with soft masks and a loss on the budget, and leaves the language model
+frozen. The paper tunes it too. The shipped thresholds were trained with s_r = s_cross alone,
+because a frozen embedded model gains nothing from s_self.
 
 Needs queries and keys of the layers in front; text rows of attention only. Cost: those rows.
 Departs from the paper, which published no code, in what it leaves open: normalised scores, the
@@ -48,13 +50,18 @@ CLOSED = 5.0
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ATPLLaVA(TrainedMethod, LayersPart):
-    """keep: mean over all layers that the thresholds aim at; single pictures take more or less.
+    """ATP-LLaVA; see the module for its rule.
 
-    scores: "both" halves of s_r, or "self" or "cross" alone; None is what the thresholds were
-    trained with, "both" for untrained ones. layers_of: 0-based layers behind which
-    tokens go; None is 4, 14 and 24 of 32 in proportion. lambda_sample, rates: slope and rates of
-    the spatial score. temperature: of the soft masks, in training only. min_keep: never fewer
-    visual tokens per sample. hidden: width of untrained heads.
+    Attributes:
+        keep: mean over all layers that the thresholds aim at; single pictures take more or less.
+        scores: "both" halves of s_r, or "self" or "cross" alone. None is what the weights were
+            trained with ("cross" for the shipped ones), "both" for untrained ones.
+        layers_of: 0-based layers behind which tokens go; None is 4, 14, 24 of 32 in proportion.
+        lambda_sample: slope of the spatial score.
+        rates: ascending shares, in (0, 1], of the rows and columns that the spatial score samples.
+        temperature: of the soft masks, in training only.
+        min_keep: never fewer visual tokens per sample, at least 1.
+        hidden: width of untrained heads.
     """
 
     slug = "atp_llava"

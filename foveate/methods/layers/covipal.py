@@ -5,13 +5,16 @@ Models", Findings of EMNLP 2025, arXiv 2508.17243.
 
 In front of layer b, S = p(H_v, H_t) for visual and text states H_v, H_t; the int(r n) best of the n
 visual tokens go on, at their original positions. p learns twice, the model frozen
-(`foveate train --method covipal`): first to foretell the attention that tokens receive in a deep
-layer, then from the answers, with tokens softly weighed: m = sigmoid((S - kappa) / T), sum m = r n,
-and log m on the attention logits of their keys.
+(`foveate train --method covipal`): first to predict the attention that tokens receive in a deep
+layer, then from the answers, with tokens softly weighted: m = sigmoid((S - kappa) / T), sum
+m = r n, and log m added to the attention logits of their keys.
 
 Needs the residual stream, no attention. Cost: the module, O(n (width inner + text inner)).
-Departs from the paper, whose code is not to be had, in what it leaves open: the module's layers,
-T, and the budgets of several boundaries, which have a module each and fall as powers.
+Departs from the paper, whose code is not available, in the target of the first stage: the paper
+takes the sum over heads of what the last n rows pay, the recipe and the shipped modules take the
+logarithm of what text rows pay, standardised per prompt; `--set rows_of=last_nv --set target=raw`
+is the paper's. The module's layers, T, and the budgets of several boundaries, which have a module
+each and fall as powers, are left open by the paper.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -43,12 +46,18 @@ from foveate.trained import TrainedMethod
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class CoViPAL(TrainedMethod, LayersPart):
-    """keep: mean share or count over all layers; at boundary 0 it is the paper's r.
+    """CoViPAL; see the module for its rule.
 
-    boundary: in front of which layers tokens go, one module each. ppm: "cross" has visual tokens
-    look at text, in "mixer" they look at each other too, as in a later project, where it has
-    inner=512, blocks=4, heads=8. inner, blocks, heads: width, depth and heads of untrained modules.
-    temperature, eps: of the soft choice, in training only.
+    Attributes:
+        keep: mean share or count over all layers; at boundary 0 it is the paper's r.
+        boundary: ascending layers in front of which tokens go, one module each.
+        ppm: "cross": visual tokens attend to text. "mixer": to each other too, as in a later
+            project, where it has inner=512, blocks=4, heads=8.
+        inner: width of an untrained module, a multiple of `heads`.
+        blocks: depth of an untrained module.
+        heads: attention heads of an untrained module.
+        temperature: T of the soft choice, in training only.
+        eps: added to m before the logarithm, in training only.
     """
 
     slug = "covipal"

@@ -4,8 +4,9 @@
 ICLR 2026, arXiv 2506.01097.
 
 Before the first decoder layer runs, the text behind the last visual token asks: a_j is the mean,
-over these rows and over heads, of the attention that layer 0 gives token j, softmax over all keys;
-or every head is an input of its own, which tells more. Five depthwise-separable 1-D convolutions f
+over these rows and over heads, of the attention that layer 0 gives token j, softmax over all keys.
+With `heads` every head is an input channel of its own: so are the shipped networks, and those that
+`foveate train --method explain_compress` makes. Five depthwise-separable 1-D convolutions f
 along the tokens turn a into a score, softmax over the tokens of an item, and the best `keep` go on.
 f learns the relevance of tokens to the answers: gradient times attention, propagated through all
 layers (`foveate.training.relevance`).
@@ -86,10 +87,13 @@ class Relevance(nn.Module):
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ExplainCompress(TrainedMethod, LayersPart):
-    """keep: share or count per visual item that enters the first layer; rho of the paper.
+    """Explainability-guided compression; see the module for its rule.
 
-    channels: widths of the convolutions. heads: how many attention heads are inputs of their own;
-    None gives their mean, as in the paper.
+    Attributes:
+        keep: share or count per visual item that enters the first layer; rho of the paper.
+        channels: widths of the convolutions of an untrained network.
+        heads: the decoder's number of heads, where each is an input of its own; None is their
+            mean, as in the paper. Weights that are loaded bring their own.
     """
 
     slug = "explain_compress"

@@ -11,8 +11,9 @@ searches schedules (G-Search) and kappas.
 
 Needs queries and keys of the layer in front of each boundary where the rate falls. Cost: the rows
 of these words, at most as much as attention of all text to all tokens.
-Departs from the paper, for which there is no official code, in nothing known: floors, positions
-that stay, heads and rows that count alike are our reading.
+No official code exists. The paper searches the rates of G-Search by Bayesian optimisation; here
+`foveate.tune` bisects by default, and `searcher="bo"` is the paper's way. Floors, positions that
+stay, and heads and rows that count alike are our reading.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -45,11 +46,14 @@ from foveate.signals import DecoderHeads, Need
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class GSearch(Method, LayersPart):
-    """keep: mean share or count over all decoder layers, met by the sigmoid.
+    """G-Search and P-Sigmoid; see the module for the rule.
 
-    schedule: rate of every layer, in place of `keep`; the first is 1, none is above the one before.
-    kappa: slope of the sigmoid per layer; near 0 it is flat, far below a step. floor: least rate.
-    rows: "text" behind the picture asks, or its "last" token.
+    Attributes:
+        keep: mean share or count over all decoder layers, met by the sigmoid.
+        schedule: rate of every layer, in place of `keep`; the first is 1, none rises.
+        kappa: slope of the sigmoid per layer, below 0; near 0 it is flat, far below a step.
+        floor: smallest rate, in [0, 1).
+        rows: query rows of the attention: "text" behind the picture, or the "last" prompt token.
     """
 
     slug = "gsearch"

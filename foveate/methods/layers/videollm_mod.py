@@ -9,9 +9,11 @@ with all text, x + r (layer(x) - x); the others take the residual path, are not 
 cache, and may win again later. A picture is a frame. Frames never compete, so that what comes later
 changes no choice. Positions stay.
 
-Needs the routers' weights, trained with the language model's loss. Cost: one product per token and
-MoD layer. The authors published no code: the rounding, the router without bias, and the layers that
-come first (1, 3, 5, ... are MoD layers) are choices; the paper trains the decoder too.
+Needs the routers' weights. `foveate train --method videollm_mod` keeps the decoder frozen, which
+the paper trains too: routers start as a least-squares fit to the attention that text pays, with
+gates near 1, and then learn from the language model's loss. Cost: one product per token and MoD
+layer. The authors published no code: the rounding, the router without bias, and the layers that
+come first (1, 3, 5, ... are MoD layers) are choices.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -42,12 +44,16 @@ Placement = Literal["interleaved", "all", "deep", "interleaved-deep"]
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class VideoLLMMoD(TrainedMethod, DetourPart):
-    """keep: mean share or count over all decoder layers; 0.6 is the paper's keep_ratio of 0.2.
+    """VideoLLM-MoD; see the module for its rule.
 
-    keep_ratio: share of a frame's tokens that an MoD layer processes, in place of `keep`.
-    placement: which layers are MoD layers: "interleaved", "all", "deep", "interleaved-deep".
-    selector: "learned", or without weights "random", "uniform", and "skip", by which no visual
-    token runs in MoD layers: layer skipping, and with "deep" early exit. gate: "raw" or "sigmoid".
+    Attributes:
+        keep: mean share or count over all decoder layers; 0.6 is the paper's keep_ratio of 0.2.
+        keep_ratio: share of a frame's tokens that an MoD layer processes, in place of `keep`.
+        placement: MoD layers: "interleaved", "all", "deep" or "interleaved-deep".
+        selector: "learned", or without weights "random", "uniform" and "skip", by which no visual
+            token runs in MoD layers: layer skipping, and with "deep" early exit.
+        gate: r as it is ("raw"), or its sigmoid.
+        seed: of the "random" selector.
     """
 
     slug = "videollm_mod"

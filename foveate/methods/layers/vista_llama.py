@@ -11,9 +11,10 @@ rotated.
 Needs nothing. Costs products of twice the head width while the prompt runs; reduces nothing: the
 paper's few tokens per video come from its projector, `foveate.methods.projectors.vista_llama`, so
 add a method that does. The paper's text leaves the rotation out between text and visual tokens, its
-code, which is the default, between visual tokens too; `visual_query="rope"` is the text. Made for a
-model that was tuned with it: `foveate train --method vista_llama`, whose runs on the embedded
-models are in perf/results/vista_llama.md and vista_llama_image.md.
+code, which is the default, between visual tokens too; `visual_query="rope"` is the text.
+The paper trains a projector with the rule in place and leaves the language model frozen. Without
+that projector, `foveate train --method vista_llama` tunes the language model itself to the rule;
+its runs on the embedded models are in perf/results/vista_llama.md and vista_llama_image.md.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -39,10 +40,12 @@ from foveate.parts import RulePart
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class VistaLLaMA(Method, RulePart):
-    """layer_list: decoder layers that attend so; None is all.
+    """Vista-LLaMA's attention; see the module for its rule.
 
-    visual_query: "raw" leaves the rotation out for all queries of visual keys, "rope" for text
-    queries only.
+    Attributes:
+        layer_list: decoder layers that attend so; None is all.
+        visual_query: "raw" leaves the rotation out for all queries of visual keys, "rope" for text
+            queries only.
     """
 
     slug = "vista_llama"

@@ -12,7 +12,10 @@ computed; `keep` is the share of layers that have it, c = keep * layers.
 Needs the place of every patch. Saves what it cuts: rows and cache from layer c on, neurons, pairs
 of patches that are no neighbours. `renormalize=False` is the released LLaVA code, which leaves
 visual keys in the softmax of all layers and takes away their values: rows whose keys are still read
-must run, so that this saves neurons and pairs only. The default is the released Qwen2-VL code.
+must run, so that this saves neurons and pairs only. `renormalize=True`, the default, is how the
+released Qwen2-VL code cuts layers. The window and the neurons are those of the released script for
+LLaVA-1.5-13B, and `keep` is its `layercut_num` of 20 in a decoder of 32 layers. That script masks
+heads too, which needs a `headmask`.
 Departs in windows of several crops or frames: each has its own, others are seen as ever. The
 neurons were cut for a model that is tuned with the cut; untrained, use `mlpcut_ratio=1`.
 
@@ -40,13 +43,17 @@ from foveate.pieces import in_pieces
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class YOPO(Method, RulePart, LayersPart):
-    """keep: share of the layers that compute anything visual; 1.0 cuts nothing anywhere.
+    """YOPO; see the module for its four cuts.
 
-    attncut_w: odd side of the window, None for no window. layercut_num: first layer without visual
-    computation, in place of `keep`; as many as there are layers for none. headmask: per layer and
-    head 1 or True where the head stays, None for all. mlpcut_ratio: neurons over those that visual
-    rows use. renormalize: drop what is cut from layer `layercut_num` on, in place of hiding values.
-    causal_neighbors: no patch sees a later one.
+    Attributes:
+        keep: share of the layers that compute anything visual; 1.0 cuts nothing anywhere.
+        attncut_w: odd side of the window, None for no window.
+        layercut_num: first layer without visual computation, in place of `keep`; the number of
+            layers for none.
+        headmask: per layer and head 1 or True where the head stays, None for all.
+        mlpcut_ratio: all neurons over those that visual rows use, at least 1.
+        renormalize: drop what is cut from layer `layercut_num` on, in place of zeroing its values.
+        causal_neighbors: no patch sees a later one.
     """
 
     slug = "yopo"

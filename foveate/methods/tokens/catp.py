@@ -4,15 +4,18 @@
 In-Context Learning", AAAI 2026, arXiv 2508.07871.
 
 For prompts of demonstrations and a query, each a picture with text. In front of the language model,
-per picture, greedily: argmax_Y sum_x max_{y in Y} s(y, x) + lambda1 sum_{y in Y} s(y, v), with
+per picture, or per crop or frame, greedily:
+argmax_Y sum_x max_{y in Y} s(y, x) + lambda1 sum_{y in Y} s(y, v), with
 s = (cos + 1) / 2 and v the mean embedding of the text behind the picture. Behind layer K,
 demonstrations together: max(0, A_K - A_{K-1}) + lambda2 cos(h, mean of the query's states), A the
-attention of the last token. Behind layer K + 1, the query's picture: cos(h, mean of the context).
+attention of the last token; with K = 1 no layer is in front, and A_1 stands for the difference.
+Behind layer K + 1, the query's picture: cos(h, mean of the context).
 
 Needs text embeddings; one row of attention in two layers. Cost: half of X X^T, and again of it what
 each token that is kept covers best.
-No official code exists. The last picture is the query's; without demonstrations the text is the
-context. Positions stay behind the first stage. `keep` says the mean over layers in place of R.
+No official code exists. The paper covers whole pictures: with crops, each covers itself with an
+even share of the budget. The last picture is the query's; without demonstrations the text is the
+context. Inside the language model positions stay. `keep` is the mean over layers in place of R.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -50,11 +53,16 @@ HELD = (6 + (0.2 + 0.8 * 0.222 / 0.611) + 25 * 0.222 / 0.611) / 32
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class CATP(ProgressiveMethod):
-    """keep: mean over all decoder layers; the default is R = 0.778 at 32 layers.
+    """CATP; see the module for its two stages.
 
-    R: share of the tokens that goes, half of it in front of the language model, in place of `keep`.
-    K: number of the layer, counted from 1, behind which demonstrations lose tokens; None is 6 of 32
-    and in proportion. lambda1, lambda2: weights of fitting the text, and of fitting the query.
+    Attributes:
+        keep: mean over all decoder layers; the default is R = 0.778 at 32 layers.
+        R: share of the tokens that goes, in [0, 1), half of it in front of the language model, in
+            place of `keep`.
+        K: layer, counted from 1, behind which demonstrations lose tokens; None is 6 of 32 and in
+            proportion.
+        lambda1: weight of the similarity to the paired text.
+        lambda2: weight of the similarity to the query's sample.
     """
 
     slug = "catp"

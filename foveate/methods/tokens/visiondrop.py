@@ -11,7 +11,9 @@ Behind each boundary lambda times as many stay, dominant first, renumbered.
 
 Needs what VisionZip needs, and queries and keys of the next layer at boundaries. Cost: queries of
 visual tokens against all keys, three times. Early tokens are seen by more queries, by causality.
-Departs from the official code for several pictures in a row: each keeps its own tokens.
+Departs from the official code for several pictures in a row: each keeps its own tokens. Inside the
+language model visual tokens have read the text in front of them, so that a question in front of the
+picture, or anywhere in a bidirectional prompt, changes what is kept; one behind it doesn't.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -46,15 +48,20 @@ from foveate.tokens import Grid, VisualTokens
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class VisionDrop(ProgressiveMethod, VisionZip):
-    """keep: mean over all decoder layers; the default lets 48 of 576 enter, and 32 on average.
+    """VisionDrop; see the module for its rule.
 
-    dominant, contextual: tokens that enter of each crop or frame, the class token counted, in place
-    of `keep`; without `dominant`, an eighth is contextual. layer_list: boundaries inside the
-    language model. image_token_list: dominant and contextual tokens per picture behind each.
+    Attributes:
+        keep: mean over all decoder layers; the default lets 48 of 576 enter, and 32 on average.
+        dominant: tokens of each crop or frame that enter as they are, the class token counted, in
+            place of `keep`.
+        contextual: merged tokens of each crop or frame that enter; None is an eighth.
+        layer_list: boundaries inside the language model; None is quarter, half, three quarters.
+        image_token_list: dominant and contextual tokens per picture behind each boundary.
     """
 
     slug = "visiondrop"
     paper = "arXiv 2506.22283"
+    prompt_agnostic = False
     held = 2 / 3
 
     keep: Keep = 32 / 576
