@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 from foveate.budget import ADAPTIVE, Keep, check_keep
 from foveate.errors import BudgetError, FoveateError, InvalidParameter, UnknownName, shown
 from foveate.parameters import normalise, scalar
-from foveate.parts import POSITIONS, STAGES, Part
+from foveate.parts import POSITIONS, STAGES, Part, extent_behind
 from foveate.tokens import Grid
 
 _registry: dict[str, type[Method]] = {}
@@ -77,12 +77,7 @@ class Method:
 
     def budget(self, grid: Grid) -> int:
         """Tokens that enter the language model for such an item, known without any feature."""
-        n = grid.n
-        for part in in_road_order(self.parts()):
-            count = getattr(part, "count", None)
-            if count is not None:
-                n = count(grid if n == grid.n else Grid(1, 1, n))
-        return n
+        return extent_behind(in_road_order(self.parts()), grid).n
 
     def to_dict(self) -> dict[str, Any]:
         """Slug and parameters as plain values; `from_dict` makes an equal method."""

@@ -6,13 +6,15 @@ declarations only; hooks, masks, caches and model families are the engine's busi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
 from foveate.attending import Attend, Attending, Columns, Feed, Feeding
+from foveate.errors import UnsupportedCall
 from foveate.ops.attention import Heads
 from foveate.signals import Need, Signals
 from foveate.tokens import Grid, VisualTokens
@@ -73,6 +75,13 @@ class Part:
         """`needs` in a decoder of `layers` layers, for parts that scale with its depth."""
         return self.needs
 
+    def left(self, grid: Grid, n: int) -> Grid:
+        """What is known beforehand of the n tokens that this part leaves of such an item.
+
+        Views and special tokens where it says how many of each; all count as patches otherwise.
+        """
+        return Grid(1, 1, n)
+
 
 class FramesPart(Part):
     """Changes what the encoder gets to see."""
@@ -125,6 +134,24 @@ class EncodersPart(Part):
     stage = "encoders"
     proportional: bool = True
 
+    def shares(self, grid: Grid) -> tuple[int, ...] | None:
+        """Patches of each crop or frame of such an item that leave the tower.
+
+        The engine keeps to it where a family cuts the padding off a crop behind the tower. None
+        where the number follows from features.
+        """
+        return None
+
+    def count(self, grid: Grid) -> int:
+        """Tokens that leave the tower, special ones included."""
+        shares = self.shares(grid)
+        if shares is None:
+            raise UnsupportedCall(
+                f"{type(self).__name__} does not say how many tokens it leaves before it has seen "
+                "them; use a method with a budget."
+            )
+        return sum(shares) + grid.special
+
     def vectors(self, block: int, blocks: int) -> int:
         """How many `beside` gives this block."""
         return 0
@@ -148,6 +175,39 @@ class EncodersPart(Part):
         largest, and padding belongs to -1. No token sees padding: a batch gives what its rows give.
         """
         raise NotImplementedError
+
+
+def merged_grid(shares: tuple[int, ...], grid: Grid) -> Grid:
+    """Extent of an item whose crops or frames each leave the tower with their share."""
+    patches = sum(shares)
+    same = patches == grid.patches
+    return grid if same else Grid(1, 1, patches, shares, grid.special)
+
+
+def extent_behind(parts: Sequence[Part], grid: Grid) -> Grid:
+    """What is known beforehand of an item behind parts in road order."""
+    for merges, group in groupby(parts, lambda part: isinstance(part, EncodersPart)):
+        members = list(group)
+        if merges:
+            shares = fewest(members, grid)  # type: ignore[arg-type]
+            if shares is None:
+                # Whoever has none says why.
+                return Grid(1, 1, min(part.count(grid) for part in members))  # type: ignore
+            grid = merged_grid(shares, grid)
+            continue
+        for part in members:
+            n = part.count(grid) if hasattr(part, "count") else grid.n
+            grid = grid if n == grid.n else part.left(grid, n)
+    return grid
+
+
+def fewest(merging: Sequence[EncodersPart], grid: Grid) -> tuple[int, ...] | None:
+    """Patches of each crop or frame behind all parts inside the tower, None where nobody knows.
+
+    Each counts what entered the tower, so the one that keeps least decides.
+    """
+    shares = [part.shares(grid) for part in merging]
+    return None if None in shares else tuple(map(min, zip(*shares, strict=True)))
 
 
 class TokensPart(Part):

@@ -146,7 +146,8 @@ class VisualTokens:
         if self.n == self.grid.n:
             return self.grid
         view = self.view[0][self.view[0] >= 0]
-        views = tuple(torch.bincount(view).tolist())
+        # One view without any patch where all tokens are special.
+        views = tuple(torch.bincount(view).tolist()) or (0,)
         return Grid(1, 1, self.n, views, self.n - sum(views))
 
     def by_view(self) -> list[Tensor]:

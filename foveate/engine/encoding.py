@@ -16,7 +16,7 @@ from foveate.engine.record import Item, Record
 from foveate.engine.vision import VisionRecorder
 from foveate.errors import UnsupportedCall, UnsupportedModel
 from foveate.families.base import Family, resolve_path
-from foveate.parts import Part
+from foveate.parts import Part, fewest
 from foveate.signals import Need, ProjectorInput, TextEmbeddings, VisionAttention
 from foveate.tokens import Layout
 
@@ -135,6 +135,8 @@ class Encoder:
                     flat[own],
                     [p[own] for p in planes],
                     _cluster_of(layout, row, clusters),
+                    shares=None if clusters is None else fewest(self.mergers, layout.grid),
+                    whole=0 if recorder.views is None else recorder.views[1],
                 )
             )
         project = None

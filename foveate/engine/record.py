@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foveate.errors import FoveateError
+from foveate.engine.fusing import held_to
+from foveate.errors import BudgetError, FoveateError
 from foveate.ops.transfer import on_device
-from foveate.parts import Part, TokensPart
+from foveate.parts import Part, TokensPart, merged_grid
 from foveate.signals import (
     ClassState,
     Need,
@@ -32,6 +33,8 @@ class Item:
     layout: the slots. encoded: the layout of the features, another one where the encoder saw a
     smaller picture. row: its first tower row. features (N, D). planes: DeepStack features (N, D).
     clusters (N,): number of the merged tower row behind each slot, None without encoder merging.
+    shares: tokens of each crop or frame that leave the encoder, None where nobody knows beforehand.
+    whole: patches of a crop or frame in the encoder.
     spread (S,): encoded token nearest to each slot, None where slots and tokens are the same.
     """
 
@@ -42,6 +45,8 @@ class Item:
     planes: list[Tensor] = field(default_factory=list)
     clusters: Tensor | None = None
     spread: Tensor | None = None
+    shares: tuple[int, ...] | None = None
+    whole: int = 0
 
     def over_slots(self, x: Tensor) -> Tensor:
         """Values per encoded token (N, ...) as values per slot (S, ...)."""
@@ -49,16 +54,33 @@ class Item:
 
     def start(self) -> VisualTokens:
         """Tokens of an item that was merged inside the tower, copies fused, in order of place."""
-        found, cluster = self.clusters.unique(return_inverse=True)
+        tokens = self.encoded.tokens(self.features[None])
+        clusters, view = self.clusters, self.encoded.view
+        if self.shares is not None:
+            clusters = held_to(self.shares, clusters, self.features, view, self.whole)
+        found, cluster = clusters.unique(return_inverse=True)
         count = len(found)
         slots = torch.arange(len(cluster), device=cluster.device)
         place = torch.zeros(count, device=cluster.device).scatter_reduce(
             0, cluster, slots.float(), "mean", include_self=False
         )
         assign = place.argsort().argsort()[cluster]
-        first = slots.new_full((count,), len(slots)).scatter_reduce(0, assign, slots, "amin")
-        tokens = self.encoded.tokens(self.features[None])
-        return tokens.merge(assign[None], count, self.features[first][None])
+        features = None
+        if clusters is self.clusters:
+            # All copies are the same: their mean would only round.
+            first = slots.new_full((count,), len(slots)).scatter_reduce(0, assign, slots, "amin")
+            features = self.features[first][None]
+        if self.encoded is not self.layout:
+            tokens = _onto(tokens, self.layout)
+        return tokens.merge(assign[None], count, features)
+
+    @property
+    def entered(self) -> Grid:
+        """What is known beforehand of the tokens that leave the encoder."""
+        grid, n = self.layout.grid, self.encoded.n
+        grid = grid if n == grid.n else Grid(1, 1, n)
+        merged = self.clusters is not None and self.shares is not None
+        return merged_grid(self.shares, grid) if merged else grid
 
 
 def _encoded_otherwise(items: list[Item]) -> bool:
@@ -115,12 +137,17 @@ class Record:
         done: dict[int, VisualTokens] = {}
         for members in groups.values():
             tokens = self._start(members)
+            grid = self.items[members[0]].entered
+            if grid.n != tokens.n:
+                # Merged by thresholds, or by a part that doesn't say how far.
+                grid = Grid(1, 1, tokens.n)
             for part in parts:
-                keep = part.count(
-                    tokens.grid if tokens.n == tokens.grid.n else Grid(1, 1, tokens.n)
-                )
+                keep = part.count(grid)
                 if keep == tokens.n:
                     continue
+                if tokens.n != tokens.grid.n and getattr(part, "drops_special", False):
+                    _check_patches(part, tokens, keep)
+                grid = part.left(grid, keep)
                 signals = self._signals(part.needs, members, tokens, text)
                 before = tokens.n
                 self.changed = True
@@ -205,6 +232,16 @@ class Record:
         first = [self.items[i].row // per_view for i in members]
         views = len(self.items[members[0]].encoded.grid.views)
         return torch.stack([self._class_rows[f : f + views] for f in first])
+
+
+def _check_patches(part: TokensPart, tokens: VisualTokens, keep: int) -> None:
+    """What another part left may be special tokens in part, which this one drops."""
+    patches = tokens.extent().patches
+    if keep > patches:
+        raise BudgetError(
+            f"{type(part).__name__} is asked for {keep} of {tokens.n} tokens that another method "
+            f"left, of which it can use {patches}: the others stand for no patch; lower its keep."
+        )
 
 
 def _delivered(need: Need, x: Tensor) -> Tensor:

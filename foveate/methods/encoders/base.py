@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from foveate.budget import Keep, resolve
 from foveate.errors import BudgetError
-from foveate.methods.tokens.base import is_everything
 from foveate.tokens import Grid
 
 
-def count_of_views(keep: Keep, grid: Grid) -> int:
-    """Tokens of an item whose crops or frames each leave the tower with `keep` of their patches."""
-    if is_everything(keep, grid.n):
-        return grid.n
-    views = grid.views or (grid.h * grid.w,) * grid.t
-    return sum(resolve(keep, n) for n in views if n) + grid.special
+def view_shares(keep: Keep, grid: Grid) -> tuple[int, ...]:
+    """Patches of each crop or frame of an item that leave the tower; a count is of each of them.
+
+    A crop that a family cuts down to fewer patches than the count keeps them all.
+    """
+    views = views_of(grid)
+    resolve(keep, max(views))
+    return tuple(
+        resolve(min(keep, n) if isinstance(keep, int) else keep, n) if n else 0 for n in views
+    )
+
+
+def views_of(grid: Grid) -> tuple[int, ...]:
+    """Patches of each crop or frame."""
+    return grid.views or (grid.h * grid.w,) * grid.t
 
 
 def out_of_reach(keep: Keep, n: int, blocks: int) -> BudgetError:

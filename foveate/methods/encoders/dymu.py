@@ -38,7 +38,7 @@ from foveate.attending import Attend, Attending, Columns, Whole
 from foveate.budget import Keep, resolve
 from foveate.errors import BudgetError, InvalidParameter, UnsupportedCall
 from foveate.method import Method, register
-from foveate.methods.encoders.base import count_of_views, out_of_reach
+from foveate.methods.encoders.base import out_of_reach, view_shares, views_of
 from foveate.ops.matching import (
     above,
     best_of_batch,
@@ -117,16 +117,22 @@ class DyMU(Method, EncodersPart):
             raise BudgetError(f"r_total={self.r_total} of {n} patches; keep at least one.")
         return n - self.r_total
 
+    def shares(self, grid: Grid) -> tuple[int, ...] | None:
+        if self.adaptive:
+            return None
+        if self.r_total is None:
+            return view_shares(self.keep, grid)
+        views = views_of(grid)
+        self.target(max(views))
+        return tuple(max(1, n - self.r_total) if n else 0 for n in views)
+
     def count(self, grid: Grid) -> int:
         if self.adaptive:
             raise UnsupportedCall(
                 "With thresholds every picture keeps its own number of tokens; use "
                 "merge_mode='instance_level' to hold each to its budget."
             )
-        if self.r_total is None:
-            return count_of_views(self.keep, grid)
-        views = grid.views or (grid.h * grid.w,) * grid.t
-        return sum(self.target(n) for n in views if n) + grid.special
+        return super().count(grid)
 
     def cost(self, n: int, keep: int, widths: Widths) -> int:
         pairs = 0

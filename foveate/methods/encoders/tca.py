@@ -39,8 +39,8 @@ from torch import Tensor
 from foveate.budget import Keep, resolve
 from foveate.errors import BudgetError, InvalidParameter, UnsupportedCall
 from foveate.method import Method, register
+from foveate.methods.encoders.base import view_shares
 from foveate.methods.encoders.reservoir import Adapter
-from foveate.methods.tokens.base import is_everything
 from foveate.ops.coreset import coreset, farthest_from_mean
 from foveate.ops.gather import rows_at
 from foveate.parts import BlockState, EncodersPart, Widths
@@ -99,16 +99,16 @@ class TCA(Method, EncodersPart):
         """Condensing layers of a tower of that depth; the first has no layer in front of it."""
         return sorted({max(min(1, blocks - 1), i * blocks // DEPTH) for i in self.drop_loc})
 
+    def shares(self, grid: Grid) -> tuple[int, ...] | None:
+        return None if self.delta is not None else view_shares(self.keep, grid)
+
     def count(self, grid: Grid) -> int:
         if self.delta is not None:
             raise UnsupportedCall(
                 f"delta={self.delta} condenses per layer, so the number of tokens depends on the "
                 "depth of the tower; use keep=... in place of delta to know it beforehand."
             )
-        if is_everything(self.keep, grid.n):
-            return grid.n
-        views = grid.views or (grid.h * grid.w,) * grid.t
-        return sum(resolve(self.keep, n) for n in views if n) + grid.special
+        return super().count(grid)
 
     def plan(self, block: int, blocks: int, n: int, entered: int) -> tuple[int, int, int] | None:
         """Of n patches those kept and those in doubt, and the centres of the latter; None for all.

@@ -28,7 +28,7 @@ from torch import Tensor
 from foveate.budget import Keep, resolve
 from foveate.errors import BudgetError, InvalidParameter, UnsupportedCall
 from foveate.method import Method, register
-from foveate.methods.encoders.base import count_of_views, out_of_reach
+from foveate.methods.encoders.base import out_of_reach, view_shares, views_of
 from foveate.ops.matching import (
     bipartite_soft_matching,
     kth_bipartite_soft_matching,
@@ -72,16 +72,22 @@ class ToMe(Method, EncodersPart):
     def proportional(self) -> bool:  # type: ignore[override]
         return self.prop_attn
 
+    def shares(self, grid: Grid) -> tuple[int, ...] | None:
+        if self.r is not None:
+            return None
+        if self.kth is None:
+            return view_shares(self.keep, grid)
+        views = views_of(grid)
+        self._groups(max(views))
+        return tuple(max(1, n // self.kth) if n else 0 for n in views)
+
     def count(self, grid: Grid) -> int:
         if self.r is not None:
             raise UnsupportedCall(
                 f"r={self.r!r} merges per block, so the number of tokens depends on the depth of "
                 "the tower; use keep=... in place of r to know it beforehand."
             )
-        if self.kth is not None:
-            views = grid.views or (grid.h * grid.w,) * grid.t
-            return sum(self._groups(n) for n in views if n) + grid.special
-        return count_of_views(self.keep, grid)
+        return super().count(grid)
 
     def cost(self, n: int, keep: int, widths: Widths) -> int:
         if self.kth is not None:

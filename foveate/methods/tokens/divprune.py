@@ -64,6 +64,10 @@ class DivPrune(TokensMethod):
             share_evenly(free, grid.views or (grid.patches,))
         return n
 
+    def left(self, grid: Grid, n: int) -> Grid:
+        special = grid.special if self.protect else 0
+        return Grid(1, 1, n - special, special=special)
+
     def cost(self, n: int, keep: int, widths: Widths) -> int:
         return n * n * widths.model
 

@@ -69,6 +69,9 @@ class GlobalCom2(TokensMethod):
     def needs(self) -> tuple[Need, ...]:
         return (VisionAttention(layer=-1, logits=True),)
 
+    def left(self, grid: Grid, n: int) -> Grid:
+        return Grid(1, 1, n - grid.special, special=grid.special)
+
     def count(self, grid: Grid) -> int:
         if is_everything(self.keep, grid.n):
             return grid.n
