@@ -68,8 +68,10 @@ def per_view_top_k(scores: Tensor, members: Sequence[Tensor], keep: int) -> Tens
 
     scores (B, N). members: slots (n_v,) of each view.
     """
-    chosen = []
-    for _, slots, share in view_batches(members, share_evenly(keep, [len(m) for m in members])):
+    chosen, shares = [], share_evenly(keep, [len(m) for m in members])
+    if len(members) == 1 and len(members[0]) == scores.shape[1]:
+        return top_k(scores, keep)
+    for _, slots, share in view_batches(members, shares):
         best = top_k(scores[:, slots].flatten(0, 1), share)
         chosen.append(slots.repeat(len(scores), 1).gather(1, best).view(len(scores), -1))
     return torch.cat(chosen, 1).sort(1).values

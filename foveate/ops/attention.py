@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from foveate.ops.gather import rows_at
 
 # Probabilities in flight: 64 MB in float32.
 ELEMENTS = 2**24
+# The largest map that is held, of one head: 256 MB in float32, for 8,192 columns. In so many parts.
+MAP, PARTS = 2**26, 4
 
 
 def folded(x: Tensor, shared: int) -> Tensor:
@@ -101,6 +103,18 @@ class Heads:
             for some in rows.split(max(1, ELEMENTS // (b * heads * n)), 1)
         )
 
+    def few_at_a_time(self) -> Iterator[Heads]:
+        """All heads, as many at a time as have maps that fit in flight together, at least one."""
+        b, heads, n, _ = self.query.shape
+        group = heads // self.key.shape[1]
+        fit = min(heads, max(1, ELEMENTS // (b * n * n)))
+        # Whole groups that share a key, or a part of one.
+        fit = fit // group * group or next(f for f in range(fit, 0, -1) if group % f == 0)
+        for i in range(0, heads, fit):
+            own, keys = slice(i, i + fit), slice(i // group, (i + fit - 1) // group + 1)
+            sinks = None if self.sinks is None else self.sinks[own]
+            yield replace(self, query=self.query[:, own], key=self.key[:, keys], sinks=sinks)
+
     def visible(self, rows: Tensor) -> Tensor:
         """(B, R, N) bool: which columns each of `rows` (B, R) may see."""
         return shown(self._mask(rows, self.key.shape[2]))[:, 0]
@@ -156,24 +170,34 @@ def page_rank(heads: Heads, temperature: float, iters: int, damping: float = 0.0
     """
     valid = heads.valid.float()
     even = (valid / valid.sum(1, keepdim=True))[:, None]
-    mass = even.expand(-1, heads.query.shape[1], -1)
+    # Mass stays within a head: a few at a time, no map is made twice.
+    found = [_flown(few, even, temperature, iters, damping) for few in heads.few_at_a_time()]
+    return torch.cat(found, 1).square().mean(1).sqrt() * valid
+
+
+def _flown(heads: Heads, even: Tensor, temperature: float, iters: int, damping: float) -> Tensor:
+    """Mass (B, H, N) behind all rounds, from `even` (B, 1, N)."""
     b, h, n, _ = heads.query.shape
-    rows = torch.arange(n, device=valid.device).expand(b, -1)
-    step = max(1, ELEMENTS // (b * h * n))
+    mass = even.expand(-1, h, -1)
+    rows = torch.arange(n, device=even.device).expand(b, -1)
+    fits = b * h * n * n <= MAP
+    # What is later is not computed: more blocks come nearer to half of the map.
+    step = -(-n // PARTS) if fits else max(1, ELEMENTS // (b * h * n))
 
     def blocks() -> Iterator[tuple[slice, Tensor]]:
         for start in range(0, n, step):
             some = slice(start, min(n, start + step))
-            seen = heads.rows(
-                rows[:, some], temperature, None if heads.mask is not None else some.stop
+            yield (
+                some,
+                heads.rows(
+                    rows[:, some], temperature, None if heads.mask is not None else some.stop
+                ),
             )
-            yield some, seen
 
-    # A map that fits into one block is made once, a larger one anew in every round.
-    held = list(blocks()) if step >= n else None
+    held = list(blocks()) if fits and iters else None
     for _ in range(iters):
         flown = torch.zeros_like(mass)
         for some, seen in held or blocks():
             flown[..., : seen.shape[-1]] += (mass[:, :, None, some] @ seen)[:, :, 0]
         mass = flown * (1 - damping) + even * damping
-    return mass.square().mean(1).sqrt() * valid
+    return mass

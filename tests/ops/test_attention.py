@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -68,3 +70,15 @@ def test_block_by_block_is_all_at_once(monkeypatch, elements):
 def test_damping_mixes_an_even_share_in():
     h = heads(padded=False)
     assert torch.allclose(page_rank(h, 0.1, 4, damping=1.0), torch.full((2, 9), 1 / 9))
+
+
+@pytest.mark.parametrize("fit", [1, 2, 3, 4, 8])
+def test_few_heads_at_a_time_rank_alike(fit, monkeypatch):
+    h = replace(heads(), sinks=torch.arange(4.0))
+    whole = page_rank(h, 0.1, 3)
+    monkeypatch.setattr(attention, "ELEMENTS", 2 * 81 * fit)
+    sizes = [part.query.shape[1] for part in h.few_at_a_time()]
+    assert sum(sizes) == 4 and max(sizes) == {1: 1, 2: 2, 3: 2}.get(fit, 4)
+    torch.testing.assert_close(page_rank(h, 0.1, 3), whole)
+    monkeypatch.setattr(attention, "MAP", 0)
+    torch.testing.assert_close(page_rank(h, 0.1, 3), whole)
