@@ -14,7 +14,7 @@ import torch
 import transformers
 
 import foveate
-from perf import cache, dispatch, layers, selection
+from perf import cache, dispatch, layers, peers, selection
 from perf.decoding import decode
 from perf.diversity import divprune_against_naive
 from perf.prefill import measure
@@ -208,6 +208,7 @@ SECTIONS: dict[str, tuple[Measure, Page]] = {
         layers.page,
     ),
     "cache": (lambda asked, keep: keep(cache.measure(asked.rounds, *device())), cache.page),
+    "peers": (lambda asked, keep: keep(peers.measure(asked.rounds)), peers.page),
     "dispatch": (lambda asked, keep: keep(dispatch.measure()), dispatch.page),
 }
 

@@ -23,7 +23,7 @@ from foveate.signals import (
     VisionStates,
 )
 from foveate.tokens import Layout, VisualTokens
-from perf import deciding
+from perf import deciding, seeing
 from perf.shapes import QWEN2_05B
 from perf.timing import extra_bytes, interleaved, seconds
 
@@ -97,7 +97,10 @@ def measure(
     prefill: Callable[[int], Callable[[], object]] = bare,
     deciding: Callable[[], dict[str, tuple[list[float], int]]] = deciding.measure,
 ) -> dict[str, Any]:
-    """Share of the bare prefill at two sizes, growth between them, extra memory at a large one."""
+    """Share of the bare prefill at two sizes, growth between them, extra memory at a large one.
+
+    Of methods in front of the language model also with the signals that they read.
+    """
     small, large = TIMED
     taken: dict[int, dict[str, float]] = {}
     for n, layout in TIMED.items():
@@ -111,11 +114,16 @@ def measure(
         slug: ([taken[n][slug] for n in TIMED], max(weighed(method)))
         for slug, method in methods().items()
     }
+    signals = seeing.measure(methods())
+    rows = {slug: _row(slug, *figures, bares) for slug, figures in before.items()}
+    for slug, row in rows.items():
+        sums = [own + more for own, more in zip(before[slug][0], signals[slug], strict=True)]
+        row["seconds_with_signals"] = dict(zip(TIMED, sums, strict=True))
     return {
         "tokens": [small, large, max(layout.n for layout in WEIGHED)],
         "rounds": rounds,
         "bare_seconds": dict(zip(TIMED, bares, strict=True)),
-        "methods": {slug: _row(slug, *figures, bares) for slug, figures in before.items()},
+        "methods": rows,
         "inside": {slug: _row(slug, *figures, bares) for slug, figures in deciding().items()},
     }
 
@@ -149,7 +157,8 @@ def page(result: dict[str, Any]) -> str:
         "",
         "`reduce` alone on one item of random tokens, medians of "
         f"{result['rounds']} interleaved runs. {large:,} tokens are an overview and four crops. "
-        f"Memory is what the process needs on top at up to {huge:,} tokens.",
+        f"Memory is what the process needs on top at up to {huge:,} tokens. With signals: what the "
+        "method reads of a CLIP-L tower, of one and of five pictures, and its pooling come to it.",
         "",
         *_table(result["methods"], small, large),
         "",
@@ -166,11 +175,15 @@ def page(result: dict[str, Any]) -> str:
 
 
 def _table(rows: dict[str, dict[str, Any]], small: int, large: int) -> list[str]:
+    told = any("seconds_with_signals" in row for row in rows.values())
+    more = f" with signals, {small} | {large:,} |" if told else ""
     lines = [
-        f"| method | {small} tokens | share | {large:,} tokens | share | growth | extra memory |",
-        "|---|---|---|---|---|---|---|",
+        f"| method | {small} tokens | share | {large:,} tokens | share | growth | extra memory |"
+        + more,
+        "|---" * (9 if told else 7) + "|",
     ]
     for row in rows.values():
+        whole = row.get("seconds_with_signals", {})
         cells = " | ".join(
             f"{1000 * row['seconds'][n]:.1f} ms | {100 * row['share_of_bare_prefill'][n]:.2f} %"
             for n in (small, large)
@@ -178,5 +191,6 @@ def _table(rows: dict[str, dict[str, Any]], small: int, large: int) -> list[str]
         lines.append(
             f"| `{row['method']}` | {cells} | {row['growth']:.1f}× "
             f"| {row['extra_bytes'] / 1e6:.0f} MB |"
+            + "".join(f" {1000 * whole[n]:.1f} ms |" for n in whole)
         )
     return lines

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from foveate.families.base import raster
-from perf import deciding, selection
+from perf import deciding, seeing, selection
 from perf.timing import extra_bytes
 
 GIGABYTE = 1e9
@@ -43,3 +43,12 @@ def test_what_is_decided_inside_is_timed_and_weighed(monkeypatch):
     assert {"tome", "dymu", "tca", "fastv", "dart", "sparsevlm", "catp"} <= found.keys()
     for times, most in found.values():
         assert len(times) == 2 and min(times) > 0 and 0 <= most < GIGABYTE
+
+
+def test_signals_are_timed_where_a_method_looks_at_the_tower(monkeypatch):
+    tiny = replace(deciding.SEEING, visual=64, tower_layers=3)
+    monkeypatch.setattr(seeing, "SEEING", tiny)
+    some = {slug: selection.methods()[slug] for slug in ("catp", "fastervlm", "visionzip")}
+    found = seeing.measure(some, (1, 2), 2)
+    assert found["catp"] == [0.0, 0.0]
+    assert min(found["fastervlm"]) > 0 and min(found["visionzip"]) > 0
