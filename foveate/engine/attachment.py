@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +20,7 @@ from foveate.engine.boundary import Boundaries
 from foveate.engine.caching import Caches
 from foveate.engine.call import Pass
 from foveate.engine.clock import Clock
+from foveate.engine.copies import leave_behind, stay
 from foveate.engine.encoding import Encoder
 from foveate.engine.kept import KeptLayer
 from foveate.engine.labels import Targets, expanded, moved
@@ -37,34 +38,66 @@ from foveate.engine.prompt import (
 from foveate.engine.record import Record
 from foveate.engine.reporting import build_report
 from foveate.engine.rules import Rules
-from foveate.engine.splice import Splice, compute_3d
+from foveate.engine.splice import Splice, compute_3d, worded
 from foveate.engine.taps import Reader, surrounded, tapped
+from foveate.engine.turns import running, turns_of
 from foveate.errors import AlreadyAttached, FoveateError, UnsupportedCall
 from foveate.method import Method, as_method, in_road_order
 from foveate.parts import CachesPart, EncodersPart, FramesPart, Part, RulePart, TokensPart
 from foveate.report import Report
 
 
-@dataclass
-class Call(threading.local):
-    """What belongs to the forward call that is running in this thread."""
+@dataclass(eq=False)
+class Call:
+    """What belongs to one call of the inner model that is running.
 
+    text: makes the books of its prompt where that has no visual tokens.
+    """
+
+    asked: Targets
     decoder: Pass | None = None
-    prefilled: Prompt | None = None
-    targets: Targets = field(default_factory=Targets)
-    answered: Targets = field(default_factory=Targets)
-    stack: ExitStack | None = None
-    clocked: str | None = None
-    encoding: bool = False
+    prompt: Prompt | None = None
+    text: Callable[[], Prompt] | None = None
+    stack: ExitStack = field(default_factory=ExitStack)
+    clock: Clock | None = None
+    clocked: str = ""
     towers: list = field(default_factory=list)
+
+    def close(self) -> None:
+        """Take away what was put around layers for it."""
+        self.stack.close()
+        if self.decoder is not None:
+            self.decoder.over = True
+        if self.clock is not None:
+            self.clock.stop(self.clocked)
+
+
+class Here(threading.local):
+    """The calls that are running in this thread, innermost last."""
+
+    def __init__(self) -> None:
+        self.asked: list[Targets] = []
+        self.answered = Targets()
+        self.calls: list[Call] = []
+        self.clock: Clock | None = None
+        self.encoding = False
+
+    @property
+    def decoder(self) -> Pass | None:
+        """What the layers of the innermost call share."""
+        return self.calls[-1].decoder if self.calls else None
 
 
 class Attachment:
     """A method on a model. Ends with `detach()`, or as a context manager; the model is then bare.
 
+    Threads may call the model at once: each forward call has it for itself. A copy of the model,
+    by `copy.deepcopy`, pickle or `torch.save`, comes without the method.
+
     Attributes:
         method: what is attached.
-        report: figures of the last call, None before the first one with visual tokens.
+        report: figures of the last prompt, None before the first one. That of a prompt without
+            visual tokens has no items. What continues a cache belongs to the prompt that filled it.
         full_logits: whether logits have an entry for each token that was passed; see `attach`.
     """
 
@@ -92,15 +125,16 @@ class Attachment:
         self._encoder = Encoder(self.anatomy, parts)
         self._planes = Planes(self.anatomy, self._boundaries)
         self._replaced = self.anatomy.family.replaced(inner)
-        self._call = Call()
-        self._clock: Clock | None = None
+        self._here = Here()
         self._report: Any = None
-        self._handles: list[Any] = []
+        self._hooks: dict[nn.Module, list[Any]] = {}
+        towers = [self.anatomy.tower(m) for m in self.anatomy.modalities]
+        self._turns = turns_of([self.anatomy.text, *towers])
         self._attach()
 
     @property
     def report(self) -> Report | None:
-        """Figures of the last call."""
+        """Figures of the last prompt."""
         return None if self._report is None else self._report()
 
     def align_labels(self, labels: Tensor) -> Tensor:
@@ -112,7 +146,7 @@ class Attachment:
         Returns (B, N), an entry for each token that is left behind the last layer: -100 for padding
         and for the first token of a row. Shift them against the logits as ever.
         """
-        prompt = self._call.answered.shortened
+        prompt = self._here.answered.shortened
         if prompt is None:
             return labels
         if labels.shape != (len(prompt.stages[-1].index), prompt.length):
@@ -131,7 +165,7 @@ class Attachment:
         A dropped token repeats the logits of the last one in front that was kept: they predict the
         token behind it. So `expand_logits(logits)[:, :-1]` are the scores of `input_ids[:, 1:]`.
         """
-        prompt = self._call.answered.shortened
+        prompt = self._here.answered.shortened
         if prompt is None:
             return logits
         if logits.dim() != 3 or logits.shape[:2] != prompt.stages[-1].index.shape:
@@ -149,16 +183,27 @@ class Attachment:
 
     def detach(self) -> None:
         """Take every hook away; a second time does nothing."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        for modality in self.anatomy.modalities:
-            self.anatomy.inner.__dict__.pop(f"get_{modality}_features", None)
-        for name in self._replaced:
-            self.anatomy.inner.__dict__.pop(name, None)
-        if self.anatomy.inner.__dict__.get("_foveate") is self:
-            del self.anatomy.inner.__dict__["_foveate"]
-        self._finish()
+        for module, handles in self._hooks.items():
+            stay(module)
+            for handle in handles:
+                handle.remove()
+        self._hooks.clear()
+        a = self.anatomy
+        if a.inner.__dict__.get("_foveate") is self:
+            for name in (*self._own, "_foveate"):
+                a.inner.__dict__.pop(name, None)
+            for name in _BATCHED:
+                a.outer.__dict__.pop(name, None)
+        self._drop(self._here.calls, 0)
+
+    @property
+    def _own(self) -> list[str]:
+        """Attributes of the inner model while this is attached to it."""
+        return [*self._encoders, *self._replaced]
+
+    @property
+    def _encoders(self) -> list[str]:
+        return [f"get_{modality}_features" for modality in self.anatomy.modalities]
 
     def _refuse_foreign(self, parts: list[Part]) -> None:
         hosted = ("frames", "encoders", "tokens", "layers", "caches")
@@ -172,78 +217,105 @@ class Attachment:
     def _attach(self) -> None:
         a = self.anatomy
         a.inner.__dict__["_foveate"] = self
-        for modality in a.modalities:
-            name = f"get_{modality}_features"
+        for modality, name in zip(a.modalities, self._encoders, strict=True):
             a.inner.__dict__[name] = self._wrap(modality, getattr(a.inner, name))
         a.inner.__dict__.update(self._replaced)
-        add = self._handles.append
-        add(a.outer.register_forward_pre_hook(self._before_outer, with_kwargs=True))
-        add(a.outer.register_forward_hook(self._after_outer, with_kwargs=True, always_call=True))
-        add(a.inner.register_forward_pre_hook(self._before_inner, with_kwargs=True))
-        add(a.inner.register_forward_hook(self._after_inner, with_kwargs=True, always_call=True))
+        for name in _BATCHED:
+            if hasattr(a.outer, name):
+                a.outer.__dict__[name] = _refuse_batching
+        self._before(a.outer, self._before_outer)
+        self._behind(a.outer, self._after_outer, with_kwargs=True, always_call=True)
+        self._before(a.inner, self._before_inner)
+        self._behind(a.inner, self._after_inner, with_kwargs=True, always_call=True)
         if self._boundaries:
             self._attach_boundaries()
         if self._caches:
             for i, layer in enumerate(a.layers):
-                before = functools.partial(self._before_cached, i)
-                add(layer.register_forward_pre_hook(before, with_kwargs=True))
+                self._before(layer, functools.partial(self._before_cached, i))
                 after = functools.partial(self._after_cached, i)
-                add(layer.register_forward_hook(after, with_kwargs=True))
+                self._behind(layer, after, with_kwargs=True)
         # Behind the boundaries' hooks: rules hold for the columns that are left.
         for i in self._rules.at:
-            hook = functools.partial(self._rules_before_layer, i)
-            add(a.layers[i].register_forward_pre_hook(hook, with_kwargs=True))
+            self._before(a.layers[i], functools.partial(self._rules_before_layer, i))
+        own = {a.inner: (*self._own, "_foveate"), a.outer: _BATCHED}
+        for module, handles in self._hooks.items():
+            leave_behind(module, {handle.id for handle in handles}, own.get(module, ()))
 
     def _attach_boundaries(self) -> None:
-        a, add = self.anatomy, self._handles.append
-        add(a.text.register_forward_pre_hook(self._planes.before_text, with_kwargs=True))
+        a = self.anatomy
+        self._before(a.text, self._before_text)
         for i, layer in enumerate(a.layers):
             if i >= self._boundaries.start:
-                hook = functools.partial(self._before_layer, i)
-                add(layer.register_forward_pre_hook(hook, with_kwargs=True))
+                self._before(layer, functools.partial(self._before_layer, i))
             if i in self._boundaries.detours.at:
-                add(layer.register_forward_hook(self._after_layer))
-            hook = functools.partial(self._planes.after_layer, i)
-            add(layer.register_forward_hook(hook))
+                self._behind(layer, self._after_layer)
+            self._behind(layer, functools.partial(self._add_plane, i))
+
+    def _before(self, module: nn.Module, hook: Any) -> None:
+        handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+        self._hooks.setdefault(module, []).append(handle)
+
+    def _behind(self, module: nn.Module, hook: Any, **how: bool) -> None:
+        handle = module.register_forward_hook(hook, **how)
+        self._hooks.setdefault(module, []).append(handle)
 
     def _wrap(self, modality: str, original):
         names = [n for n in inspect.signature(original).parameters if n != "kwargs"]
 
         @functools.wraps(original)
         def wrapper(*args: Any, **kwargs: Any):
+            here = self._here
             # Some families encode videos by calling their own image function.
-            if self._call.encoding:
+            if here.encoding:
                 return original(*args, **kwargs)
             inputs = {**dict(zip(names, args, strict=False)), **kwargs}
-            if self._clock is None or self._clock.count("prefill"):
-                self._clock = Clock(next(self.anatomy.inner.parameters()).device)
-            self._call.encoding = True
-            try:
-                with self._clock.span("encode"):
-                    return self._encoder.run(modality, original, inputs)
-            finally:
-                self._call.encoding = False
+            if here.clock is None or here.clock.count("prefill"):
+                here.clock = Clock(next(self.anatomy.inner.parameters()).device)
+            with self._turns, here.clock.span("encode"):
+                here.encoding = True
+                try:
+                    return self._encoder.run(modality, original, inputs, here.clock)
+                finally:
+                    here.encoding = False
 
         return wrapper
 
-    def _before_outer(self, _: nn.Module, args: tuple, kwargs: dict):
+    def _before_outer(self, outer: nn.Module, args: tuple, kwargs: dict):
+        _refuse_tracing()
+        here = self._here
+        self._drop(here.asked, running(outer) - 1 if here.asked else 0)
         names = inspect.signature(self.anatomy.outer.forward).parameters if args else ()
         kwargs = {**dict(zip(names, args, strict=False)), **kwargs}
-        self._call.targets = targets = Targets()
-        return (), targets.take(kwargs)
+        here.asked.append(Targets())
+        return (), here.asked[-1].take(kwargs)
 
     def _after_outer(self, outer: nn.Module, args: tuple, kwargs: dict, output: Any):
-        self._call.prefilled = None
-        self._call.answered, self._call.targets = self._call.targets, Targets()
+        if not self._here.asked:
+            return None
+        self._here.answered = answered = self._here.asked.pop()
         if output is None:
             return None
         training = outer.training and torch.is_grad_enabled()
-        return self._call.answered.whole(output, self.full_logits, training)
+        return answered.whole(output, self.full_logits, training)
 
     def _before_inner(self, inner: nn.Module, args: tuple, kwargs: dict):
-        self._finish()
-        self._call.prefilled = None
+        _refuse_tracing()
+        if inner is not self.anatomy.inner:
+            raise UnsupportedCall(
+                "A replica of an attached model, as nn.DataParallel makes them, would answer with "
+                "the original's parts; attach in a process of its own per device."
+            )
+        here = self._here
+        # What an interrupted call left behind; a call that runs inside another one is none of it.
+        self._drop(here.calls, running(inner) - 1 if here.calls else 0)
+        self._turns.enter()
+        outside = here.asked[-1] if here.asked else None
+        inside = outside is None or any(call.asked is outside for call in here.calls)
+        here.calls.append(Call(Targets() if inside else outside))
+        self._turns.left.append(here.calls[-1].close)
         kw = self.anatomy.bind(args, kwargs)
+        if cache_in(kw) is not None and not hasattr(cache_in(kw), "layers"):
+            _refuse_batching()
         outputs = {m: o for m, o in (kw.get("mm_encoder_outputs") or {}).items() if o is not None}
         inside_generate = bool(outputs)
         for modality in self.anatomy.modalities:
@@ -251,22 +323,21 @@ class Attachment:
                 encoded = self._encode(inner, modality, kw)
                 if encoded is not None:
                     outputs[modality] = encoded
-        if not outputs and not self._starts_text(kw):
-            return (), self._continue(kw)
         ids = kw.get("input_ids")
-        if ids is None:
+        if ids is None and (outputs or self._starts(kw)):
             raise UnsupportedCall(
                 "Visual tokens can't be found in inputs_embeds; pass input_ids with placeholders."
             )
+        if not outputs and not (self._rules.textual and self._starts(kw)):
+            return (), self._continue(kw)
         if ids.shape[1] == 1 and outputs:
             return (), self._continue(kw)
         return (), self._prefill(kw, outputs, inside_generate)
 
-    def _starts_text(self, kw: dict[str, Any]) -> bool:
-        """Whether rules hold for this call though it has no visual tokens."""
+    def _starts(self, kw: dict[str, Any]) -> bool:
+        """Whether this call begins a prompt."""
         cache = cache_in(kw)
-        empty = cache is None or not seen_columns(cache)
-        return self._rules.textual and empty and kw.get("input_ids") is not None
+        return cache is None or not seen_columns(cache)
 
     def _encode(self, inner: nn.Module, modality: str, kw: dict[str, Any]):
         if all(kw.get(name) is None for name in self.anatomy.pixels(modality)):
@@ -299,7 +370,8 @@ class Attachment:
                 )
             records[modality] = record
         self.anatomy.family.check(self.anatomy.config, kw)
-        keep = self._call.targets.logits_to_keep
+        current = self._here.calls[-1]
+        keep = current.asked.logits_to_keep
         candidates = keep - 1 if inside_generate and isinstance(keep, int) and keep > 1 else 0
         if candidates and self.anatomy.family.prefix:
             raise UnsupportedCall(
@@ -308,8 +380,7 @@ class Attachment:
             )
         if self._caches:
             self._caches.refuse(cache, candidates)
-        clock = self._clock or Clock(kw["input_ids"].device)
-        self._clock = clock
+        clock = next((r.clock for r in records.values()), None) or Clock(kw["input_ids"].device)
         kw["mm_encoder_outputs"] = None
         with clock.span("select"):
             splice = Splice(self.anatomy, kw, outputs, records)
@@ -320,11 +391,11 @@ class Attachment:
             else:
                 prompt = splice.whole(positions=bool(self._boundaries or self._rules))
         prompt.traces = splice.traces(reduced)
-        prompt.given, prompt.rules = given, self._rules.parts
+        prompt.given, prompt.rules, prompt.clock = given, self._rules.parts, clock
         if self._boundaries:
             locate(prompt, splice.rows, prompt.traces)
         if self._boundaries or self._rules or self._caches:
-            call = Pass(prompt, True, labels=self._call.targets.labels, candidates=candidates)
+            call = Pass(prompt, True, labels=current.asked.labels, candidates=candidates)
             call.towered = towered(
                 prompt,
                 splice.rows,
@@ -333,17 +404,19 @@ class Attachment:
                     p.number, need, reduced[p.modality][p.number]
                 ),
             )
-            if self._boundaries:
-                self._planes.arm(call)
             self._enter(call, dict(self._boundaries.readers(call)))
         if not outputs:
             splice.kw["mm_encoder_outputs"] = None
-        self._call.prefilled = prompt
+        current.prompt = prompt
         # Counts only: features and signals must not outlive the call.
-        self._call.towers = [run for record in records.values() for run in record.tower]
-        clock.start("prefill")
-        self._call.clocked = "prefill"
+        current.towers = [run for record in records.values() for run in record.tower]
+        self._time("prefill", clock)
         return splice.kw
+
+    def _time(self, stage: str, clock: Clock) -> None:
+        current = self._here.calls[-1]
+        current.clock, current.clocked = clock, stage
+        clock.start(stage)
 
     def _enter(
         self, call: Pass, readers: dict[int, Reader], held: dict[int, KeptLayer] | None = None
@@ -352,8 +425,8 @@ class Attachment:
 
         held: layers of the cache to attend to as they are, where nobody else looks on.
         """
-        self._call.decoder = call
-        self._call.stack = stack = ExitStack()
+        self._here.calls[-1].decoder = call
+        stack = self._here.calls[-1].stack
         shadows: dict[int, Any] = {}
         around = self._rules.enter(call, readers, shadows, stack)
         for i in readers.keys() - around:
@@ -372,6 +445,9 @@ class Attachment:
         cache = cache_in(kw)
         prompt = prompt_of(cache)
         if cache is None or prompt is None:
+            if self._starts(kw):
+                ids, mask = kw["input_ids"], kw.get("attention_mask")
+                self._here.calls[-1].text = functools.partial(worded, ids, mask)
             return kw
         if prompt.soft:
             raise UnsupportedCall(
@@ -391,9 +467,8 @@ class Attachment:
                 "The cache was filled under other rules than this method's; continue it with the "
                 "method that filled it, or start a fresh call."
             )
-        if self._clock is not None:
-            self._clock.start("decode")
-            self._call.clocked = "decode"
+        if prompt.clock is not None:
+            self._time("decode", prompt.clock)
         positions = self._new_positions(kw, prompt, b, q)
         behind = _padding_behind(kw.get("attention_mask"), prompt.length)
         if prompt.missing or entry.ragged and prompt.reduced:
@@ -434,54 +509,88 @@ class Attachment:
             behind = mask[:, prompt.length :].long()
         return torch.cat([first.valid.long(), behind], 1)
 
+    def _before_text(self, _: nn.Module, args: tuple, kwargs: dict):
+        call = self._here.decoder
+        return None if call is None else self._planes.before_text(call, args, kwargs)
+
+    def _add_plane(self, i: int, _: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+        call = self._here.decoder
+        return None if call is None else self._planes.after_layer(i, call, output)
+
     def _before_layer(self, i: int, module: nn.Module, args: tuple, kwargs: dict):
-        call = self._call.decoder
+        call = self._here.decoder
         if call is None or call.idle and kwargs.get("attention_mask") is None:
             return None
         return self._boundaries.before_layer(i, call, module, args, kwargs)
 
     def _after_layer(self, _: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
-        call = self._call.decoder
+        call = self._here.decoder
         return None if call is None else self._boundaries.detours.leave(call, output)
 
     def _before_cached(self, i: int, module: nn.Module, args: tuple, kwargs: dict):
-        call = self._call.decoder
+        call = self._here.decoder
         return None if call is None else self._caches.before_layer(i, call, module, args, kwargs)
 
     def _after_cached(self, i: int, _: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-        if self._call.decoder is not None:
-            self._caches.after_layer(i, self._call.decoder, kwargs)
+        if self._here.decoder is not None:
+            self._caches.after_layer(i, self._here.decoder, kwargs)
 
     def _rules_before_layer(self, i: int, module: nn.Module, args: tuple, kwargs: dict):
-        call = self._call.decoder
+        call = self._here.decoder
         if call is None:
             return None
         changed = self._rules.before_layer(i, call, module, args[0], kwargs)
         return None if changed is None else (args, changed)
 
     def _after_inner(self, _: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-        prompt = self._call.prefilled
-        if output is not None and prompt is not None:
-            cache = _cache_of(output, kwargs)
-            if cache is not None:
-                tag(cache, prompt)
-            self._call.targets.follow(prompt)
-        self._finish()
-        if output is not None and prompt is not None:
-            clock = self._clock or Clock(prompt.first.valid.device)
-            self._report = build_report(self.anatomy, self.method, prompt, self._call.towers, clock)
+        if not self._here.calls:
+            return
+        call = self._here.calls[-1]
+        prompt = call.prompt
+        try:
+            if output is not None and prompt is not None:
+                cache = _cache_of(output, kwargs)
+                if cache is not None:
+                    tag(cache, prompt)
+                call.asked.follow(prompt)
+        finally:
+            self._drop(self._here.calls, len(self._here.calls) - 1)
+        if output is None:
+            return
+        report = functools.partial(build_report, self.anatomy, self.method)
+        if prompt is not None and prompt.clock is not None:
+            self._report = report(prompt, call.towers, prompt.clock)
+        elif call.text is not None:
+            words, clock = call.text, Clock(torch.device("cpu"))
+            self._report = functools.cache(lambda: report(words(), [], clock)())
 
-    def _finish(self) -> None:
-        if self._call.stack is not None:
-            self._call.stack.close()
-            self._call.stack = None
-        if self._call.clocked is not None and self._clock is not None:
-            self._clock.stop(self._call.clocked)
-        self._call.clocked = None
-        if self._call.decoder is not None:
-            self._call.decoder.over = True
-        self._call.decoder = None
-        self._planes.disarm()
+    def _drop(self, calls: list[Any], left: int) -> None:
+        """End calls until only the first `left` are running."""
+        while len(calls) > max(left, 0):
+            call = calls.pop()
+            if isinstance(call, Call):
+                call.close()
+                if call.close in self._turns.left:
+                    self._turns.left.remove(call.close)
+                self._turns.leave()
+
+
+_BATCHED = ("generate_batch", "init_continuous_batching", "continuous_batching_context_manager")
+
+
+def _refuse_batching(*_: Any, **__: Any) -> None:
+    raise UnsupportedCall(
+        "Continuous batching runs the rows of many prompts as one, so that no method can tell them "
+        "apart; call generate, or detach the method first."
+    )
+
+
+def _refuse_tracing() -> None:
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+        raise UnsupportedCall(
+            "torch.export and torch.jit.trace freeze one prompt's choice of visual tokens into the "
+            "graph; export the bare model."
+        )
 
 
 def _padding_behind(mask: Any, length: int) -> Tensor | None:

@@ -30,7 +30,8 @@ class Pass:
     where rules hold. around: what goes around the layer that is running.
     towered: signals of the vision tower at the first stage's columns, (B, H, N). idle: no layer
     behind a boundary needs anything else than the model gives it, unless it gives a mask. over: the
-    call has returned; what runs now is computed again for gradients.
+    call has returned; what runs now is computed again for gradients. planes: DeepStack features (B,
+    N of the first stage, D) that are added behind early layers.
     """
 
     prompt: Prompt
@@ -52,6 +53,7 @@ class Pass:
     around: Around | None = None
     towered: dict[VisionAttention, Tensor] = field(default_factory=dict)
     idle: bool = False
+    planes: list[Tensor] = field(default_factory=list)
     over: bool = False
 
     def soften(self, log_weight: Tensor, stage: Stage) -> None:

@@ -18,6 +18,10 @@ class Clock:
         self._open: dict[str, object] = {}
         self._spans: dict[str, list] = defaultdict(list)
 
+    def __reduce__(self):
+        # A copied cache goes on by itself: its time is measured anew.
+        return Clock, (torch.device("cuda" if self._cuda else "cpu"),)
+
     def _now(self):
         if not self._cuda:
             return time.perf_counter()
@@ -45,7 +49,7 @@ class Clock:
 
     def count(self, stage: str) -> int:
         """Spans of `stage` so far."""
-        return len(self._spans[stage])
+        return len(self._spans.get(stage, ()))
 
     def seconds(self) -> dict[str, float]:
         """Total seconds per stage, in the order in which stages first ran."""

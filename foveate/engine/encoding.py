@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate.engine.anatomy import Anatomy
+from foveate.engine.clock import Clock
 from foveate.engine.merging import Merger
 from foveate.engine.offloaded import at_hand
 from foveate.engine.record import Item, Record
@@ -46,7 +47,7 @@ class Encoder:
         (inside, needs), (had, recorded) = self.made, record.made
         return inside == had and needs <= recorded
 
-    def run(self, modality: str, original: Callable, inputs: dict[str, Any]) -> Any:
+    def run(self, modality: str, original: Callable, inputs: dict[str, Any], clock: Clock) -> Any:
         """The output of `original(**inputs)` with a `Record` as its entry "foveate".
 
         An entry, not an attribute: hooks that move outputs to a device build them anew. Who asks
@@ -74,6 +75,7 @@ class Encoder:
         if not (a.config.return_dict if asked is None else asked):
             return output.to_tuple()
         record = self._record(modality, inputs, output, slots, recorder, merger)
+        record.clock = clock
         if slots is not None:
             record.fill(output)
         output["foveate"] = record

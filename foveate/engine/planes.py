@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from foveate.engine.anatomy import Anatomy
 from foveate.engine.boundary import Boundaries
@@ -20,38 +20,28 @@ class Planes:
     def __init__(self, anatomy: Anatomy, boundaries: Boundaries):
         self.anatomy = anatomy
         self.boundaries = boundaries
-        self._call: Pass | None = None
-        self._planes: list[Tensor] = []
 
-    def arm(self, call: Pass) -> None:
-        """A prefill begins."""
-        self._call, self._planes = call, []
-
-    def disarm(self) -> None:
-        """The prefill is over."""
-        self._call, self._planes = None, []
-
-    def before_text(self, _: nn.Module, args: tuple, kwargs: dict):
+    def before_text(self, call: Pass, args: tuple, kwargs: dict):
         """Take the planes out of the text model's arguments."""
         embeds = kwargs.get("deepstack_visual_embeds")
-        if self._call is None or embeds is None or self.boundaries.start >= len(embeds):
+        if not call.prefill or embeds is None or self.boundaries.start >= len(embeds):
             return None
         mask = kwargs["visual_pos_masks"]
         hidden = kwargs["inputs_embeds"]
         for plane in embeds:
             dense = torch.zeros_like(hidden)
             dense[mask.expand(hidden.shape[:2])] = plane.to(hidden)
-            self._planes.append(dense)
+            call.planes.append(dense)
         return args, {**kwargs, "visual_pos_masks": None, "deepstack_visual_embeds": None}
 
-    def after_layer(self, i: int, _: nn.Module, args: tuple, output: Tensor):
+    def after_layer(self, i: int, call: Pass, output: Tensor) -> Tensor | None:
         """Add plane i to what layer i returns."""
-        if self._call is None or i >= len(self._planes):
+        if i >= len(call.planes):
             return None
-        plane, prompt = self._planes[i], self._call.prompt
+        plane, prompt = call.planes[i], call.prompt
         stage = prompt.stream(i)
         if stage is not prompt.first:
-            for k, before, merge in self._call.merges:
+            for k, before, merge in call.merges:
                 if k <= i:
                     plane = _merged_at(plane, before, merge)
             plane = rows_at(plane, stage.local)

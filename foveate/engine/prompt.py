@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import Cache
 
 from foveate.attending import Columns
+from foveate.engine.clock import Clock
 from foveate.ops.transfer import on_device
 from foveate.parts import Counts, RulePart
 from foveate.report import Trace
@@ -83,8 +84,8 @@ class Prompt:
     """All stages of one prompt. length: columns L that the caller gave; full: of these, per row,
     how many are no padding; entered (B,): visual tokens per row that entered layer 0. detours: what
     runs through a layer that some columns go around. place (B, N, 3), frame (B, N): of the columns
-    of the first stage, as in `BoundaryState`. behind, since, frames:
-    as in `Counts`.
+    of the first stage, as in `BoundaryState`. behind, since, frames: as in `Counts`. clock: what
+    measures its stages.
 
     given, rules, notes, saved: for the rules that hold for it: what the caller gave, the rules,
     what each part wrote, by the id of its owner, and per row the FLOPs and bytes that they saved.
@@ -112,6 +113,7 @@ class Prompt:
     behind: list[list[int]] = field(default_factory=list)
     since: list[int] = field(default_factory=list)
     frames: int = 1
+    clock: Clock | None = None
 
     @property
     def first(self) -> Stage:

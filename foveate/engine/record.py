@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foveate.engine.clock import Clock
 from foveate.engine.fusing import held_to
 from foveate.errors import BudgetError, FoveateError
 from foveate.ops.transfer import on_device
@@ -94,6 +95,7 @@ class Record:
     changed: whether any item enters the language model otherwise than the encoder made it.
     tower: per crop or frame its patches, and the tokens that ran through each block of the tower.
     made: the parts inside the encoder that it was made under, and what was recorded.
+    clock: what measured the time that encoding took.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class Record:
     ):
         self.modality = modality
         self.made = made
+        self.clock: Clock | None = None
         self.items = items
         self._rows = rows
         self._class_rows = class_rows

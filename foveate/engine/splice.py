@@ -67,6 +67,16 @@ def two_d(mask: Any, length: int) -> Tensor | None:
     return None if bool(row.all()) else row.long()
 
 
+def worded(ids: Tensor, mask: Any) -> Prompt:
+    """The books of a prompt (B, L) without visual tokens, which runs as it is."""
+    b, length = ids.shape
+    mask = two_d(mask, length)
+    valid = torch.ones(b, length, dtype=torch.bool) if mask is None else mask[:, :length].bool()
+    columns = torch.arange(length).expand(b, -1)
+    none, full = torch.full_like(columns, -1), valid.sum(1).tolist()
+    return Prompt(length, full, [Stage(0, columns, columns, valid, none, none, full)], False)
+
+
 def place(
     anatomy: Anatomy,
     ids: Tensor,

@@ -81,6 +81,7 @@ def surrounded(
     if id(own) not in shadows:
         shadows[id(own)] = shadow = copy.copy(own)
         shadow._attn_implementation = _register(implementation(attention))
+    outer = _taps.get(attention)
     attention.config = shadows[id(own)]
     _taps[attention] = around
     try:
@@ -88,6 +89,8 @@ def surrounded(
     finally:
         attention.config = own
         _taps.pop(attention, None)
+        if outer is not None:
+            _taps[attention] = outer
         if outer is not None:
             _taps[attention] = outer
 

@@ -121,3 +121,39 @@ def test_the_tower_counts_the_patches_that_unpadding_cuts_away():
     tiled, _, _ = run("llava_next", Half())
     assert len(tiled.traces[0].layout.grid.views) == 5
     assert tiled.vision_flops == 5 * one.vision_flops
+
+
+def test_a_prompt_of_text_has_a_report_of_its_own():
+    model = zoo.model("llava")
+    picture = zoo.batch("llava", [zoo.sample("llava", "image", 0)])
+    texts = [zoo.text_sample("llava", i) for i in (0, 1)]
+    words = zoo.batch("llava", texts)
+    with foveate.attach(model, Half() + HalfAt()) as att:
+        model.generate(**picture, max_new_tokens=2)
+        assert att.report.tokens_in == [16]
+        model.generate(**words, max_new_tokens=3)
+        report = att.report
+    assert report.tokens_in == report.tokens_out == report.kept == report.traces == []
+    assert report.prompt_tokens == [len(t.ids) for t in texts]
+    assert report.flops == report.flops_full > 0 and report.method_flops == 0
+    assert report.kv_bytes == report.kv_bytes_full == 5 * sum(report.prompt_tokens) * 2 * 2 * 8 * 4
+    assert report.seconds == {} and json.dumps(report.to_dict())
+
+
+@pytest.mark.parametrize("merged", [True, False])
+def test_embeddings_without_ids_are_refused(merged):
+    """Nothing tells merged visual tokens from words, so neither is run as if it were text."""
+    model = zoo.model("llava")
+    batch = zoo.batch("llava", [zoo.sample("llava", "image", 0)])
+    with torch.no_grad():
+        rows = model.get_input_embeddings()(batch["input_ids"])
+        if merged:
+            features = torch.cat(
+                list(model.get_image_features(batch["pixel_values"]).pooler_output)
+            )
+            rows[batch["input_ids"] == zoo.IMAGE] = features.view(-1, rows.shape[-1])
+    with foveate.attach(model, Half()), torch.no_grad():
+        with pytest.raises(foveate.UnsupportedCall, match="pass input_ids"):
+            model(inputs_embeds=rows)
+        with pytest.raises(foveate.UnsupportedCall, match="pass input_ids"):
+            model.generate(inputs_embeds=rows, max_new_tokens=2)
