@@ -93,3 +93,33 @@ def test_what_is_no_schedule_is_refused(parameters, words):
         AIM(**parameters)
     with pytest.raises(InvalidParameter, match="at most l1=3"):
         AIM(l1=4).parts()[1].boundaries(4)
+
+
+def merged_in_rounds(x, keys, count):
+    """Rounds over lists: even places meet odd ones by the keys; features and keys become means."""
+    x, keys = list(x), list(keys)
+    while len(x) > count:
+        even, odd = range(0, len(x), 2), range(1, len(x), 2)
+        near = {
+            i: max((torch.cosine_similarity(keys[i], keys[j], 0).item(), -j) for j in odd)
+            for i in even
+        }
+        falling = sorted(even, key=lambda i: -near[i][0])
+        gone = falling[: min(len(x) - count, len(x) // 2)]
+        groups = [[i] for i in falling[len(gone) :]]
+        groups += [[j, *(i for i in gone if -near[i][1] == j)] for j in odd]
+        x, keys = (
+            [torch.stack([rows[i] for i in own]).mean(0) for own in groups] for rows in (x, keys)
+        )
+    return torch.stack(x)
+
+
+@pytest.mark.parametrize("count", [9, 5, 3])
+def test_every_round_compares_the_merged_keys(count):
+    g = torch.Generator().manual_seed(2)
+    x, keys = torch.randn(1, 20, 6, generator=g), torch.randn(1, 3, 20, 2, generator=g)
+    signals = Signals({ProjectorInput(): x, VisionKeys(layer=-1): keys}, lambda rows: rows)
+    tokens = raster(1, 4, 5).tokens(torch.zeros(1, 20, 6))
+    out = AIM(metric="keys").reduce(tokens, signals, count)
+    expected = merged_in_rounds(x[0], keys[0].transpose(0, 1).flatten(1), count)
+    torch.testing.assert_close(out.features[0], expected)

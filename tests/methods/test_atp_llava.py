@@ -1,5 +1,7 @@
 """ATP-LLaVA: thresholds of each input, two scores, the spatial pattern, soft masks."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from foveate.methods.layers.atp_llava import (
     quantile,
     spatial_score,
     statistics,
+    text_behind,
     unit,
 )
 from foveate.ops.attention import Heads
@@ -190,3 +193,15 @@ def test_scores_are_those_that_the_thresholds_were_trained_with_or_refused():
     assert untrained["cross"].shape != untrained["both"].shape or not torch.equal(
         untrained["cross"], untrained["both"]
     )
+
+
+def test_text_behind_the_picture_asks_and_nothing_in_front_of_it():
+    """Padding, text in front and answers ask nothing; text between two pictures does."""
+    visual = torch.tensor([[0, 0, 1, 1, 0, 1, 0, 0, 0]]).bool()
+    valid = torch.tensor([[0, 1, 1, 1, 1, 1, 1, 1, 1]]).bool()
+    labels = torch.full((1, 9), -100)
+    state = SimpleNamespace(visual=visual, valid=valid, labels=None)
+    assert text_behind(state)[0].nonzero()[:, 0].tolist() == [4, 6, 7, 8]
+    labels[0, 7:] = 5
+    state = SimpleNamespace(visual=visual, valid=valid, labels=labels)
+    assert text_behind(state)[0].nonzero()[:, 0].tolist() == [4, 6]

@@ -10,7 +10,8 @@ import foveate
 from foveate.errors import InvalidParameter
 from foveate.methods.layers.covipal import MODULES, CoViPAL, scores
 from foveate.ops.attention import Heads
-from foveate.parts import Widths
+from foveate.parts import BoundaryState, Widths
+from foveate.signals import Signals
 from foveate.trained import lent, untrained
 from foveate.training.recipes.covipal import guidance
 from tests.families import zoo
@@ -154,3 +155,34 @@ def test_what_makes_no_module_is_refused(wrong):
         CoViPAL(ppm="mixr")
     with pytest.raises(InvalidParameter, match="up to 4"):
         replace(made(), boundary=(5,)).boundaries(LAYERS)
+
+
+@pytest.mark.parametrize("ppm", MODULES)
+def test_answers_in_training_are_hidden_from_the_module(ppm):
+    """What is asked changes scores; answers, and text behind the first of them, don't."""
+    torch.manual_seed(0)
+    module = MODULES[ppm](12, 16, 2, 4)
+    item = torch.tensor([[-1, 0, 0, 0, -1, -1, -1, -1]])
+    labels = torch.tensor([[-100] * 5 + [7, -100, 8]])
+    hidden = torch.randn(1, 8, 12)
+
+    def score(changed=None, labels=labels):
+        x = hidden.clone()
+        if changed is not None:
+            x[:, changed] = 5.0
+        state = BoundaryState(
+            hidden=x,
+            valid=torch.ones(1, 8, dtype=torch.bool),
+            visual=item >= 0,
+            item=item,
+            entered=torch.tensor([3]),
+            last=torch.tensor([7]),
+            labels=labels,
+            attention=None,
+            signals=Signals({}),
+        )
+        return scores(module, state)[0, 1:4]
+
+    assert all(torch.allclose(score(i), score(), atol=1e-6) for i in (5, 6, 7))
+    assert not torch.allclose(score(4), score(), atol=1e-3)
+    assert not torch.allclose(score(5, labels=None), score(labels=None), atol=1e-3)

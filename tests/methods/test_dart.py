@@ -44,7 +44,7 @@ def told(method, state, b, budget):
     for number, pivot in enumerate(pivots):
         quota = left // len(pivots) + (number < left % len(pivots))
         rest = [i for i in visual if i not in kept]
-        x = state.hidden[b]
+        x = state.norm(state.hidden[b])
         rest.sort(key=lambda i: torch.cosine_similarity(x[pivot], x[i], 0).item())
         kept += rest[:quota]
     return sorted(kept)
@@ -86,3 +86,19 @@ def test_layers_that_are_not_there_are_refused():
         DART(pruning_loc=5).boundaries(5)
     with pytest.raises(InvalidParameter, match="pivot_image_token=0"):
         DART(pivot_image_token=0)
+
+
+def test_states_are_compared_behind_the_final_norm():
+    """The norm's weights change which directions count."""
+    method = DART(keep=0.4, pivot_image_token=2, pivot_text_token=1)
+    state = boundary(method, seed=4)
+    bare = method.at_boundary(2, 4, state)
+    weight = torch.tensor([9.0, 0.1, 0.1, 4.0, 0.1, 0.1])
+    state.norm = lambda x: x / x.square().mean(-1, keepdim=True).sqrt() * weight
+    normed = method.at_boundary(2, 4, state)
+    for b in range(2):
+        budget = int(normed[b][state.visual[b]].sum())
+        assert (normed[b] & state.visual[b]).nonzero()[:, 0].tolist() == told(
+            method, state, b, budget
+        )
+    assert not torch.equal(normed, bare)

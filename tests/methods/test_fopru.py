@@ -5,7 +5,7 @@ import foveate
 from foveate.errors import BudgetError, InvalidParameter, UnsupportedCall
 from foveate.families.base import raster
 from foveate.methods.tokens.fopru import FoPru, significance
-from foveate.signals import Signals
+from foveate.signals import Signals, VisionAttention
 from foveate.tokens import Grid
 from tests.families import zoo
 
@@ -137,3 +137,13 @@ def test_words_out_of_range_are_refused():
     for wrong in ({"strategy": "column"}, {"score": "mean"}):
         with pytest.raises(InvalidParameter, match=next(iter(wrong))):
             FoPru(**wrong)
+
+
+def test_the_last_but_one_layer_is_read_unless_another_is_named(make_tokens, layouts):
+    tokens = make_tokens(layouts["picture"])
+    attention = random(tokens)
+    for layer, method in ((-2, FoPru(keep=0.25)), (-1, FoPru(keep=0.25, layer=-1))):
+        signals = Signals({VisionAttention(rows="mutual", layer=layer): attention})
+        index = method.reduce(tokens, signals, 9).index
+        best = attention[:, 0].mean(1).topk(9).indices.sort().values
+        assert torch.equal(index, best)

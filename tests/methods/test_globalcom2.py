@@ -3,7 +3,7 @@ import torch
 
 from foveate.errors import InvalidParameter
 from foveate.methods.tokens.globalcom2 import GlobalCom2, crop_scales
-from foveate.signals import Signals
+from foveate.signals import Signals, VisionAttention
 
 
 @pytest.fixture
@@ -91,3 +91,14 @@ def test_words_out_of_range_are_refused():
     for wrong in ({"temperature": 0}, {"placement": "here"}, {"thumbnail_order": "size"}):
         with pytest.raises(InvalidParameter, match=next(iter(wrong))):
             GlobalCom2(**wrong)
+
+
+@pytest.mark.parametrize(("keep", "overview"), [(0.3, 4), (0.36, 5), (0.24, 3)])
+def test_the_overview_keeps_int_of_n_r_by_the_last_layers_logits(tokens, score, keep, overview):
+    """Of 16 patches 4.8, 5.76 and 3.84: what is over goes to the crops."""
+    signals = Signals({VisionAttention(layer=-1, logits=True): score[:, None]})
+    method = GlobalCom2(keep=keep)
+    out = method.reduce(tokens, signals, method.count(tokens.grid))
+    best = score[:, :16].argsort(descending=True)[:, :overview]
+    assert torch.equal(out.index[:, :overview], best)
+    assert (out.index[:, overview:] >= 16).all()

@@ -80,3 +80,20 @@ def test_words_and_shares_out_of_range_are_refused():
     for wrong in ({"alpha": -0.1}, {"mark_ratio": 2.0}, {"regions": "2d"}, {"content": "sum"}):
         with pytest.raises(InvalidParameter, match=next(iter(wrong))):
             HiRED(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "keep", "expected"),
+    [(0.5, 27, [13, 7, 7, 0, 0]), (0.25, 27, [6, 7, 7, 7, 0]), (0.75, 23, [16, 7, 0, 0, 0])],
+)
+def test_alpha_is_the_overviews_share_and_one_minus_alpha_is_marked(tokens, alpha, keep, expected):
+    """int(13.5) and int(6.75) tokens; 8, 12 and 4 of 16 patches are marked, in runs of four."""
+    method = HiRED(keep=keep, alpha=alpha)
+    first = torch.zeros(1, 3, tokens.n)
+    first[:, :, :16] = torch.arange(16, 0, -1.0)
+    last = torch.rand(1, 3, tokens.n, generator=torch.Generator().manual_seed(1))
+    one = tokens.row(0)
+    index = method.reduce(
+        one, Signals(dict(zip(method.needs, (first, last), strict=True))), keep
+    ).index
+    assert one.view[0][index[0]].bincount(minlength=5).tolist() == expected

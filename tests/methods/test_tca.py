@@ -216,3 +216,17 @@ def test_what_can_not_be_is_refused():
                   {"scale": 0.0}, {"rank": "best"}, {"gate": "open"}):  # fmt: skip
         with pytest.raises(InvalidParameter, match=next(iter(wrong))):
             TCA(**wrong)
+
+
+def test_ranks_are_those_of_tokens_averaged_over_heads():
+    """Patch p of a head with c smaller entries has rank c there; the mean over heads decides."""
+    g = torch.Generator().manual_seed(7)
+    seen = torch.rand(1, 3, 41, generator=g)
+    state = block(40, batch=1)
+    state.attention = lambda: seen
+    assign, _, _ = TCA(delta=0.1, rank="head_rank").merge(3, 12, state)
+    own = seen[0, :, 1:]
+    ranks = (own[:, :, None] > own[:, None]).sum(2).float().mean(0)
+    order = sorted(range(40), key=lambda p: (-ranks[p].item(), p))
+    kept = 36 - 2 * 5
+    assert [int((assign[0] == 1 + i).nonzero()[0, 0]) - 1 for i in range(kept)] == order[:kept]

@@ -105,3 +105,20 @@ def test_what_can_not_be_is_refused():
         ToMe(kth=17).budget(Grid(1, 4, 4))
     with pytest.raises(UnsupportedCall, match="use keep="):
         ToMe(r=8).budget(Grid(1, 4, 4))
+
+
+def test_pairs_are_alike_by_the_mean_key_over_heads():
+    g = torch.Generator().manual_seed(5)
+    x, keys = torch.randn(1, 13, 8, generator=g), torch.randn(1, 4, 13, 3, generator=g)
+    assign, count = ToMe(r=3).merge(0, 1, BlockState(x, keys, torch.ones(1, 13), True, 12))
+    mean = keys[0].mean(0)
+    # Tokens 0, 2, ... are the even ones; token 0 is the class token.
+    near = {
+        i: max((torch.cosine_similarity(mean[i], mean[j], 0).item(), j) for j in range(1, 13, 2))
+        for i in range(2, 13, 2)
+    }
+    gone = sorted(near, key=lambda i: -near[i][0])[:3]
+    groups = {frozenset((assign[0] == c).nonzero()[:, 0].tolist()) for c in range(count)}
+    expected = {frozenset([i]) for i in range(0, 13, 2) if i not in gone}
+    expected |= {frozenset([j, *(i for i in gone if near[i][1] == j)]) for j in range(1, 13, 2)}
+    assert count == 10 and groups == expected

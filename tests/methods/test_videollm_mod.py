@@ -184,3 +184,13 @@ def test_draws_depend_on_their_place_alone():
     counts = torch.histc(x.float(), 10, 0, 1)
     assert (counts / 2000 - 1).abs().max() < 0.1
     assert abs(float(torch.corrcoef(torch.stack([x[:-1], x[1:]]))[0, 1])) < 0.03
+
+
+@pytest.mark.parametrize("selector", ["learned", "random", "uniform"])
+@pytest.mark.parametrize(
+    ("ratio", "counts"), [(0.45, [3, 3, 2]), (0.3, [2, 2, 1]), (0.65, [4, 4, 3]), (0.05, [1, 1, 1])]
+)
+def test_capacity_is_rounded_to_the_nearest_count(selector, ratio, counts):
+    """Of 2.7 and 1.8; 1.8 and 1.2; 3.9 and 2.6; never none."""
+    method = VideoLLMMoD(weights="random", keep_ratio=ratio, selector=selector)
+    assert ran(method, stream()) == counts

@@ -75,3 +75,17 @@ def test_survivors_are_those_of_comparing_all_pairs_in_every_round():
             rest = torch.cat([even[twin.argsort(descending=True)[min(8, len(rest) - 20) :]], odd])
         expected.append(rest)
     assert torch.equal(unlike(x, left, 20, 8), torch.stack(expected))
+
+
+@pytest.mark.parametrize(("keep", "ratio", "important"), [(7, 0.5, 3), (11, 0.7, 7), (5, 0.3, 1)])
+def test_int_of_the_share_is_important(tokens, keep, ratio, important):
+    """Of 3.5, 7.7 and 1.5; the copies of what is important go first, so that no more are there."""
+    attention = torch.arange(36, 0, -1.0).expand(2, 1, 36)
+    x = torch.randn(2, 36, 8, generator=torch.Generator().manual_seed(1))
+    # The next in line is a twin of what stands behind it at an odd place, and goes.
+    x[:, important] = x[:, important + 1]
+    signals = Signals({VisionAttention(): attention, ProjectorInput(): x})
+    method = VisPruner(keep=keep, important_ratio=ratio, round_size=36)
+    index = kept(method, tokens, signals)
+    assert index[:, :important].tolist() == [list(range(important))] * 2
+    assert (index != important).all()
