@@ -5,12 +5,15 @@ The metrics of VideoLLM-online, CVPR 2024, arXiv 2406.11816, which VideoLLM-MoD 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+
+from foveate.errors import UnsupportedCall
 
 Follow = Callable[[int, Tensor], Tensor]
 IGNORED = -100
@@ -58,6 +61,41 @@ class StreamScores:
     frames: float
     fluency: float
     correctness: float
+
+
+def evaluate(
+    model: Any,
+    ids: Tensor,
+    labels: Tensor,
+    stream: Stream,
+    pictures: Callable[[int], Mapping[str, Any]] = lambda frames: {},
+) -> StreamScores:
+    """`stream_metrics` of one dialogue on a model, with the method that is attached to it.
+
+    Args:
+        model: a transformers model that answers `input_ids` (1, L) with logits (1, L, V).
+        ids: the dialogue (L,), every frame with all its tokens.
+        labels: its next tokens (L,), -100 for those that nobody learns.
+        stream: how the dialogue is written.
+        pictures: the model's further arguments for the first so many frames, such as
+            `pixel_values`.
+    """
+
+    def answered(tokens: Tensor) -> Tensor:
+        given = pictures(_frames(tokens, stream))
+        with torch.no_grad():
+            logits = model(input_ids=tokens[None], use_cache=False, **given).logits[0]
+        if len(logits) != len(tokens):
+            raise UnsupportedCall(
+                f"The attached method leaves {len(logits)} of {len(tokens)} columns, and a "
+                "stream is judged behind each frame; attach a method that keeps every column."
+            )
+        return logits
+
+    def follow(start: int, new: Tensor) -> Tensor:
+        return answered(torch.cat([ids[:start], new]))[start:]
+
+    return stream_metrics(ids, labels, answered(ids), follow, stream)
 
 
 def stream_metrics(

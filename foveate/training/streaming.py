@@ -24,6 +24,33 @@ def stream_loss(
     return (each * share).sum() / (labels >= 0).sum()
 
 
+def stream_labels(
+    text: str,
+    ids: Tensor,
+    offsets: Tensor,
+    frames: int,
+    tokens: int,
+    placeholder: str = "<v>",
+    interval: str = ",",
+) -> Tensor:
+    """Ids (L,) of what is learned behind each frame of one stream in a text, -100 elsewhere.
+
+    Args:
+        text: with `frames` frames in a row, each `tokens` placeholders, joined by `interval`.
+        ids: of its tokens (L,), not shifted.
+        offsets: characters (start, stop) of every token (L, 2), as fast tokenizers tell.
+        frames: how many there are.
+        tokens: placeholders of a frame.
+        placeholder: text of one.
+        interval: text between two frames.
+    """
+    first = text.index(placeholder)
+    learned = torch.zeros_like(ids, dtype=torch.bool)
+    for start, stop in stream_learn_ranges(frames, tokens, placeholder, interval):
+        learned |= (offsets[:, 0] < first + stop) & (offsets[:, 1] > first + start)
+    return ids.masked_fill(~learned, -100)
+
+
 def stream_learn_ranges(
     frames: int, tokens: int, placeholder: str = "<v>", interval: str = ","
 ) -> list[tuple[int, int]]:

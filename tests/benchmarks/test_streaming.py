@@ -2,9 +2,12 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
-from foveate.benchmarks.streaming import Stream, in_order, stream_metrics
+import foveate
+from foveate.benchmarks.streaming import Stream, evaluate, in_order, stream_metrics
+from foveate.errors import UnsupportedCall
 
 V, COMMA, EOS, WORDS = 3, 4, 2, 12
 STREAM = Stream(frame=V, interval=COMMA, eos=EOS, tokens=1)
@@ -75,3 +78,55 @@ def test_queries_before_a_frame_are_answered_first():
     order = list(in_order([0.0, 0.5, 1.0], [0.0, 0.2, 1.0, 1.0, 7.0]))
     names = "".join(f"{kind[0]}{number}" for kind, number in order)
     assert names == "f0q0q1f1f2q2q3q4"
+
+
+@pytest.fixture(scope="module")
+def watched():
+    """A model and a dialogue of two turns about five pictures, each a frame."""
+    model, processor = foveate.mini("nano")
+    images = [item.image() for item in foveate.mini.world.items("I1", "test", 5)]
+    text = "<image>,<image>,<image> red<eos><image>,<image> red<eos>"
+    made = processor(images=images, text=text, return_tensors="pt")
+    ids = made["input_ids"][0]
+    picture = model.config.image_token_id
+    comma = processor.tokenizer.convert_tokens_to_ids(",")
+    stream = Stream(
+        frame=picture,
+        interval=comma,
+        eos=processor.tokenizer.eos_token_id,
+        tokens=int((ids == picture).sum()) // 5,
+    )
+    labels = torch.cat([ids[1:], ids.new_tensor([-100])])
+    labels = labels.masked_fill(labels == picture, -100).masked_fill(ids == comma, -100)
+    return model, ids, labels, stream, made["pixel_values"]
+
+
+def test_a_model_is_judged_with_its_method(watched):
+    model, ids, labels, stream, pixels = watched
+    shown = []
+
+    def pictures(frames):
+        shown.append(frames)
+        return {"pixel_values": pixels[:frames]} if frames else {}
+
+    bare = evaluate(model, ids, labels, stream, pictures)
+    with torch.no_grad():
+        logits = model(input_ids=ids[None], pixel_values=pixels).logits[0]
+
+    def follow(start, new):
+        longer = torch.cat([ids[:start], new])[None]
+        count = int((longer == stream.frame).sum()) // stream.tokens
+        with torch.no_grad():
+            return model(input_ids=longer, pixel_values=pixels[:count]).logits[0, start:]
+
+    assert bare == stream_metrics(ids, labels, logits, follow, stream)
+    assert shown[0] == 5 and all(frames <= 5 for frames in shown)
+    with foveate.attach(model, foveate.VideoLLMMoD(selector="uniform", keep_ratio=0.2)):
+        assert evaluate(model, ids, labels, stream, pictures) != bare
+    with foveate.attach(model, foveate.VideoLLMMoD(selector="uniform", keep=1.0)):
+        assert evaluate(model, ids, labels, stream, pictures).perplexity == pytest.approx(
+            bare.perplexity
+        )
+    with foveate.attach(model, foveate.DivPrune(keep=4)):
+        with pytest.raises(UnsupportedCall, match="keeps every column"):
+            evaluate(model, ids, labels, stream, pictures)

@@ -16,7 +16,7 @@ Official code was published for 25 of the systems that have a method, all in `ca
 no case, as there is no official code to run: atp_llava, catp, covipal, explain_compress, fopru,
 gsearch and lvlm_csp. Downsample, grid pooling, random and uniform are controls of our own.
 VideoLLM-MoD's authors published none of its layer either: its cases are of the system that it is
-built on, and of a third party's variant of the layer.
+built on.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from foveate.training.batches import Batch, draw
 from foveate.training.guidance import guidance
 from foveate.training.probe import Probe
 from foveate.training.recipe import Recipe, Run
+from foveate.training.streaming import stream_loss
 
 # Gates that leave a layer nearly as it is.
 OPEN = {"raw": 1.0, "sigmoid": 4.0}
@@ -26,6 +27,8 @@ OPEN = {"raw": 1.0, "sigmoid": 4.0}
 class VideoLLMMoDRecipe(Recipe):
     """keep_ratio, gate: of the method. The decoder stays frozen, unlike in the paper.
 
+    stream_weight: of labels at tokens of frames, where a stream learns when to answer; questions
+    about pictures have none there.
     warm: batches by which routers are fitted, by least squares, before the first step: a frozen
     decoder stands no gates far from 1. spread: how far apart they set tokens that get much and
     little attention from text, per standard deviation of its logarithm.
@@ -40,6 +43,7 @@ class VideoLLMMoDRecipe(Recipe):
     rate: float = 2e-4
     keep_ratio: float = 0.2
     gate: str = "raw"
+    stream_weight: float = 1.0
     warm: int = 16
     spread: float = 0.1
 
@@ -61,8 +65,10 @@ class VideoLLMMoDRecipe(Recipe):
 
     def loss(self, run: Run, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         with lent(self.slug, run.module), foveate.attach(run.model, run.method):
-            loss = run.model(**batch.inputs, labels=batch.labels, use_cache=False).loss
-        return loss, {}
+            logits = run.model(**batch.inputs, use_cache=False).logits
+        frames = batch.inputs["input_ids"] == run.model.config.image_token_id
+        ahead = logits[:, :-1], batch.labels[:, 1:], frames[:, :-1]
+        return stream_loss(*ahead, self.stream_weight), {}
 
     def rows(self, run: Run, trained: Method) -> dict[str, Method]:
         """Other choices of equally many tokens, and layers skipped at least at that cost."""
