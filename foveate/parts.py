@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from numbers import Integral
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
 from foveate.attending import Attend, Attending, Columns, Feed, Feeding
-from foveate.errors import UnsupportedCall
+from foveate.errors import FoveateError, UnsupportedCall, shown
 from foveate.ops.attention import Heads
 from foveate.signals import Need, Signals
 from foveate.tokens import Grid, VisualTokens
@@ -196,9 +197,20 @@ def extent_behind(parts: Sequence[Part], grid: Grid) -> Grid:
             grid = merged_grid(shares, grid)
             continue
         for part in members:
-            n = part.count(grid) if hasattr(part, "count") else grid.n
+            n = counted(part, grid) if hasattr(part, "count") else grid.n
             grid = grid if n == grid.n else part.left(grid, n)
     return grid
+
+
+def counted(part: Any, grid: Grid) -> int:
+    """Tokens that a part promises to leave of such an item."""
+    n = part.count(grid)
+    if isinstance(n, bool) or not isinstance(n, Integral) or not 1 <= n <= grid.n:
+        raise FoveateError(
+            f"{type(part).__name__}.count returned {shown(n)} for an item of {grid.n} tokens; "
+            f"return a whole number from 1 to {grid.n}."
+        )
+    return int(n)
 
 
 def fewest(merging: Sequence[EncodersPart], grid: Grid) -> tuple[int, ...] | None:

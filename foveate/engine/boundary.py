@@ -51,6 +51,7 @@ from foveate.signals import (
     Signals,
     VisionAttention,
 )
+from foveate.verdicts import at_boundary
 
 
 class Boundaries:
@@ -179,7 +180,7 @@ class Boundaries:
             before = prompt.stream(i)
             state = self.state(i, call, module, hidden, kw, before)
             state.notes = call.notes.setdefault(id(part), {})
-            verdict = part.at_boundary(i, self.n, state)
+            verdict = at_boundary(part, part.at_boundary(i, self.n, state), before.valid)
             if verdict is None:
                 continue
             if isinstance(verdict, Soft):

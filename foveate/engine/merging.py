@@ -19,6 +19,7 @@ from foveate.engine.taps import implementation, probabilities, received
 from foveate.errors import UnsupportedCall, UnsupportedModel
 from foveate.ops.matching import merge
 from foveate.parts import BlockState, EncodersPart
+from foveate.verdicts import merges
 
 
 class Merger:
@@ -181,7 +182,7 @@ class Merger:
                 seen,
                 self.distilled,
             )
-            plan = part.merge(i, self.count, state)
+            plan = merges(part, part.merge(i, self.count, state), self.size)
             if plan is None:
                 continue
             merged.append(part)

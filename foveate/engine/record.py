@@ -12,9 +12,9 @@ from torch import Tensor
 
 from foveate.engine.clock import Clock
 from foveate.engine.fusing import held_to
-from foveate.errors import BudgetError, FoveateError
+from foveate.errors import BudgetError
 from foveate.ops.transfer import on_device
-from foveate.parts import Part, TokensPart, merged_grid
+from foveate.parts import Part, TokensPart, counted, merged_grid
 from foveate.signals import (
     ClassState,
     Need,
@@ -25,6 +25,7 @@ from foveate.signals import (
     VisionKeys,
 )
 from foveate.tokens import Grid, Layout, VisualTokens
+from foveate.verdicts import reduced
 
 
 @dataclass
@@ -129,8 +130,8 @@ class Record:
         Results of prompt-agnostic parts are kept, so that a call without cache reduces once.
         """
         if self._reduced is not None and self._reduced[0] is parts:
-            _, reduced, self.changed = self._reduced
-            return reduced
+            _, left, self.changed = self._reduced
+            return left
         self.changed = _encoded_otherwise(self.items)
         groups: dict[tuple, list[int]] = defaultdict(list)
         worded = any(isinstance(n, TextEmbeddings) for p in parts for n in p.needs)
@@ -145,27 +146,21 @@ class Record:
                 # Merged by thresholds, or by a part that doesn't say how far.
                 grid = Grid(1, 1, tokens.n)
             for part in parts:
-                keep = part.count(grid)
+                keep = counted(part, grid)
                 if keep == tokens.n:
                     continue
                 if tokens.n != tokens.grid.n and getattr(part, "drops_special", False):
                     _check_patches(part, tokens, keep)
                 grid = part.left(grid, keep)
                 signals = self._signals(part.needs, members, tokens, text)
-                before = tokens.n
                 self.changed = True
-                tokens = part.reduce(tokens, signals, keep)
-                if tokens.n != keep:
-                    raise FoveateError(
-                        f"{type(part).__name__} promised {keep} of {before} tokens and returned "
-                        f"{tokens.n}; its `count` and `reduce` must agree."
-                    )
+                tokens = reduced(part, part.reduce(tokens, signals, keep), tokens, keep)
             for row, i in enumerate(members):
                 done[i] = tokens.row(row)
-        reduced = [done[i] for i in range(len(self.items))]
+        left = [done[i] for i in range(len(self.items))]
         if agnostic and not worded:
-            self._reduced = parts, reduced, self.changed
-        return reduced
+            self._reduced = parts, left, self.changed
+        return left
 
     def _start(self, members: list[int]) -> VisualTokens:
         first = self.items[members[0]]

@@ -13,6 +13,7 @@ from foveate.ops.allocate import share_evenly
 from foveate.parts import TokensPart
 from foveate.signals import Signals
 from foveate.tokens import Grid, VisualTokens
+from foveate.verdicts import selected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class TokensMethod(Method, TokensPart):
         raise NotImplementedError
 
     def reduce(self, tokens: VisualTokens, signals: Signals, keep: int) -> VisualTokens:
-        return tokens.take(self.select(tokens, signals, keep))
+        return tokens.take(selected(self, self.select(tokens, signals, keep), tokens, keep))
 
 
 def is_everything(keep: Keep, n: int) -> bool:
