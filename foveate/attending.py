@@ -218,7 +218,9 @@ class Attending:
         flash = "flash" in self.seam.kind
         if not flash and (self.mask is not None or valid is not None):
             return self.rows(index, valid).columns(index, valid)
-        queries, keys = self.queries.take(index), self.keys.take(index)
+        queries = keys = self.queries.take(index)
+        if self.keys is not self.queries:
+            keys = self.keys.take(index)
         if valid is not None:
             queries, keys = queries.but(valid), keys.but(valid)
         padded = self.mask is not None or valid is not None

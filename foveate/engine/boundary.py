@@ -234,16 +234,19 @@ class Boundaries:
             return next_heads(module, hidden, given(), stage.valid, mask, window)
 
         values: dict[Any, Any] = {}
+        width = call.prompt.first.n
         for need, seen in call.seen.items():
             source = call.prompt.at(need.layer)
-            values[need] = seen if source is stage else realigned(seen, source, stage)
+            values[need] = seen if source is stage else realigned(seen, source, stage, width)
         for need, seen in call.towered.items():
             at = stage.local[:, None].expand(-1, seen.shape[1], -1)
             values[need] = seen.gather(2, at).masked_fill(stage.item[:, None] < 0, 0)
         heads = call.heads.get(i - 1)
         if heads is not None:
             source = call.prompt.at(i - 1)
-            values[DecoderHeads()] = heads if source is stage else moved_heads(heads, source, stage)
+            values[DecoderHeads()] = (
+                heads if source is stage else moved_heads(heads, source, stage, width)
+            )
         labels = None
         if call.labels is not None:
             labels = call.labels.gather(1, stage.index).masked_fill(~stage.valid, -100)

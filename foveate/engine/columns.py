@@ -9,7 +9,7 @@ from torch import Tensor
 
 from foveate.engine.prompt import Stage
 from foveate.ops.attention import Heads
-from foveate.ops.gather import rows_summed
+from foveate.ops.gather import rows_at, rows_summed
 from foveate.parts import Merge
 
 
@@ -41,27 +41,29 @@ def holder_of(first: Stage, before: Stage, merge: Merge) -> Tensor:
     return goes.gather(1, held.masked_fill(held < 0, first.n))
 
 
-def realigned(seen: Tensor, source: Stage, stage: Stage) -> Tensor:
-    """Values (B, H, N_source, ...) at the columns of a later stage, 0 for those that had none."""
-    width = 1 + max(int(source.local.max()), int(stage.local.max()))
+def realigned(seen: Tensor, source: Stage, stage: Stage, width: int) -> Tensor:
+    """Values (B, H, N_source, ...) at the columns of a later stage, 0 for those that had none.
+
+    width: columns of the first stage.
+    """
     where = source.local.new_full((len(source.local), width + 1), -1)
     steps = torch.arange(source.n, device=where.device).expand_as(source.local)
     # Padding points at columns that others hold: it writes into a spare one.
     where.scatter_(1, source.local.masked_fill(~source.valid, width), steps)
     index = where.gather(1, stage.local)
-    index = index.view(len(index), 1, -1, *[1] * (seen.dim() - 3))
-    wide = index.clamp(min=0).expand(-1, seen.shape[1], -1, *seen.shape[3:])
-    return seen.gather(2, wide).masked_fill(index < 0, 0)
+    rows = rows_at(seen if seen.dim() > 3 else seen[..., None], index.clamp(min=0))
+    rows = rows.masked_fill((index < 0)[:, None, :, None], 0)
+    return rows if seen.dim() > 3 else rows[..., 0]
 
 
-def moved_heads(heads: Heads, source: Stage, stage: Stage) -> Heads:
+def moved_heads(heads: Heads, source: Stage, stage: Stage, width: int) -> Heads:
     """Queries and keys of the columns of a later stage."""
     steps = torch.arange(source.n, device=source.local.device).expand(len(source.local), 1, -1)
-    index = realigned(steps, source, stage)[:, 0]
+    index = realigned(steps, source, stage, width)[:, 0]
     return replace(
         heads,
-        query=realigned(heads.query, source, stage),
-        key=realigned(heads.key, source, stage),
+        query=realigned(heads.query, source, stage, width),
+        key=realigned(heads.key, source, stage, width),
         valid=stage.valid,
         mask=None if heads.mask is None else both_ways(heads.mask, index),
     )

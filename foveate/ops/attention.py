@@ -12,8 +12,9 @@ from foveate.ops.gather import rows_at
 
 # Probabilities in flight: 64 MB in float32.
 ELEMENTS = 2**24
-# The largest map that is held, of one head: 256 MB in float32, for 8,192 columns. In so many parts.
-MAP, PARTS = 2**26, 4
+# The largest map that is held, of one head: 256 MB in float32, for 8,192 columns. In so many parts,
+# of so many rows at least.
+MAP, PARTS, ROWS = 2**26, 4, 512
 
 
 def folded(x: Tensor, shared: int) -> Tensor:
@@ -182,7 +183,7 @@ def _flown(heads: Heads, even: Tensor, temperature: float, iters: int, damping: 
     rows = torch.arange(n, device=even.device).expand(b, -1)
     fits = b * h * n * n <= MAP
     # What is later is not computed: more blocks come nearer to half of the map.
-    step = -(-n // PARTS) if fits else max(1, ELEMENTS // (b * h * n))
+    step = max(ROWS, -(-n // PARTS)) if fits else max(1, ELEMENTS // (b * h * n))
 
     def blocks() -> Iterator[tuple[slice, Tensor]]:
         for start in range(0, n, step):

@@ -11,6 +11,8 @@ def rows_at(x: Tensor, index: Tensor) -> Tensor:
 
     Copies whole rows, which `gather` with an expanded index does one element at a time.
     """
+    if len(x) == len(index) == 1:
+        return x.index_select(-2, index[0])
     lead, (n, d) = x.shape[:-2], x.shape[-2:]
     start = torch.arange(lead.numel(), device=x.device).view(*lead, 1) * n
     where = index.reshape(len(index), *(1 for _ in lead[1:]), -1) + start

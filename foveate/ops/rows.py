@@ -10,6 +10,7 @@ from torch import Tensor
 
 from foveate.errors import UnsupportedCall
 from foveate.ops.tiles import is_stitched
+from foveate.ops.transfer import on_device
 from foveate.tokens import Grid, VisualTokens
 
 
@@ -49,13 +50,13 @@ def planes(grid: Grid) -> list[Plane]:
 def row_of_tokens(tokens: VisualTokens, extent: list[Plane]) -> tuple[Tensor, Tensor]:
     """Row (N,) of every token, -1 for specials that belong to none, and the plane (R,) of a row."""
     device = tokens.position.device
-    rows = torch.tensor([plane.rows for plane in extent], device=device)
-    first = rows.cumsum(0) - rows
+    rows = torch.tensor([plane.rows for plane in extent])
+    first = on_device(rows.cumsum(0) - rows, device)
     t, h, _ = tokens.position[0].T
     special = tokens.special[0]
     row = torch.where(special, -1, first[t.clamp(min=0)] + h)
-    lined = torch.tensor([plane.lined for plane in extent], device=device)
+    lined = on_device([plane.lined for plane in extent], device)
     # A newline stands behind the row that it ends.
     before = row.cummax(0).values
-    plane = torch.arange(len(extent), device=device).repeat_interleave(rows)
+    plane = on_device(torch.arange(len(extent)).repeat_interleave(rows), device)
     return torch.where(special & lined[plane[before.clamp(min=0)]], before, row), plane

@@ -35,6 +35,7 @@ from foveate.methods.tokens.base import TokensMethod, is_everything
 from foveate.ops.allocate import per_view_top_k
 from foveate.ops.grouped import chosen, means, sums, top_per_group
 from foveate.ops.rows import planes, row_of_tokens
+from foveate.ops.transfer import on_device
 from foveate.parts import Widths
 from foveate.signals import Need, Signals, VisionAttention
 from foveate.tokens import Grid, VisualTokens
@@ -82,26 +83,30 @@ class FoPru(TokensMethod):
         return 2 * n * widths.tower * (1 if self.score == "cls" else n)
 
     def select(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
-        score = significance(signals[self.needs[0]], tokens.view, self.score)
+        views = max(1, len(tokens.extent().views))
+        score = significance(signals[self.needs[0]], tokens.view, self.score, views)
         if self.strategy == "rank":
             return per_view_top_k(score, tokens.by_view(), keep)
         extent = planes(tokens.extent())
         row, plane_of_row = row_of_tokens(tokens, extent)
         patch_row = row.masked_fill(tokens.special[0], -1)
         value = means(score, patch_row, len(plane_of_row))
-        budget = torch.tensor(self.rows(tokens.extent()), device=score.device)
+        budget = on_device(self.rows(tokens.extent()), score.device)
         best = top_per_group(value, plane_of_row, budget)
         return chosen(best[:, row] & (row >= 0), keep)
 
 
-def significance(attention: Tensor, view: Tensor, score: str) -> Tensor:
-    """Scores (B, N) from mutual attention (B, 2, H, N), or (B, H, N) for "cls"."""
+def significance(attention: Tensor, view: Tensor, score: str, views: int | None = None) -> Tensor:
+    """Scores (B, N) from mutual attention (B, 2, H, N), or (B, H, N) for "cls".
+
+    views: how many there are; to find them out stops a GPU.
+    """
     if score == "cls":
         return attention.mean(1)
     gets, gives = attention.float().mean(2).unbind(1)
     if score != "variance":
         return gets if score == "received" else gives
-    views = int(view.max()) + 1
+    views = int(view.max()) + 1 if views is None else views
     wins = _spread(gets, view, views) > _spread(gives, view, views)
     return torch.where(wins.gather(1, view.clamp(min=0)), gets, gives)
 

@@ -95,19 +95,19 @@ def unlike(x: Tensor, left: Tensor, k: int, round_size: int) -> Tensor:
     """The k (B, k) of the indices `left` (B, R) into x (B, N, C) that survive rounds of removal."""
     alike = gram(normalize(x.float(), dim=-1))
     rows = torch.arange(len(x), device=x.device)[:, None]
-    # Most often one of the nearest is among the odd ones, and no row has to be read again.
-    value, near = alike.topk(min(NEAREST, x.shape[1]), dim=2)
+    if not x.is_cuda:
+        # Most often one of the nearest is among the odd ones, and no row has to be read again.
+        value, near = alike.topk(min(NEAREST, x.shape[1]), dim=2)
     while (m := min(round_size, left.shape[1] - k, left.shape[1] // 2)) > 0:
         even, odd = left[:, ::2], left[:, 1::2]
         is_odd = torch.zeros(alike.shape[:2], dtype=torch.bool, device=x.device)
         is_odd.scatter_(1, odd, True)
-        other = is_odd[rows[..., None], near[rows, even]]
-        twin = value[rows, even].masked_fill(~other, float("-inf")).amax(2)
         if x.is_cuda:
             # To find the rows where none is would stop a GPU in every round.
-            far = alike.masked_fill(~is_odd[:, None], float("-inf")).amax(2)
-            twin = torch.where(other.any(2), twin, far.gather(1, even))
+            twin = alike.masked_fill(~is_odd[:, None], float("-inf")).amax(2).gather(1, even)
         else:
+            other = is_odd[rows[..., None], near[rows, even]]
+            twin = value[rows, even].masked_fill(~other, float("-inf")).amax(2)
             row, place = (~other.any(2)).nonzero(as_tuple=True)
             far = alike[row, even[row, place]].masked_fill(~is_odd[row], float("-inf"))
             twin[row, place] = far.amax(1)
