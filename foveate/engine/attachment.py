@@ -39,6 +39,7 @@ from foveate.engine.record import Record
 from foveate.engine.reporting import build_report
 from foveate.engine.rules import Rules
 from foveate.engine.splice import Splice, compute_3d, worded
+from foveate.engine.structure import own_mask, plain, refuse_structure
 from foveate.engine.taps import Reader, surrounded, tapped
 from foveate.engine.turns import running, turns_of
 from foveate.errors import AlreadyAttached, FoveateError, UnsupportedCall
@@ -386,7 +387,10 @@ class Attachment:
             splice = Splice(self.anatomy, kw, outputs, records)
             given = splice.given() if self._rules else None
             reduced = splice.reduce(self._tokens, self.method.prompt_agnostic)
-            if any(record.changed for record in records.values()):
+            changed = any(record.changed for record in records.values())
+            if changed or self._boundaries or self._rules or self._caches:
+                refuse_structure(self.anatomy, kw, splice.mask)
+            if changed:
                 prompt = splice.shorten(reduced, self._packed)
             else:
                 prompt = splice.whole(positions=bool(self._boundaries or self._rules))
@@ -454,6 +458,8 @@ class Attachment:
                 "The cache was filled while choices were soft, in training; fill it anew without "
                 "labels, or pass use_cache=False."
             )
+        if not plain(kw.get("attention_mask")) and not cache.is_compileable:
+            raise own_mask()
         new: Any = kw.get("inputs_embeds") if kw.get("input_ids") is None else kw["input_ids"]
         b, q = new.shape[:2]
         entry = prompt.at(0)

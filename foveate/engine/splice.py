@@ -25,6 +25,7 @@ from foveate.engine.prompt import (
     untouched,
 )
 from foveate.engine.record import Record
+from foveate.engine.structure import own_mask, plain
 from foveate.errors import UnsupportedCall
 from foveate.ops.counting import counters
 from foveate.ops.transfer import on_device
@@ -59,9 +60,11 @@ class Placed:
 def two_d(mask: Any, length: int) -> Tensor | None:
     """The padding mask (B, L) behind whatever generate made of it, None where nothing is padded."""
     if isinstance(mask, dict):
-        mask = mask["full_attention"]
-    if mask is None or mask.dim() == 2:
+        mask = mask.get("full_attention", next(iter(mask.values()), None))
+    if plain(mask):
         return mask
+    if not isinstance(mask, Tensor) or mask.dim() != 4:
+        raise own_mask()
     row = mask[:, 0, -1, :length]
     row = row if row.dtype == torch.bool else row >= 0
     return None if bool(row.all()) else row.long()
@@ -144,7 +147,8 @@ class Splice:
         self.records = records
         self.ids: Tensor = arguments["input_ids"]
         self.b, self.length = self.ids.shape
-        self.mask = two_d(arguments.get("attention_mask"), self.length)
+        mask = two_d(arguments.get("attention_mask"), self.length)
+        self.mask = None if mask is None else mask.expand(self.b, -1)
         counts = {m: [i.layout.n for i in r.items] for m, r in records.items()}
         types = arguments.get("mm_token_type_ids")
         repeats = {m: r.repeats(outputs[m]) for m, r in records.items()}

@@ -1,0 +1,107 @@
+"""Prompts that attend otherwise than their padding says: packed rows, masks of the caller's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.masking_utils import create_masks_for_generate
+
+from foveate.engine.anatomy import Anatomy
+from foveate.engine.prompt import cache_in
+from foveate.errors import UnsupportedCall
+
+_PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
+
+
+def refuse_structure(anatomy: Anatomy, kw: dict[str, Any], padding: Tensor | None) -> None:
+    """Raise for a prompt whose structure would be lost where columns go.
+
+    Args:
+        anatomy: the model.
+        kw: arguments of the inner model's forward.
+        padding: the mask (B, L) that the prompt will be given, None where nothing is padded.
+    """
+    if _packed(kw):
+        raise UnsupportedCall(
+            "Rows hold several samples each, by position_ids that start anew or by cu_seq_lens, "
+            "and samples can't be kept apart where tokens are dropped; give each sample a row of "
+            "its own and pass attention_mask."
+        )
+    mask = kw.get("attention_mask")
+    if not plain(mask) and _own(anatomy, kw, mask, padding):
+        raise own_mask()
+
+
+def plain(mask: Any) -> bool:
+    """Whether a mask says no more than what is padding."""
+    return mask is None or isinstance(mask, Tensor) and mask.dim() == 2
+
+
+def own_mask() -> UnsupportedCall:
+    """What is raised for a mask with a structure of its own."""
+    return UnsupportedCall(
+        "attention_mask has a structure of its own, which can't be kept where tokens are dropped; "
+        "pass the padding as a 2-D mask (batch, tokens)."
+    )
+
+
+def _packed(kw: dict[str, Any]) -> bool:
+    if any(kw.get(name) is not None for name in _PACKED):
+        return True
+    positions = kw.get("position_ids")
+    # With a mask or a cache, models of transformers read no samples from positions.
+    if positions is None or kw.get("attention_mask") is not None or cache_in(kw) is not None:
+        return False
+    if positions.dim() == 3:
+        # Of the rows of an M-RoPE model only a fourth, in front, is read so.
+        if positions.shape[0] != 4:
+            return False
+        positions = positions[0]
+    return bool((positions.diff(dim=-1) != 1).any())
+
+
+def _own(anatomy: Anatomy, kw: dict[str, Any], mask: Any, padding: Tensor | None) -> bool:
+    """Whether a mask differs from those that the model itself makes of the padding."""
+    ids = kw["input_ids"]
+    b, length = ids.shape
+    make = getattr(anatomy.outer, "create_masks_for_generate", create_masks_for_generate)
+    made = make(
+        config=anatomy.outer.config,
+        inputs_embeds=torch.empty(b, length, 0, dtype=anatomy.outer.dtype, device=ids.device),
+        attention_mask=padding,
+        cache=cache_in(kw),
+        position_ids=None,
+        block_sequence_ids=kw.get("block_sequence_ids"),
+        token_type_ids=kw.get("token_type_ids"),
+        mm_token_type_ids=kw.get("mm_token_type_ids"),
+        is_first_iteration=True,
+    )
+    alive = (ids.new_ones(b, length) if padding is None else padding).bool()
+    rows, columns = alive[:, None, :, None], alive[:, None, None]
+    itself = torch.eye(length, dtype=torch.bool, device=ids.device)
+    kinds = made if isinstance(made, dict) else {}
+    kinds = kinds or (dict.fromkeys(mask, made) if isinstance(mask, dict) else {"": made})
+    for kind, right in kinds.items():
+        given = mask.get(kind) if isinstance(mask, dict) else mask
+        seen, expected = _visible(given, length), _visible(right, length)
+        if right is None:
+            expected = torch.ones_like(itself).tril() & columns
+        if seen is None or expected is None:
+            return True
+        # What looks like padding must be seen by nobody else.
+        if bool(((seen != expected) & rows | seen & ~columns & ~itself).any()):
+            return True
+    return False
+
+
+def _visible(mask: Any, length: int) -> Tensor | None:
+    """What rows see of a prompt, (B, H, L, L) bool; None for what can't be told so."""
+    if not isinstance(mask, Tensor) or mask.dim() != 4:
+        return None
+    mask = mask[..., :length, :length]
+    if mask.dtype == torch.bool:
+        return mask
+    seen, hidden = mask == 0, mask <= -1e4
+    return seen if mask.is_floating_point() and bool((seen | hidden).all()) else None
