@@ -14,7 +14,7 @@ from foveate.method import Method
 from foveate.methods.layers import yopo_heads
 from foveate.methods.layers.tc_llava import TCLLaVA
 from foveate.methods.layers.yopo import YOPO
-from foveate.methods.layers.yopo_heads import HeadRatios, head_mask, visual_ratio
+from foveate.methods.layers.yopo_heads import HeadRatios
 from foveate.parts import RulePart
 from tests.engine.running import close, generate, pair
 from tests.families import zoo
@@ -133,13 +133,18 @@ def test_blocks_of_rows_change_nothing_but_the_work(monkeypatch):
 
 
 def test_votes_decide_which_heads_stay():
-    visual = torch.tensor([False, True, True, False])
-    attention = torch.tensor([[[0.1, 0.3, 0.3, 0.3]], [[0.7, 0.1, 0.1, 0.1]]])
-    assert torch.allclose(visual_ratio(attention, visual), torch.tensor([1.5, 0.25]))
     ratios = torch.zeros(100, 4, 2)
     ratios[:41, 2, 0] = ratios[:40, 2, 1] = ratios[:, 3, 1] = 0.5
-    kept = head_mask(ratios, threshold=0.2)
-    assert kept.tolist() == [[True, True], [True, True], [True, False], [False, True]]
+    measure = HeadRatios(found=[ratios[:30], ratios[30:]])
+    assert measure.mask(threshold=0.2) == ((1, 1), (1, 1), (1, 0), (0, 1))
+    assert measure.mask(threshold=0.6, first=0) == ((0, 0),) * 4
+    YOPO(headmask=measure.mask(threshold=0.2))
+
+
+def visual_ratio(attention, visual):
+    """What visual keys receive of a whole map (H, Q, K) over what all others do, (H,)."""
+    total = attention.sum(-2)
+    return total[..., visual].sum(-1) / total[..., ~visual].sum(-1)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -4,8 +4,7 @@ measure = HeadRatios()
 with foveate.attach(model, measure):
     for inputs in samples:
         model(**inputs)
-mask = head_mask(measure.ratios(), threshold=0.2)
-method = foveate.YOPO(headmask=tuple(map(tuple, mask.int().tolist())))
+method = foveate.YOPO(headmask=measure.mask(threshold=0.2))
 """
 
 from __future__ import annotations
@@ -23,29 +22,12 @@ from foveate.parts import RulePart
 BLOCK = 128
 
 
-def visual_ratio(attention: Tensor, visual: Tensor) -> Tensor:
-    """What visual keys receive of attention (..., H, Q, K) over what all others do, (..., H).
-
-    visual (K,) bool.
-    """
-    total = attention.sum(-2)
-    return total[..., visual].sum(-1) / total[..., ~visual].sum(-1)
-
-
-def head_mask(ratios: Tensor, threshold: float, votes: int = 40, first: int = 2) -> Tensor:
-    """Heads (L, H) bool that stay: more than `votes` samples have a ratio above `threshold`.
-
-    ratios (S, L, H): `visual_ratio` of each sample. The `first` layers keep all heads. One sample
-    measured at the first decoded token and votes=0 is the rule of the other released models.
-    """
-    mask = (ratios > threshold).sum(0) > votes
-    mask[:first] = True
-    return mask
-
-
 @dataclass(frozen=True, kw_only=True, repr=False)
 class HeadRatios(Method, RulePart):
-    """Measures every head's `visual_ratio` while prompts run, and changes nothing."""
+    """Measures, while prompts run and stay as they are, which heads look at pictures.
+
+    Of every head: what visual keys receive of attention over what all others do.
+    """
 
     slug = "head_ratios"
     reduces = False
@@ -55,6 +37,21 @@ class HeadRatios(Method, RulePart):
     def ratios(self) -> Tensor:
         """(S, L, H) of all prompts that ran so far, with L layers."""
         return torch.cat(self.found, 0)
+
+    def mask(
+        self, threshold: float, votes: int = 40, first: int = 2
+    ) -> tuple[tuple[int, ...], ...]:
+        """Heads that stay, 1, and those that don't, 0, by layer: YOPO's `headmask`.
+
+        Args:
+            threshold: ratio above which a sample is for a head.
+            votes: a head stays where more samples are for it. 0, of one sample up to the first
+                decoded token, is the rule of the other released models.
+            first: so many first layers keep all heads.
+        """
+        stays = (self.ratios() > threshold).sum(0) > votes
+        stays[:first] = True
+        return tuple(map(tuple, stays.int().tolist()))
 
     def attend(self, call: Attending, proceed: Attend) -> Tensor:
         if call.prefill:
