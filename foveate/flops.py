@@ -33,6 +33,7 @@ _GATED_DECODERS = frozenset(
         *("llama", "mistral", "ministral", "phi3", "smollm3", "cohere", "cohere2", "olmo2"),
         *("qwen2", "qwen2_vl_text", "qwen2_5_vl_text", "qwen3", "qwen3_vl_text"),
         *("gemma", "gemma2", "gemma3_text", "glm", "glm4", "glm4v_text"),
+        *("mixtral", "qwen2_moe", "qwen3_moe", "qwen3_vl_moe_text"),
     }
 )
 _UNGATED_DECODERS = frozenset({"gpt_neox", "phi", "starcoder2"})
@@ -51,7 +52,9 @@ class DecoderShape:
 
     `heads` and `kv_heads` of width `head_dim` (heads * head_dim need not be `hidden`);
     `intermediate` is the width of the MLP, with a third matrix when `gated`; `windows` holds per
-    layer how many tokens a query sees, itself included, or None where it sees all.
+    layer how many tokens a query sees, itself included, or None where it sees all. `experts` holds
+    per layer the width of all MLPs that one token runs through, and how many outputs the matrices
+    have that choose and weigh them; None where every layer has one MLP.
     """
 
     layers: int
@@ -63,13 +66,14 @@ class DecoderShape:
     gated: bool
     vocab: int
     windows: tuple[int | None, ...]
+    experts: tuple[tuple[int, int], ...] | None = None
 
     @classmethod
     def from_config(cls, config: Any) -> DecoderShape:
         """The shape of the text side of `config`, the config of a VLM or of a language model.
 
-        Raises `UnsupportedModel` for a text model whose layers this module can't count (mixtures of
-        experts, state space layers, anything unknown). For those build a `DecoderShape` by hand or
+        Raises `UnsupportedModel` for a text model whose layers this module can't count (state space
+        layers, unknown mixtures of experts, anything unknown). For those build a `DecoderShape` by hand or
         do without the cost.
         """
         if not hasattr(config, "get_text_config"):
@@ -93,6 +97,7 @@ class DecoderShape:
             gated=text.model_type in _GATED_DECODERS,
             vocab=text.vocab_size,
             windows=_decoder_windows(text),
+            experts=_experts(text),
         )
 
 
@@ -150,8 +155,8 @@ def prefill_flops(
     """
     lengths = _per_layer(lengths, shape.layers)
     total = 0
-    for n, window in zip(lengths, shape.windows, strict=True):
-        total += n * _decoder_token_flops(shape)
+    for i, (n, window) in enumerate(zip(lengths, shape.windows, strict=True)):
+        total += n * _decoder_token_flops(shape, i)
         total += _pair_flops(shape.heads * shape.head_dim) * _pairs(n, window, causal)
     return total + (_linear(shape.hidden, shape.vocab) if lm_head else 0)
 
@@ -163,9 +168,9 @@ def decode_flops(shape: DecoderShape, lengths: int | Sequence[int], *, lm_head: 
     """
     lengths = _per_layer(lengths, shape.layers)
     total = 0
-    for n, window in zip(lengths, shape.windows, strict=True):
+    for i, (n, window) in enumerate(zip(lengths, shape.windows, strict=True)):
         seen = n + 1 if window is None else min(n + 1, window)
-        total += _decoder_token_flops(shape) + _pair_flops(shape.heads * shape.head_dim) * seen
+        total += _decoder_token_flops(shape, i) + _pair_flops(shape.heads * shape.head_dim) * seen
     return total + (_linear(shape.hidden, shape.vocab) if lm_head else 0)
 
 
@@ -216,12 +221,14 @@ def _pair_flops(width: int) -> int:
     return 2 * width + 2 * width
 
 
-def _decoder_token_flops(shape: DecoderShape) -> int:
-    """FLOPs of one token in one layer apart from the attention pairs."""
+def _decoder_token_flops(shape: DecoderShape, layer: int) -> int:
+    """FLOPs of one token in one layer apart from the attention pairs, of active experts only."""
     queries = shape.heads * shape.head_dim
     keys = shape.kv_heads * shape.head_dim
     projections = 2 * _linear(shape.hidden, queries) + 2 * _linear(shape.hidden, keys)
-    return projections + (3 if shape.gated else 2) * _linear(shape.hidden, shape.intermediate)
+    wide, choosing = (shape.intermediate, 0) if shape.experts is None else shape.experts[layer]
+    mlp = (3 if shape.gated else 2) * _linear(shape.hidden, wide)
+    return projections + mlp + _linear(shape.hidden, choosing)
 
 
 def _pairs(n: int, window: int | None, causal: bool) -> int:
@@ -242,6 +249,23 @@ def _per_layer(lengths: int | Sequence[int], layers: int) -> list[int]:
     if min(values) < 0:
         raise InvalidParameter(f"A length of {min(values)} tokens is below 0.")
     return values
+
+
+def _experts(text: Any) -> tuple[tuple[int, int], ...] | None:
+    """Per layer the width of the MLPs that a token runs through and the outputs of routers."""
+    active = getattr(text, "num_experts_per_tok", None)
+    if not active:
+        return None
+    width = getattr(text, "moe_intermediate_size", None) or text.intermediate_size
+    shared = getattr(text, "shared_expert_intermediate_size", None) or 0
+    # A shared expert is weighed by a matrix of one output.
+    sparse = active * width + shared, text.num_experts + bool(shared)
+    dense = set(getattr(text, "mlp_only_layers", None) or ())
+    step = getattr(text, "decoder_sparse_step", 1)
+    return tuple(
+        (text.intermediate_size, 0) if i in dense or (i + 1) % step else sparse
+        for i in range(text.num_hidden_layers)
+    )
 
 
 def _decoder_windows(text: Any) -> tuple[int | None, ...]:

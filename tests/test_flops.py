@@ -382,7 +382,7 @@ def test_no_guess_for_other_towers(config):
     assert VisionShape.from_config(config) is None
 
 
-@pytest.mark.parametrize("config", [hf.MixtralConfig(), hf.MambaConfig(), clip()])
+@pytest.mark.parametrize("config", [hf.DeepseekV3Config(), hf.MambaConfig(), clip()])
 def test_no_guess_for_other_decoders(config):
     with pytest.raises(UnsupportedModel, match=config.model_type):
         DecoderShape.from_config(config)
@@ -399,3 +399,29 @@ def test_errors():
         kv_bytes(SHAPE, 1, 0)
     with pytest.raises(FoveateError):
         vision_flops(VisionShape.from_config(clip()), [17])
+
+
+MIXTURES = {
+    "mixtral": (hf.MixtralConfig, {"num_local_experts": 4}),
+    "qwen3_moe": (hf.Qwen3MoeConfig, {"head_dim": 8, "mlp_only_layers": [1]}),
+    "qwen2_moe": (
+        hf.Qwen2MoeConfig,
+        {"shared_expert_intermediate_size": 24, "decoder_sparse_step": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MIXTURES)
+def test_mixtures_count_the_experts_that_a_token_runs_through(kind):
+    made, changes = MIXTURES[kind]
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "vocab_size": 128}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    if kind != "mixtral":
+        changes = {**changes, "moe_intermediate_size": 16, "num_experts": 8}
+    config = made(**sizes, **heads, **changes, num_experts_per_tok=2)
+    model = hf.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    # The counter knows no grouped products.
+    model.config._experts_implementation = "eager"
+    ids = torch.arange(9)[None]
+    real = counted(lambda: model(ids, logits_to_keep=1))["Global"]
+    assert prefill_flops(DecoderShape.from_config(config), 9) == real

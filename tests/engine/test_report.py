@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+import transformers as hf
 
 import foveate
 from tests.families import zoo
@@ -157,3 +158,17 @@ def test_embeddings_without_ids_are_refused(merged):
             model(inputs_embeds=rows)
         with pytest.raises(foveate.UnsupportedCall, match="pass input_ids"):
             model.generate(inputs_embeds=rows, max_new_tokens=2)
+
+
+def test_a_mixture_of_experts_has_a_report():
+    text = hf.Qwen3MoeConfig(**zoo.TEXT, head_dim=8, moe_intermediate_size=16, num_experts=4)
+    config = hf.LlavaConfig(
+        vision_config=zoo.model("llava").config.vision_config,
+        text_config=text,
+        image_token_id=zoo.IMAGE,
+    )
+    model = hf.LlavaForConditionalGeneration(config).eval()
+    batch = zoo.batch("llava", [zoo.sample("llava", "image", 0)])
+    with foveate.attach(model, Half()) as att, torch.no_grad():
+        model(**batch)
+    assert att.report.tokens_out == [8] and 0 < att.report.flops < att.report.flops_full
