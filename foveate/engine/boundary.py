@@ -39,7 +39,7 @@ from foveate.engine.prompt import (
 from foveate.engine.taps import extras, implementation, probabilities
 from foveate.engine.transitions import watched
 from foveate.engine.windows import shown_to, window_of
-from foveate.errors import InvalidParameter
+from foveate.errors import InvalidParameter, UnsupportedCall
 from foveate.ops.attention import Heads
 from foveate.ops.gather import rows_at
 from foveate.parts import BoundaryState, DetourPart, LayersPart, Merge, Part, Soft
@@ -275,6 +275,11 @@ class Boundaries:
         """The stage behind boundary i, and which of its predecessor's columns it took."""
         kept = (merge.into == torch.arange(before.n, device=merge.into.device)) & before.valid
         held, lengths = _counted(kept, before)
+        if any(n == 0 < m for n, m in zip(lengths, before.lengths, strict=True)):
+            raise UnsupportedCall(
+                f"Nothing would be left of a row without text in decoder layer {i}; add text to "
+                "its prompt, or use a method that keeps visual tokens in every layer."
+            )
         ascending = (~kept).long().argsort(dim=1, stable=True)
         columns, valid = pad_front(ascending, lengths, before.right)
         sight = None

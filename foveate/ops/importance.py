@@ -29,7 +29,7 @@ def probe_rows(
     most = min(max(lengths), recent + random)
     rows = chosen.long().argsort(dim=1, descending=True, stable=True)[:, :most]
     real = torch.arange(rows.shape[1], device=rows.device) < count
-    return torch.where(real, rows, rows.gather(1, count - 1)), real
+    return torch.where(real, rows, rows.gather(1, (count - 1).clamp(min=0))), real
 
 
 def received(heads: Heads, rows: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:

@@ -132,7 +132,7 @@ def pack_tokens(
     for k, v, index, length, some in zip(keys, values, order, *counts, strict=True):
         index, scale = index[:length], None
         k, v = k.index_select(1, index), v.index_select(1, index)
-        if min(bits) <= max(WIDTHS):
+        if min(bits) <= max(WIDTHS) and length:
             scale = v.abs().amax(1, keepdim=True).sqrt().clamp(min=torch.finfo(v.dtype).tiny)
             v = v / scale
         many, few = bits

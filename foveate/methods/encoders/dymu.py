@@ -303,9 +303,11 @@ def _in_place(call: Attending, whole: Whole) -> bool:
     before, now = whole.positions, call.queries.positions
     own = whole.held.gather(1, last)
     before, now = (
-        x.gather(-1, i.expand(*x.shape[:-2], -1, -1)) for x, i in ((before, last), (now, own))
+        x.gather(-1, i.expand(*x.shape[:-2], -1, -1))
+        for x, i in ((before, last), (now, own.clamp(min=0)))
     )
-    return bool((before == now).all())
+    # A row of padding only has no last token.
+    return bool(((before == now) | (own < 0)).all())
 
 
 def _mask(call: Attending, virtual: Attending, held: Tensor, rows: Tensor) -> Tensor | None:

@@ -163,16 +163,16 @@ class SparseVLM(Method, LayersPart):
         """Which text tokens (B, items, T) rate each picture, counted among the text of a row."""
         text = state.valid & ~state.visual
         known, count = state.known, text.sum(1)
-        columns, alive = columns_of(text, max(known.text))
+        columns, alive = columns_of(text, max(1, *known.text))
         items = max(1, *known.items)
         raters = alive.new_zeros(len(text), items, columns.shape[1])
         for rows, own in item_batches(state):
             behind = alive[rows] & (columns[rows] > own[:, -1:])
             picture, words = (state.hidden[rows[:, None], x] for x in (own, columns[rows]))
             raters[rows, state.item[rows, own[:, 0]]] = find_raters(picture, words, behind)
-        # Where no word stands out, the last one rates.
+        # Where no word stands out, the last one rates; rows without text have none.
         silent = ~raters.any(2)
-        last = (count - 1)[:, None, None].expand(-1, items, 1)
+        last = (count - 1).clamp(min=0)[:, None, None].expand(-1, items, 1)
         return raters.scatter(2, last, raters.gather(2, last) | silent[..., None])
 
     def _score(self, state: BoundaryState) -> Tensor:
