@@ -73,8 +73,8 @@ class DecoderShape:
         """The shape of the text side of `config`, the config of a VLM or of a language model.
 
         Raises `UnsupportedModel` for a text model whose layers this module can't count (state space
-        layers, unknown mixtures of experts, anything unknown). For those build a `DecoderShape` by hand or
-        do without the cost.
+        layers, unknown mixtures of experts, anything unknown). For those build a `DecoderShape` by
+        hand or do without the cost.
         """
         if not hasattr(config, "get_text_config"):
             raise UnsupportedModel(

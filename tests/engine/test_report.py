@@ -161,7 +161,8 @@ def test_embeddings_without_ids_are_refused(merged):
 
 
 def test_a_mixture_of_experts_has_a_report():
-    text = hf.Qwen3MoeConfig(**zoo.TEXT, head_dim=8, moe_intermediate_size=16, num_experts=4)
+    experts = {"moe_intermediate_size": 16, "num_experts": 4, "num_experts_per_tok": 2}
+    text = hf.Qwen3MoeConfig(**zoo.TEXT, head_dim=8, **experts)
     config = hf.LlavaConfig(
         vision_config=zoo.model("llava").config.vision_config,
         text_config=text,
