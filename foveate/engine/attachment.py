@@ -381,6 +381,11 @@ class Attachment:
             )
         if self._caches:
             self._caches.refuse(cache, candidates)
+            if any(m._compiled_call_impl is not None for m in self.anatomy.text.modules()):
+                raise UnsupportedCall(
+                    "A compiled language model may leave out what says how its cache is held; "
+                    "load it without compile for a method that acts on the cache."
+                )
         clock = next((r.clock for r in records.values()), None) or Clock(kw["input_ids"].device)
         kw["mm_encoder_outputs"] = None
         with clock.span("select"):

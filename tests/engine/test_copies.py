@@ -77,6 +77,21 @@ def test_a_layer_is_copied_bare_too():
     assert not any(layer._forward_pre_hooks or layer._forward_hooks for layer in layers)
 
 
+def test_a_compiled_language_model():
+    model = copy.deepcopy(zoo.model("llava"))
+    inputs = zoo.batch("llava", [zoo.sample("llava", "image", i) for i in (0, 1)])
+    with foveate.attach(model, foveate.FastV(k=2)), torch.no_grad():
+        expected = model(**inputs).logits
+    model.model.language_model.compile(backend="eager")
+    with torch.no_grad():
+        model(**inputs)
+        with foveate.attach(model, foveate.FastV(k=2)):
+            assert torch.equal(model(**inputs).logits, expected)
+        with foveate.attach(model, foveate.ZipVL()):
+            with pytest.raises(UnsupportedCall, match="compiled language model"):
+                model(**inputs)
+
+
 def test_replicas_are_refused():
     model = zoo.model("llava")
     inputs = zoo.batch("llava", [zoo.sample("llava", "image", 0)])
