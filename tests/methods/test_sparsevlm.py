@@ -102,3 +102,20 @@ def test_what_can_not_be_is_refused():
         SparseVLM(retained=(3, 2)).boundaries(32)
     with pytest.raises(BudgetError, match="earlier layers"):
         SparseVLM(keep=0.05).at_boundary(3, 32, with_heads())
+
+
+def test_the_mean_over_all_patches_says_who_rates():
+    """Each patch shares one unit among the words that may rate; the mean over patches decides."""
+    g = torch.Generator().manual_seed(3)
+    picture, words = torch.randn(2, 9, 6, generator=g), torch.randn(2, 7, 6, generator=g)
+    alive = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1, 0]]).bool()
+    found = find_raters(picture, words, alive)
+    for b in range(2):
+        may = alive[b].nonzero()[:, 0].tolist()
+        given = dict.fromkeys(may, 0.0)
+        for patch in picture[b]:
+            pull = {t: (patch @ words[b, t]).exp().item() for t in may}
+            for t in may:
+                given[t] += pull[t] / sum(pull.values()) / 9
+        average = sum(given.values()) / len(may)
+        assert found[b].nonzero()[:, 0].tolist() == [t for t in may if given[t] > average]

@@ -122,3 +122,22 @@ def test_pairs_are_alike_by_the_mean_key_over_heads():
     expected = {frozenset([i]) for i in range(0, 13, 2) if i not in gone}
     expected |= {frozenset([j, *(i for i in gone if near[i][1] == j)]) for j in range(1, 13, 2)}
     assert count == 10 and groups == expected
+
+
+def test_every_patch_joins_the_kth_that_is_most_like_it_by_the_mean_key():
+    g = torch.Generator().manual_seed(6)
+    x, keys = torch.randn(1, 18, 8, generator=g), torch.randn(1, 4, 18, 3, generator=g)
+    assign, count, share = ToMe(kth=3).merge(0, 2, BlockState(x, keys, torch.ones(1, 18), True, 17))
+    mean = keys[0].mean(0)[1:]
+    near = {
+        i: max((torch.cosine_similarity(mean[i], mean[j], 0).item(), -j) for j in range(2, 15, 3))
+        for i in range(15)
+        if i % 3 != 2
+    }
+    groups = [[j, *(i for i in near if -near[i][1] == j)] for j in range(2, 15, 3)]
+    found = [
+        [p for p in range(17) if assign[0, p + 1] == c + 1 and share[0, p + 1] > 0]
+        for c in range(5)
+    ]
+    assert count == 6 and assign[0, 0] == 0
+    assert found == [sorted(own) for own in groups]
