@@ -243,3 +243,11 @@ def test_pictures_of_one_batch_may_keep_different_counts(name, modality, attenti
                 flops.append(report.vision_flops)
         assert sum(flops) == together.vision_flops
         assert together.tokens_out[0] != together.tokens_out[1] or method is not merging
+
+
+def test_the_one_token_of_a_small_picture_stands_in_its_middle():
+    """Of 4 x 4 places it takes one of the inner four, not the corner at which counting begins."""
+    model, sample = zoo.model("llava"), zoo.sample("llava", "image", 0)
+    with foveate.attach(model, foveate.Downsample(keep=1)) as attachment, torch.no_grad():
+        model(**zoo.batch("llava", [sample]))
+    assert attachment.report.kept[0].tolist()[0] in (5, 6, 9, 10)

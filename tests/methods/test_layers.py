@@ -10,7 +10,7 @@ from foveate.errors import BudgetError, InvalidParameter
 from foveate.methods.layers.fastv import FastV
 from foveate.methods.layers.pyramiddrop import PyramidDrop, answer_rows, ratios_of_share
 from foveate.parts import BoundaryState
-from foveate.signals import Signals
+from foveate.signals import DecoderAttention, Signals
 from tests.families import zoo
 
 # Text is -1; 0 and 1 are the visual items of a row.
@@ -203,3 +203,8 @@ def test_pyramiddrop_trains_on_turns_of_a_padded_batch_as_on_each_alone():
         both = kept(rows)
         alone = [kept([row])[0] for row in rows]
     assert both == alone and both[1] != list(range(len(both[1])))
+
+
+@pytest.mark.parametrize(("k", "layer"), [(2, 1), (3, 2), (1, 0)])
+def test_fastv_reads_the_layer_in_front_of_the_boundary(k, layer):
+    assert FastV(k=k).needs == (DecoderAttention(layer=layer),) and FastV().k == 2

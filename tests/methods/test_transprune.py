@@ -105,3 +105,23 @@ def test_what_the_decoder_lacks_is_refused():
         TransPrune(pruning_layer_list=(2, 4)).boundaries(4)
     with pytest.raises(InvalidParameter, match="starts behind boundary 1"):
         TransPrune(pruning_layer_list=(1, 3), accumulating_layer_list=(2,)).window(4)
+
+
+def test_the_layer_in_front_of_the_boundary_counts():
+    """Layer 0 turns all alike, so that layer 1, which runs last before boundary 2, decides."""
+    method = TransPrune(
+        pruning_layer_list=(2,),
+        accumulating_layer_list=(1, 2),
+        image_token_ratio_list=(0.5,),
+        use_iga=False,
+    )
+    even = torch.tensor([1.0, 1.0]).expand(12, 2)
+    last = even.clone()
+    last[[2, 4, 5, 8], 0] = 3.0
+    signals = {
+        DecoderTransition(i): torch.stack([x, torch.zeros_like(x)])[None]
+        for i, x in enumerate((even, last))
+    }
+    found = one_sample(torch.zeros(1, 12, 2), 1, 8, signals)
+    keep = method.at_boundary(2, 4, found) & found.visual
+    assert keep[0].nonzero()[:, 0].tolist() == [2, 4, 5, 8]

@@ -112,3 +112,19 @@ def test_the_mean_over_layers_is_what_was_asked_for(name, keep):
     held, n = att.report.tokens_by_layer[0], att.report.traces[0].layout.grid.n
     assert held == sorted(held, reverse=True)
     assert sum(held) / len(held) == pytest.approx(keep * n, abs=1 + 0.1 * n * (name != "llava"))
+
+
+def test_tokens_join_by_the_mean_key_over_heads():
+    state = boundary()
+    heads = with_heads(state, seed=3)
+    part = VisionDrop(layer_list=(1,), image_token_list=((1, 3),)).parts()[1]
+    merge = part.at_boundary(1, 4, state)
+    keys = heads.key.mean(1)
+    for b, number in ((0, 0), (1, 0), (1, 1)):
+        own = (state.item[b] == number).nonzero()[:, 0]
+        score = received_within(heads, state.item)[b, own]
+        rest = [i for i in own.tolist() if i != own[score.argmax()]]
+        targets = rest[:: max(1, len(rest) // 3)][:3]
+        for i in set(rest) - set(targets):
+            alike = [torch.cosine_similarity(keys[b, i], keys[b, t], 0).item() for t in targets]
+            assert merge.into[b, i] == targets[alike.index(max(alike))]

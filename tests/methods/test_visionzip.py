@@ -14,7 +14,8 @@ def run(method, tokens, make_signals, **kwargs):
 
 
 def test_the_documented_splits():
-    for keep, contextual in ((64, 10), (128, 20), (192, 30)):
+    # Other budgets are in proportion, rounded: 10.9, 4.8 and 1.4.
+    for keep, contextual in ((64, 10), (128, 20), (192, 30), (70, 11), (31, 5), (9, 1)):
         assert VisionZip()._contextual(keep) == contextual
 
 

@@ -1,3 +1,5 @@
+import math
+
 import torch
 
 from foveate.ops.density import density_peaks
@@ -27,3 +29,21 @@ def test_all_points_can_be_centres():
     x = torch.randn(1, 5, 3)
     cluster, centre = density_peaks(x, 5)
     assert torch.equal(centre.gather(1, cluster), torch.arange(5)[None])
+
+
+def test_peaks_are_those_of_a_slow_search():
+    """Distances over sqrt(D), as many nearest ones as clusters, height to the next denser point."""
+    x = 2 * torch.randn(1, 24, 16, generator=torch.Generator().manual_seed(1))
+    for count in (2, 3, 5):
+        cluster, centre = density_peaks(x, count)
+        apart = [[(a - b).norm().item() / 4 for b in x[0]] for a in x[0]]
+        dense = [math.exp(-sum(d * d for d in sorted(row)[:count]) / count) for row in apart]
+        most = max(map(max, apart))
+        height = [
+            min([d for d, other in zip(row, dense, strict=True) if other > own] or [most])
+            for row, own in zip(apart, dense, strict=True)
+        ]
+        order = sorted(range(24), key=lambda i: -height[i] * dense[i])[:count]
+        assert centre[0].tolist() == order
+        near = [min(range(count), key=lambda c: row[order[c]]) for row in apart]
+        assert cluster[0].tolist() == near
