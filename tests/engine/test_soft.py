@@ -31,6 +31,8 @@ class Fading(Method, LayersPart):
 
     slug = "fading"
 
+    # What is weighed down keeps its place: so must what stays where it goes.
+    positions: str = "original"
     k: int = 2
     weight: object = None
 
