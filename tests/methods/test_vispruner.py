@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from foveate.errors import InvalidParameter
+from foveate.methods.tokens import vispruner
 from foveate.methods.tokens.fastervlm import FasterVLM
 from foveate.methods.tokens.vispruner import VisPruner, unlike
 from foveate.signals import ProjectorInput, Signals, VisionAttention
@@ -89,3 +90,13 @@ def test_int_of_the_share_is_important(tokens, keep, ratio, important):
     index = kept(method, tokens, signals)
     assert index[:, :important].tolist() == [list(range(important))] * 2
     assert (index != important).all()
+
+
+def test_too_many_tokens_for_all_pairs_give_the_same(monkeypatch):
+    x = torch.randn(2, 90, 6, generator=torch.Generator().manual_seed(5))
+    order = torch.rand(2, 90, generator=torch.Generator().manual_seed(6)).argsort(1)
+    whole = unlike(x, order, 20, 8)
+    monkeypatch.setattr(vispruner, "NEAREST", 4)
+    monkeypatch.setattr(vispruner, "PAIRS", 89 * 89)
+    monkeypatch.setattr(vispruner, "BLOCK", 90 * 7)
+    assert torch.equal(unlike(x, order, 20, 8), whole)

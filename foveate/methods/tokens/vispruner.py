@@ -32,7 +32,7 @@ from foveate.errors import InvalidParameter
 from foveate.method import register
 from foveate.methods.tokens.base import TokensMethod
 from foveate.ops.allocate import share_evenly, view_batches
-from foveate.ops.farthest import gram
+from foveate.ops.farthest import BLOCK, PAIRS, gram
 from foveate.parts import Widths
 from foveate.signals import Need, ProjectorInput, Signals, VisionAttention
 from foveate.tokens import VisualTokens
@@ -93,24 +93,52 @@ class VisPruner(TokensMethod):
 
 def unlike(x: Tensor, left: Tensor, k: int, round_size: int) -> Tensor:
     """The k (B, k) of the indices `left` (B, R) into x (B, N, C) that survive rounds of removal."""
-    alike = gram(normalize(x.float(), dim=-1))
-    rows = torch.arange(len(x), device=x.device)[:, None]
-    if not x.is_cuda:
-        # Most often one of the nearest is among the odd ones, and no row has to be read again.
-        value, near = alike.topk(min(NEAREST, x.shape[1]), dim=2)
+    if len(x) > 1 and x.shape[1] ** 2 > PAIRS:
+        rows = zip(x.split(1), left.split(1), strict=True)
+        return torch.cat([unlike(own, some, k, round_size) for own, some in rows])
+    near = Nearest(normalize(x.float(), dim=-1))
     while (m := min(round_size, left.shape[1] - k, left.shape[1] // 2)) > 0:
         even, odd = left[:, ::2], left[:, 1::2]
-        is_odd = torch.zeros(alike.shape[:2], dtype=torch.bool, device=x.device)
-        is_odd.scatter_(1, odd, True)
-        if x.is_cuda:
-            # To find the rows where none is would stop a GPU in every round.
-            twin = alike.masked_fill(~is_odd[:, None], float("-inf")).amax(2).gather(1, even)
-        else:
-            other = is_odd[rows[..., None], near[rows, even]]
-            twin = value[rows, even].masked_fill(~other, float("-inf")).amax(2)
-            row, place = (~other.any(2)).nonzero(as_tuple=True)
-            far = alike[row, even[row, place]].masked_fill(~is_odd[row], float("-inf"))
-            twin[row, place] = far.amax(1)
-        order = twin.argsort(dim=1, descending=True, stable=True)[:, m:]
+        order = near.twins(even, odd).argsort(dim=1, descending=True, stable=True)[:, m:]
         left = torch.cat([even.gather(1, order), odd], 1)
     return left[:, :k]
+
+
+class Nearest:
+    """Which of some tokens is most like each of others, of x (B, N, C) with rows of length 1.
+
+    All pairs (B, N, N) are held, or for too many tokens only the nearest ones of each.
+    """
+
+    def __init__(self, x: Tensor):
+        self.x, self.most = x, min(NEAREST, x.shape[1])
+        self.alike = gram(x) if x.shape[1] ** 2 <= PAIRS else None
+        # To find the rows that have to be read again would stop a GPU in every round.
+        self.whole = x.is_cuda and self.alike is not None
+        if not self.whole:
+            step = max(1, BLOCK // (len(x) * x.shape[1]))
+            blocks = (x[:, i : i + step] @ x.mT for i in range(0, x.shape[1], step))
+            blocks = blocks if self.alike is None else self.alike.split(step, 1)
+            found = [block.topk(self.most, dim=2) for block in blocks]
+            self.value, self.near = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
+
+    def twins(self, even: Tensor, odd: Tensor) -> Tensor:
+        """The largest cosine (B, E) of each of `even` (B, E) to one of `odd` (B, O)."""
+        rows = torch.arange(len(even), device=even.device)[:, None]
+        is_odd = torch.zeros(self.x.shape[:2], dtype=torch.bool, device=even.device)
+        is_odd.scatter_(1, odd, True)
+        if self.whole:
+            step = max(1, BLOCK // (len(even) * self.x.shape[1]))
+            parts = (
+                block.masked_fill(~is_odd[:, None], float("-inf")).amax(2)
+                for block in self.alike.split(step, 1)
+            )
+            return torch.cat([*parts], 1).gather(1, even)
+        # Most often one of the nearest is among the odd ones, and no row has to be read again.
+        other = is_odd[rows[..., None], self.near[rows, even]]
+        twin = self.value[rows, even].masked_fill(~other, float("-inf")).amax(2)
+        row, place = (~other.any(2)).nonzero(as_tuple=True)
+        own = even[row, place]
+        far = self.x[0, own] @ self.x[0].mT if self.alike is None else self.alike[row, own]
+        twin[row, place] = far.masked_fill(~is_odd[row], float("-inf")).amax(1)
+        return twin
