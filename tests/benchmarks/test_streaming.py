@@ -130,3 +130,20 @@ def test_a_model_is_judged_with_its_method(watched):
     with foveate.attach(model, foveate.DivPrune(keep=4)):
         with pytest.raises(UnsupportedCall, match="keeps every column"):
             evaluate(model, ids, labels, stream, pictures)
+
+
+def test_late_answers_are_looked_for_behind_the_frames_that_were_shown():
+    ids, labels = dialogue([(3, 2), (4, 0)])
+
+    class Waits:
+        """Waits behind each frame, but for the fourth."""
+
+        def __call__(self, input_ids, use_cache):
+            number = (input_ids[0] == V).long().cumsum(0)
+            token = torch.where((input_ids[0] == V) & (number == 4), 5, COMMA)
+            logits = torch.nn.functional.one_hot(token, WORDS).float() * 20
+            return type("Output", (), {"logits": logits[None]})
+
+    found = evaluate(Waits(), ids, labels, STREAM)
+    # One frame behind the last of the first turn; of the four of the second three early.
+    assert found.frames == (1 + 3) / 2
