@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache
 
+from foveate.engine.again import hooks_outside
 from foveate.engine.anatomy import Anatomy, anatomy
 from foveate.engine.apart import apart
 from foveate.engine.boundary import Boundaries
@@ -448,6 +449,7 @@ class Attachment:
         if call.prefill:
             for watcher in self._boundaries.watchers(call):
                 stack.enter_context(watcher)
+        stack.enter_context(hooks_outside(self.anatomy.layers))
 
     def _continue(self, kw: dict[str, Any]) -> dict[str, Any]:
         """A call without new pictures: text only, a decode step, or a second turn."""
