@@ -113,6 +113,18 @@ def unlike_pivots(keys: Tensor, states: Tensor, quota: int, pivots: int = 4) -> 
     return torch.tensor(sorted(kept))
 
 
+def unlike_pivots_at_once(keys: Tensor, states: Tensor, quota: int, pivots: int = 4) -> Tensor:
+    """DART with one product for all pivots."""
+    unit = normalize(states, dim=-1)
+    chosen = keys.abs().sum((0, 2)).topk(pivots).indices
+    taken = torch.zeros(len(states), dtype=torch.bool)
+    taken[chosen] = True
+    for alike in unit[chosen] @ unit.T:
+        free = alike.masked_fill(taken, float("inf"))
+        taken[free.topk(quota, largest=False).indices] = True
+    return taken.nonzero()[:, 0]
+
+
 def shared_by_marks(first: Tensor, last: Tensor, features: Tensor, share: float) -> Tensor:
     """HiRED: tokens of views (V, N, D) by the marks that attention (V, H, N) leaves in the first.
 
@@ -138,7 +150,8 @@ def races(n: int, layout: Layout) -> dict[str, Race]:
     k, x, tower = round(n * SHARE), random(n, WIDTH), random(n, TOWER, seed=1)
     attention = random(HEADS, n, seed=2).softmax(-1)
     keys = random(HEADS, n, TOWER // HEADS, seed=3)
-    tokens = layout.tokens(x[None])
+    tokens, quota = layout.tokens(x[None]), k // 4 - 1
+    ours = _pivoted(keys, x, quota)
     need = create("fastervlm").needs[0]
     signals = Signals({need: attention[None]})
     fastervlm = create("fastervlm", keep=k)
@@ -163,7 +176,8 @@ def races(n: int, layout: Layout) -> dict[str, Race]:
             lambda: halve(x[None], x[None], n // 4)[1][0], lambda: halved(x, n // 4)
         ),
         "VisPruner": Race(*_pruned(attention.mean(0), tower, k)),
-        "DART": Race(*_pivoted(keys, x, k // 4 - 1)),
+        "DART, official": Race(ours, lambda: unlike_pivots(keys, x, quota)),
+        "DART, one product": Race(ours, lambda: unlike_pivots_at_once(keys, x, quota)),
     }
 
 
@@ -175,7 +189,7 @@ def _pruned(score: Tensor, x: Tensor, k: int) -> tuple[Callable, Callable]:
     )
 
 
-def _pivoted(keys: Tensor, x: Tensor, quota: int) -> tuple[Callable, Callable]:
+def _pivoted(keys: Tensor, x: Tensor, quota: int) -> Callable[[], Tensor]:
     visual, budget = torch.ones(1, len(x), dtype=torch.bool), torch.tensor([4 + 4 * quota])
     there = torch.ones(1, 4, dtype=torch.bool)
 
@@ -184,7 +198,7 @@ def _pivoted(keys: Tensor, x: Tensor, quota: int) -> tuple[Callable, Callable]:
         pivots = norms.argsort(dim=1, descending=True, stable=True)[:, :4]
         return unlike(x[None], pivots, there, there, visual, budget)[0].nonzero()[:, 0]
 
-    return ours, lambda: unlike_pivots(keys, x, quota)
+    return ours
 
 
 def tiled(n: int) -> Race:

@@ -15,7 +15,7 @@ def test_ours_and_the_peers_choose_alike(monkeypatch):
         for row in sizes.values():
             assert row["ours"] > 0 and row["peer"] > 0
             assert row["alike"] == 1 or name == "HiRED, tiles"
-    assert "| DART | 144 |" in peers.page(result)
+    assert "| DART, official | 144 |" in peers.page(result)
 
 
 def test_the_peers_are_what_they_are_called():

@@ -119,10 +119,11 @@ def unlike(
     pivots (B, P), in the order in which they choose. there, stays (B, P) bool: pivots that exist,
     and those that are kept. visual (B, N) bool: columns to choose from.
     """
-    x = normalize(x, dim=-1)
     kept = torch.zeros_like(visual, dtype=torch.uint8)
     kept = kept.scatter_add_(1, pivots, stays.to(kept.dtype)) > 0
-    alike = rows_at(x, pivots) @ x.mT
+    # Cosines. Lengths divide the products, so that no copy of all states is made.
+    alike = normalize(rows_at(x, pivots), dim=-1) @ x.mT
+    alike = alike / x.norm(dim=-1).clamp(min=1e-12)[:, None]
     left = budget - stays.sum(1)
     place, number = there.long().cumsum(1) - 1, there.sum(1).clamp(min=1)
     # An even share for each pivot, one more for the first ones.
