@@ -47,6 +47,7 @@ from foveate.errors import AlreadyAttached, FoveateError, UnsupportedCall
 from foveate.method import Method, as_method, in_road_order
 from foveate.parts import CachesPart, EncodersPart, FramesPart, Part, RulePart, TokensPart
 from foveate.report import Report
+from foveate.signals import DecoderKeys
 
 
 @dataclass(eq=False)
@@ -249,6 +250,8 @@ class Attachment:
         for i, layer in enumerate(a.layers):
             if i >= self._boundaries.start:
                 self._before(layer, functools.partial(self._before_layer, i))
+            if DecoderKeys(i) in self._boundaries.needs:
+                self._before(layer, functools.partial(self._before_keys, i))
             if i in self._boundaries.detours.at:
                 self._behind(layer, self._after_layer)
             self._behind(layer, functools.partial(self._add_plane, i))
@@ -270,6 +273,7 @@ class Attachment:
             # Some families encode videos by calling their own image function.
             if here.encoding:
                 return original(*args, **kwargs)
+            _refuse_coarse()
             inputs = {**dict(zip(names, args, strict=False)), **kwargs}
             if here.clock is None or here.clock.count("prefill"):
                 here.clock = Clock(next(self.anatomy.inner.parameters()).device)
@@ -388,7 +392,10 @@ class Attachment:
                     "load it without compile for a method that acts on the cache."
                 )
         clock = next((r.clock for r in records.values()), None) or Clock(kw["input_ids"].device)
+        _refuse_coarse()
         kw["mm_encoder_outputs"] = None
+        counted = kw.get("position_ids") is None
+        counted &= not hasattr(self.anatomy.inner, "compute_3d_position_ids")
         with clock.span("select"):
             splice = Splice(self.anatomy, kw, outputs, records)
             given = splice.given() if self._rules else None
@@ -406,6 +413,7 @@ class Attachment:
             locate(prompt, splice.rows, prompt.traces)
         if self._boundaries or self._rules or self._caches:
             call = Pass(prompt, True, labels=current.asked.labels, candidates=candidates)
+            call.padded_positions = counted and min(prompt.full) < prompt.length
             call.towered = towered(
                 prompt,
                 splice.rows,
@@ -536,6 +544,10 @@ class Attachment:
             return None
         return self._boundaries.before_layer(i, call, module, args, kwargs)
 
+    def _before_keys(self, i: int, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if self._here.decoder is not None:
+            self._boundaries.keys_alone(i, self._here.decoder, module, args[0], kwargs)
+
     def _after_layer(self, _: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
         call = self._here.decoder
         return None if call is None else self._boundaries.detours.leave(call, output)
@@ -603,6 +615,15 @@ def _refuse_tracing() -> None:
         raise UnsupportedCall(
             "torch.export and torch.jit.trace freeze one prompt's choice of visual tokens into the "
             "graph; export the bare model."
+        )
+
+
+def _refuse_coarse() -> None:
+    if torch.get_default_dtype() != torch.float32:
+        raise UnsupportedCall(
+            f"torch's default dtype is {torch.get_default_dtype()}, in which counts and scores of "
+            "methods come out otherwise; call torch.set_default_dtype(torch.float32) once the "
+            "model is loaded."
         )
 
 

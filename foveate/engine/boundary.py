@@ -130,7 +130,7 @@ class Boundaries:
             if layer in self.followed:
                 q, k = (x[:, :, : stage.n] for x in (query, key))
                 call.heads[layer] = Heads(q, k, valid=stage.valid, mask=mask, window=window, **how)
-            if DecoderKeys(layer) in self.needs:
+            if DecoderKeys(layer) in self.needs and DecoderKeys(layer) not in call.seen:
                 call.seen[DecoderKeys(layer)] = key[:, :, : stage.n]
             need = DecoderAttention(layer)
             if need not in self.needs:
@@ -141,6 +141,20 @@ class Boundaries:
             call.seen[need] = seen[:, :, 0]
 
         return read
+
+    def keys_alone(self, i: int, call: Pass, module: nn.Module, hidden: Tensor, kw: dict) -> None:
+        """Note the keys that rows behind padding would have alone, where padding was counted too.
+
+        Attention doesn't see the difference, but whoever looks at keys does.
+        """
+        stage = call.prompt.at(i)
+        where = stage.positions
+        if not call.prefill or not call.padded_positions or where is None:
+            return
+        begin = gather_positions(where, stage.valid.long().argmax(1, keepdim=True))
+        where = (where - begin + self.anatomy.family.position_offset).clamp(min=0)
+        given = {**kw, "position_embeddings": self.rotary(module, hidden, where)}
+        call.seen[DecoderKeys(i)] = next_heads(module, hidden, given, stage.valid, None, None).key
 
     def query_row(self, stage: Stage, call: Pass) -> Tensor:
         """Column (B,) of the last prompt token, candidates of assisted decoding left out."""
