@@ -31,8 +31,8 @@ class Pass:
     towered: signals of the vision tower at the first stage's columns, (B, H, N). idle: no layer
     behind a boundary needs anything else than the model gives it, unless it gives a mask. over: the
     call has returned; what runs now is computed again for gradients. planes: DeepStack features (B,
-    N of the first stage, D) that are added behind early layers. padded_positions: the caller gave no
-    position ids, and the model counts padding in front of rows.
+    N of the first stage, D) that are added behind early layers. padded_positions: the caller gave
+    no position ids, and the model counts padding in front of rows.
     """
 
     prompt: Prompt

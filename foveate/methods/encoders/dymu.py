@@ -301,8 +301,7 @@ def _in_place(call: Attending, whole: Whole) -> bool:
     """Whether the last token of each row stands where it stood before anything merged."""
     last = whole.held.shape[1] - 1 - (whole.held >= 0).flip(1).long().argmax(1, keepdim=True)
     before, now = whole.positions, call.queries.positions
-    # A row of padding only has no token that stands anywhere.
-    own = whole.held.gather(1, last).clamp(min=0)
+    own = whole.held.gather(1, last)
     before, now = (
         x.gather(-1, i.expand(*x.shape[:-2], -1, -1))
         for x, i in ((before, last), (now, own.clamp(min=0)))
