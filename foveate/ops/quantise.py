@@ -74,7 +74,7 @@ class Codes:
         if self.low is None or self.step is None:
             out.copy_(rows @ self.data.float().mT)
             return
-        scaled, low = rows * self.step, rows @ self.low.float().mT
+        scaled, low = rows * self.step.float(), rows @ self.low.float().mT
         for some, codes in zip(out.split(self._block, -1), self._codes(), strict=True):
             some.copy_(torch.baddbmm(low, scaled, codes.mT))
 
@@ -85,7 +85,7 @@ class Codes:
         """
         if self.low is None or self.step is None:
             return weights @ self.data.float()
-        parts = (weights * self.step.mT).split(self._block, -1)
+        parts = (weights * self.step.mT.float()).split(self._block, -1)
         out = weights @ self.low.float()
         for some, codes in zip(parts, self._codes(), strict=True):
             out = torch.baddbmm(out, some, codes)
