@@ -107,3 +107,15 @@ def test_what_was_never_rotated_is_not_turned_back():
         bare = generate(m, one, STEPS)
         with foveate.attach(m, foveate.VistaLLaMA()):
             assert_equal(generate(m, one, STEPS).row(0), bare.row(0))
+
+
+@every
+def test_new_tokens_see_behind_a_boundary_what_they_would_see_without_a_cache(text):
+    """Windows are counted in the columns of the prompt, dropped ones included."""
+    m, inputs = model(text), alone()[0]
+    with foveate.attach(m, HalfAt()), torch.no_grad():
+        run = generate(m, inputs, STEPS)
+        ids = torch.cat([inputs["input_ids"], run.tokens], 1)
+        longer = {**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        whole = m(**longer, use_cache=False).logits[:, -STEPS - 1 : -1]
+    assert torch.allclose(run.logits, whole, atol=1e-4)
