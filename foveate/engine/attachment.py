@@ -23,23 +23,16 @@ from foveate.engine.call import Pass
 from foveate.engine.clock import Clock
 from foveate.engine.copies import leave_behind, stay
 from foveate.engine.encoding import Encoder
-from foveate.engine.kept import KeptLayer
+from foveate.engine.filled import Filled, filled_of, tag, untag
+from foveate.engine.kept import KeptLayer, refuse_foreign
 from foveate.engine.labels import Targets, expanded, moved
 from foveate.engine.places import locate, towered
 from foveate.engine.planes import Planes
-from foveate.engine.prompt import (
-    Prompt,
-    cache_in,
-    prompt_of,
-    seen_columns,
-    shifted,
-    tag,
-    untag,
-)
+from foveate.engine.prompt import Prompt, cache_in, seen_columns, shifted
 from foveate.engine.record import Record
 from foveate.engine.reporting import build_report
 from foveate.engine.rules import Rules
-from foveate.engine.splice import Splice, compute_3d, worded
+from foveate.engine.splice import TYPE_NAMES, Splice, compute_3d, worded
 from foveate.engine.structure import own_mask, plain, refuse_structure
 from foveate.engine.taps import Reader, surrounded, tapped
 from foveate.engine.turns import running, turns_of
@@ -54,11 +47,15 @@ from foveate.signals import DecoderKeys
 class Call:
     """What belongs to one call of the inner model that is running.
 
-    text: makes the books of its prompt where that has no visual tokens.
+    text: makes the books of its prompt where that has no visual tokens. filled: what is known of
+    the cache that it continues, by how many columns. ahead: what a prompt gave that ran first.
     """
 
     asked: Targets
     decoder: Pass | None = None
+    filled: Filled | None = None
+    columns: int = 0
+    ahead: Any = None
     prompt: Prompt | None = None
     text: Callable[[], Prompt] | None = None
     stack: ExitStack = field(default_factory=ExitStack)
@@ -69,6 +66,8 @@ class Call:
     def close(self) -> None:
         """Take away what was put around layers for it."""
         self.stack.close()
+        if self.filled is not None:
+            self.filled.open = False
         if self.decoder is not None:
             self.decoder.over = True
         if self.clock is not None:
@@ -338,7 +337,19 @@ class Attachment:
             return (), self._continue(kw)
         if ids.shape[1] == 1 and outputs:
             return (), self._continue(kw)
-        return (), self._prefill(kw, outputs, inside_generate)
+        keep = here.calls[-1].asked.logits_to_keep
+        if inside_generate and isinstance(keep, int) and keep > 1:
+            # An assistant model proposes candidates, of which logits are asked too.
+            return (), self._prompt_first(inner, kw, outputs, candidates=keep - 1)
+        kw = self._prefill(kw, outputs)
+        reads = not self.method.prompt_agnostic
+        here.calls[-1].prompt.open_end = inside_generate and reads and not self._counts_logits
+        return (), kw
+
+    @functools.cached_property
+    def _counts_logits(self) -> bool:
+        """Whether the model is told how many columns at the end are asked for."""
+        return "logits_to_keep" in inspect.signature(self.anatomy.outer.forward).parameters
 
     def _starts(self, kw: dict[str, Any]) -> bool:
         """Whether this call begins a prompt."""
@@ -352,7 +363,31 @@ class Attachment:
         names = [n for n in inspect.signature(features).parameters if kw.get(n) is not None]
         return features(**{n: kw[n] for n in names}, return_dict=True)
 
-    def _prefill(self, kw: dict[str, Any], outputs: dict, inside_generate: bool) -> dict[str, Any]:
+    def _prompt_first(
+        self, inner: nn.Module, kw: dict[str, Any], outputs: dict, candidates: int
+    ) -> dict[str, Any]:
+        """Run the prompt alone, so that nothing takes candidates for a part of it.
+
+        Returns the arguments of a call on the candidates, behind the prompt.
+        """
+        length = kw["input_ids"].shape[1] - candidates
+        first = {**kw, "mm_encoder_outputs": outputs}
+        # Candidates are text, as whatever is generated; kinds of tokens are told of prompts only.
+        rest = {**kw, "mm_encoder_outputs": None, **dict.fromkeys(kw.keys() & {*TYPE_NAMES})}
+        for name in ("input_ids", "position_ids", *TYPE_NAMES):
+            if kw.get(name) is not None:
+                first[name] = kw[name][..., :length]
+        for name in ("input_ids", "position_ids"):
+            if kw.get(name) is not None:
+                rest[name] = kw[name][..., length:]
+        if kw.get("attention_mask") is not None:
+            first["attention_mask"] = kw["attention_mask"][:, :length]
+        ahead = inner(**first)
+        rest = self._continue(rest)
+        self._here.calls[-1].ahead = ahead
+        return rest
+
+    def _prefill(self, kw: dict[str, Any], outputs: dict) -> dict[str, Any]:
         cache = cache_in(kw)
         if cache is not None and seen_columns(cache):
             raise UnsupportedCall(
@@ -377,15 +412,8 @@ class Attachment:
             records[modality] = record
         self.anatomy.family.check(self.anatomy.config, kw)
         current = self._here.calls[-1]
-        keep = current.asked.logits_to_keep
-        candidates = keep - 1 if inside_generate and isinstance(keep, int) and keep > 1 else 0
-        if candidates and self.anatomy.family.prefix:
-            raise UnsupportedCall(
-                f"In {self.anatomy.family.name} the candidates of an assistant model would join "
-                "the bidirectional prompt; generate without assistant_model."
-            )
         if self._caches:
-            self._caches.refuse(cache, candidates)
+            refuse_foreign(cache)
             if any(m._compiled_call_impl is not None for m in self.anatomy.text.modules()):
                 raise UnsupportedCall(
                     "A compiled language model may leave out what says how its cache is held; "
@@ -412,7 +440,7 @@ class Attachment:
         if self._boundaries:
             locate(prompt, splice.rows, prompt.traces)
         if self._boundaries or self._rules or self._caches:
-            call = Pass(prompt, True, labels=current.asked.labels, candidates=candidates)
+            call = Pass(prompt, True, labels=current.asked.labels)
             call.padded_positions = counted and min(prompt.full) < prompt.length
             call.towered = towered(
                 prompt,
@@ -462,44 +490,35 @@ class Attachment:
     def _continue(self, kw: dict[str, Any]) -> dict[str, Any]:
         """A call without new pictures: text only, a decode step, or a second turn."""
         cache = cache_in(kw)
-        prompt = prompt_of(cache)
-        if cache is None or prompt is None:
+        new: Any = kw.get("inputs_embeds") if kw.get("input_ids") is None else kw["input_ids"]
+        b, q = new.shape[:2]
+        filled = filled_of(cache, q)
+        if filled is None:
             if self._starts(kw):
                 ids, mask = kw["input_ids"], kw.get("attention_mask")
                 self._here.calls[-1].text = functools.partial(worded, ids, mask)
             return kw
-        if prompt.soft:
-            raise UnsupportedCall(
-                "The cache was filled while choices were soft, in training; fill it anew without "
-                "labels, or pass use_cache=False."
-            )
-        if not plain(kw.get("attention_mask")) and not cache.is_compileable:
-            raise own_mask()
-        new: Any = kw.get("inputs_embeds") if kw.get("input_ids") is None else kw["input_ids"]
-        b, q = new.shape[:2]
-        entry = prompt.at(0)
-        if b != entry.valid.shape[0]:
-            raise UnsupportedCall(
-                f"The cache was filled by {entry.valid.shape[0]} rows and is continued by {b}; "
-                "continue it with the same batch."
-            )
-        if prompt.rules != self._rules.parts:
-            raise UnsupportedCall(
-                "The cache was filled under other rules than this method's; continue it with the "
-                "method that filled it, or start a fresh call."
-            )
+        prompt = filled.prompt
         if prompt.clock is not None:
             self._time("decode", prompt.clock)
+        if not prompt.changed:
+            return kw
+        filled.admit(self.method, b, q)
+        if not plain(kw.get("attention_mask")) and not cache.is_compileable:
+            raise own_mask()
+        filled.open = True
+        self._here.calls[-1].filled, self._here.calls[-1].columns = filled, q
+        entry = prompt.at(0)
         positions = self._new_positions(kw, prompt, b, q)
         behind = _padding_behind(kw.get("attention_mask"), prompt.length)
         if prompt.missing or entry.ragged and prompt.reduced:
-            kw["attention_mask"] = self._decode_mask(kw.get("attention_mask"), prompt, cache, b, q)
+            kw["attention_mask"] = self._decode_mask(kw.get("attention_mask"), filled, b, q)
         if positions is not None and (
             kw.get("position_ids") is not None or entry.shift is not None
         ):
             kw["position_ids"] = shifted(positions, prompt.first.shift)
         if self._boundaries or self._rules or self._caches:
-            call = Pass(prompt, False, positions=positions, behind=behind)
+            call = Pass(prompt, False, filled.new, positions=positions, behind=behind)
             call.idle = self._boundaries.idle(call, cache, q)
             held = self._caches.apart(cache, q, kw.get("attention_mask"))
             self._enter(call, dict(self._caches.readers(call, cache, q)), held)
@@ -517,14 +536,13 @@ class Attachment:
         seen = cache_in(kw).get_seq_length()
         return (torch.arange(q, device=device) + seen)[None] + self.anatomy.family.position_offset
 
-    def _decode_mask(
-        self, mask: Any, prompt: Prompt, cache: Cache, b: int, q: int
-    ) -> Tensor | None:
+    def _decode_mask(self, mask: Any, filled: Filled, b: int, q: int) -> Tensor | None:
+        prompt = filled.prompt
         first = prompt.at(0)
         if mask is None and not first.ragged:
             return None
         if mask is None or isinstance(mask, dict) or mask.dim() == 4:
-            new = seen_columns(cache) - first.n + q
+            new = filled.new + q
             behind = torch.ones(b, new, dtype=torch.long, device=first.valid.device)
         else:
             behind = mask[:, prompt.length :].long()
@@ -576,8 +594,12 @@ class Attachment:
             if output is not None and prompt is not None:
                 cache = _cache_of(output, kwargs)
                 if cache is not None:
-                    tag(cache, prompt)
+                    tag(cache, prompt, self.method)
                 call.asked.follow(prompt)
+            if output is not None and call.filled is not None:
+                call.filled.new += call.columns
+            if output is not None and call.ahead is not None:
+                _join(output, call.ahead)
         finally:
             self._drop(self._here.calls, len(self._here.calls) - 1)
         if output is None:
@@ -633,6 +655,19 @@ def _padding_behind(mask: Any, length: int) -> Tensor | None:
         return None
     behind = mask[:, length:].bool()
     return None if bool(behind.all()) else behind
+
+
+def _join(output: Any, ahead: Any) -> None:
+    """Make `output` of candidates that of the prompt and of candidates, in place."""
+    if output.get("attentions") is not None:
+        raise UnsupportedCall(
+            "Attention maps of a shortened prompt and of candidates behind it make no one map; "
+            "generate with an assistant without output_attentions."
+        )
+    output.last_hidden_state = torch.cat([ahead.last_hidden_state, output.last_hidden_state], 1)
+    if output.get("hidden_states") is not None:
+        both = zip(ahead.hidden_states, output.hidden_states, strict=True)
+        output.hidden_states = tuple(torch.cat(pair, 1) for pair in both)
 
 
 def _cache_of(output: Any, kwargs: dict) -> Cache | None:

@@ -157,8 +157,8 @@ class Boundaries:
         call.seen[DecoderKeys(i)] = next_heads(module, hidden, given, stage.valid, None, None).key
 
     def query_row(self, stage: Stage, call: Pass) -> Tensor:
-        """Column (B,) of the last prompt token, candidates of assisted decoding left out."""
-        return last_column(stage.valid) - call.candidates
+        """Column (B,) of the last prompt token."""
+        return last_column(stage.valid)
 
     def idle(self, call: Pass, cache: Any, q: int) -> bool:
         """Whether layers can do one new token as the model itself would, each with its own cache.

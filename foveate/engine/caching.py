@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from foveate.engine.anatomy import Anatomy
 from foveate.engine.apart import direct
 from foveate.engine.call import Pass
-from foveate.engine.kept import KeptLayer, plain, refuse_foreign
+from foveate.engine.kept import KeptLayer, plain
 from foveate.engine.masks import decode_mask
 from foveate.engine.prompt import Stage, cache_in, gather_positions
 from foveate.engine.taps import Reader, extras, implementation, known, probabilities
-from foveate.errors import InvalidParameter, UnsupportedCall
+from foveate.errors import InvalidParameter
 from foveate.parts import CachesPart, CacheState
 
 
@@ -31,15 +31,6 @@ class Caches:
 
     def __bool__(self) -> bool:
         return self.part is not None
-
-    def refuse(self, cache: Any, candidates: int) -> None:
-        """Raise for what can't be held in another form."""
-        refuse_foreign(cache)
-        if candidates:
-            raise UnsupportedCall(
-                "Candidates of assisted decoding can't be taken back from a cache that holds its "
-                "columns in another form; generate without assistant_model or prompt lookup."
-            )
 
     def after_layer(self, i: int, call: Pass, kw: dict[str, Any]) -> None:
         """The prompt has run through layer i: hold it as the part says."""

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 class Pass:
     """One forward call of the decoder: what all its layer hooks share.
 
-    prefill: stages are being made; otherwise they are read. labels (B, L): training targets.
+    prefill: stages are being made; otherwise they are read. start: columns behind the prompt that
+    the cache holds before this call. labels (B, L): training targets.
     positions: ids of the new columns as the caller counts them, in a decode step. behind (B, new):
     which columns behind the prompt are no padding, None for all. seen: signals of finished layers,
     (B, H, N, ...). heads: of finished layers, until the boundary behind them. merges: boundary,
     stage that reached it, what merged there. notes: of each part, by its id. soft (B, N of the
     first stage): what is added to the logits of keys. tables, masks: what layers behind a boundary,
-    or under the same rules, share, made once. held: columns in a layer's cache before this call,
-    where rules hold. around: what goes around the layer that is running.
+    or under the same rules, share, made once. around: what goes around the layer that is running.
     towered: signals of the vision tower at the first stage's columns, (B, H, N). idle: no layer
     behind a boundary needs anything else than the model gives it, unless it gives a mask. over: the
     call has returned; what runs now is computed again for gradients. planes: DeepStack features (B,
@@ -37,10 +37,10 @@ class Pass:
 
     prompt: Prompt
     prefill: bool
+    start: int = 0
     labels: Tensor | None = None
     positions: Tensor | None = None
     behind: Tensor | None = None
-    candidates: int = 0
     seen: dict[DecoderAttention | DecoderKeys | DecoderTransition, Tensor] = field(
         default_factory=dict
     )
@@ -50,7 +50,6 @@ class Pass:
     soft: Tensor | None = None
     tables: dict[tuple, Any] = field(default_factory=dict)
     masks: dict[tuple, Any] = field(default_factory=dict)
-    held: dict[int, int] = field(default_factory=dict)
     around: Around | None = None
     towered: dict[VisionAttention, Tensor] = field(default_factory=dict)
     idle: bool = False

@@ -57,21 +57,17 @@ def _stage_columns(prompt: Prompt, stage: Stage) -> Columns:
 
 
 def new_columns(
-    prompt: Prompt, held: int, stage: Stage, q: int, behind: Tensor | None, positions: Tensor
-) -> tuple[Columns, int]:
-    """Facts of the columns behind the prompt, and how many of the prompt's are left.
+    prompt: Prompt, stage: Stage, q: int, new: int, behind: Tensor | None, positions: Tensor
+) -> Columns:
+    """Facts of the `new` columns behind the prompt, of which the last `q` run now.
 
-    held: columns in the layer's cache before this call. q: columns that run now. positions
-    (..., B or 1, q): their ids; those of earlier new columns are counted back from them.
+    positions (..., B or 1, q): their ids; those of earlier new columns are counted back from them.
     """
     b, device = stage.valid.shape[0], stage.valid.device
-    # An assistant's rejected candidates were cut off the end of the prompt.
-    left = min(stage.n, held)
-    new = held - left + q
     alive = torch.ones(b, new, dtype=torch.bool, device=device)
     if behind is not None:
         alive = behind[:, :new]
-    end = stage.index[:, :left].masked_fill(~stage.valid[:, :left], 0).amax(1, keepdim=True)
+    end = stage.index.masked_fill(~stage.valid, 0).amax(1, keepdim=True)
     rank = alive.long().cumsum(1)
     given = prompt.given
     # Ids of new text may come once for all axes.
@@ -90,20 +86,17 @@ def new_columns(
         order=given.order.gather(1, end) + rank,
         words=given.words.gather(1, end) + rank,
         frames=given.frames.gather(1, end).expand(-1, new),
-        at=(torch.arange(new, device=device) + left).expand(b, -1),
+        at=(torch.arange(new, device=device) + stage.n).expand(b, -1),
         positions=torch.cat([earlier, now], -1),
-    ), left
+    )
 
 
-def joined(first: Columns, left: int, second: Columns) -> Columns:
-    """The first `left` columns of one kind, then all of another."""
+def joined(first: Columns, second: Columns) -> Columns:
+    """The columns of one kind, then those of another."""
     joint = {}
     for name in (field.name for field in fields(Columns)):
-        value, other = getattr(first, name), getattr(second, name)
-        if name == "place":
-            joint[name] = torch.cat([value[:, :left], other], 1)
-        else:
-            joint[name] = torch.cat([value[..., :left], other], -1)
+        both = [getattr(first, name), getattr(second, name)]
+        joint[name] = torch.cat(both, 1 if name == "place" else -1)
     return Columns(**joint)
 
 
@@ -132,11 +125,11 @@ def fitted(columns: Columns, width: int) -> Columns:
     )
 
 
-def whole(prompt: Prompt, stage: Stage, new: Columns | None, left: int, cut: int) -> Whole:
+def whole(prompt: Prompt, stage: Stage, new: Columns | None, cut: int) -> Whole:
     """Which column of a layer stands for each that the caller gave, and for those behind.
 
-    new: columns behind the prompt, None in prefill. left: columns of the prompt that are left.
-    cut: columns that the layer's cache has let go at its start.
+    new: columns behind the prompt, None in prefill. cut: columns that the layer's cache has let go
+    at its start.
     """
     given = prompt.given
     b, n, length = *stage.index.shape, prompt.length
@@ -162,11 +155,8 @@ def whole(prompt: Prompt, stage: Stage, new: Columns | None, left: int, cut: int
             token = trace.assign.masked_fill(trace.assign < 0, len(trace.index))
             held[row, given.columns[row][number].to(device)] = here[row, column[token]]
     held, positions = held[:, :length], plain(given.positions, b)
-    # What an assistant's rejected candidates took with them.
-    gone = n - left
-    held, positions = held[:, : length - gone], positions[..., : length - gone]
     if new is not None:
-        behind = torch.arange(new.valid.shape[1], device=device) + left
+        behind = torch.arange(new.valid.shape[1], device=device) + n
         held = torch.cat([held, behind.expand(b, -1).masked_fill(~new.valid, -1)], 1)
         positions = torch.cat([positions, new.positions], -1)
     held = held - cut

@@ -14,11 +14,11 @@ from foveate.parts import Store
 class KeptLayer(DynamicLayer):
     """Stores, oldest first, and behind them new columns as they are, in `keys` and `values`.
 
-    Counts as its length what it has taken in, and for masks what it holds. apart: who attends to it
-    looks into the stores himself, and is given new columns only.
+    Counts as its length what it has taken in, and for masks what it holds. hasty: whether the last
+    of several new columns, which may be candidates, said how others are stored. apart: who attends
+    to it looks into the stores himself, and is given new columns only.
     """
 
-    is_croppable = False
     apart = False
 
     def __init__(self, like: DynamicLayer, store: Store):
@@ -26,6 +26,7 @@ class KeptLayer(DynamicLayer):
         self.lazy_initialization(like.keys, like.values)
         self.taken = like.keys.shape[2]
         self.stores = [store]
+        self.hasty = False
         self.keys, self.values = (x[:, :, :0].clone() for x in (like.keys, like.values))
 
     @property
@@ -47,6 +48,7 @@ class KeptLayer(DynamicLayer):
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs):
         keys, values = super().update(key_states, value_states)
         self.taken += key_states.shape[2]
+        self.newest, self.hasty = key_states.shape[2], False
         return (keys, values) if self.apart or not self.stores else self.joined(keys, values)
 
     def joined(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,7 +60,7 @@ class KeptLayer(DynamicLayer):
 
     def store(self, store: Store) -> None:
         """Hold the oldest new columns in this form."""
-        n = store.valid.shape[1]
+        n, self.hasty = store.valid.shape[1], self.newest > 1
         self.stores.append(store)
         self.keys, self.values = (x[:, :, n:].clone() for x in (self.keys, self.values))
 
@@ -87,12 +89,17 @@ class KeptLayer(DynamicLayer):
             rows = torch.arange(self.keys.shape[0], device=self.keys.device)
             self.batch_select_indices(rows.repeat_interleave(repeats))
 
-    def crop(self, tokens_to_remove: int) -> None:
-        if -tokens_to_remove > self.loose:
+    def admit(self, gone: int) -> None:
+        """Raise unless the last `gone` columns can be taken back."""
+        if gone > self.loose or self.hasty:
             raise UnsupportedCall(
-                f"{-tokens_to_remove} columns can't be taken back from a cache of which the last "
-                f"{self.loose} are as they were; generate without assisted decoding."
+                f"{gone} columns can't be taken back from a cache of which the last {self.loose} "
+                "are as they were, and these wait for what comes behind them; generate without "
+                "assisted decoding."
             )
+
+    def crop(self, tokens_to_remove: int) -> None:
+        self.admit(-tokens_to_remove)
         super().crop(tokens_to_remove)
         self.taken += tokens_to_remove
 
@@ -112,6 +119,13 @@ def refuse_foreign(cache: Cache | None) -> None:
                 f"A cache with a {type(layer).__name__} holds its columns in a form of its own; "
                 "pass a plain DynamicCache or none."
             )
+
+
+def croppable(layer: CacheLayerMixin) -> bool:
+    """Whether columns can be taken back from a layer that the library made."""
+    if isinstance(layer, DynamicSlidingWindowLayer):
+        return layer.record_past or layer.get_seq_length() < layer.sliding_window
+    return layer.is_croppable
 
 
 def plain(layer: CacheLayerMixin) -> bool:

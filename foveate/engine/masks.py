@@ -76,13 +76,12 @@ def decode_mask(
 ) -> Tensor | None:
     """The mask of layer i for columns that follow the prompt, of which its cache holds less."""
     cache, q = cache_in(kw), hidden.shape[1]
-    ran = call.prompt.at(i)
-    stage = call.prompt.held.get(i, ran)
+    stage = call.prompt.held.get(i) or call.prompt.at(i)
     kind = implementation(module.self_attn)
     _refuse_blocks(kind)
     window = window_of(module.self_attn)
     held = cache.layers[i].get_mask_sizes(q)[0]
-    new = int(cache.layers[i].get_seq_length()) - ran.n + q
+    new = call.start + q
     width = stage.n + new
     padded = stage.ragged or call.behind is not None
     plain = not padded and window is None and held == width

@@ -7,9 +7,8 @@ one boundary on see of it. The prompt hangs on the cache that it filled.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
-from weakref import ref
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from transformers import Cache
 
 from foveate.attending import Columns
 from foveate.engine.clock import Clock
+from foveate.errors import UnsupportedCall
 from foveate.ops.transfer import on_device
 from foveate.parts import Counts, RulePart
 from foveate.report import Trace
@@ -63,6 +63,53 @@ class Stage:
         """Whether some row has padding."""
         return min(self.lengths) < self.n
 
+    def ends_in_text(self, length: int, count: int) -> bool:
+        """Whether its last columns are the last `count` of `length` that the caller gave, text."""
+        if self.n < count:
+            return False
+        last = slice(-count, None)
+        index = torch.arange(length - count, length, device=self.index.device)
+        text = self.valid[:, last] & (self.item[:, last] < 0) & (self.index[:, last] == index)
+        if self.sight is not None:
+            text &= self.sight[:, last] == self.local[:, last]
+        return bool(text.all())
+
+    def cut(self, count: int) -> Stage:
+        """All but the last `count` columns, which are text in every row."""
+
+        def left(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x[..., :-count]
+
+        return replace(
+            self,
+            index=self.index[:, :-count],
+            local=self.local[:, :-count],
+            valid=self.valid[:, :-count],
+            item=self.item[:, :-count],
+            slot=self.slot[:, :-count],
+            lengths=[n - count for n in self.lengths],
+            positions=left(self.positions),
+            sight=left(self.sight),
+            holder=left(self.holder),
+            facts=None,
+        )
+
+    def take(self, rows: Tensor) -> Stage:
+        """The samples `rows` (R,), in that order and as often. lengths: as they were."""
+        return replace(
+            self,
+            index=self.index[rows],
+            local=self.local[rows],
+            valid=self.valid[rows],
+            item=self.item[rows],
+            slot=self.slot[rows],
+            positions=_rows_of(self.positions, rows),
+            shift=_rows_of(self.shift, rows),
+            sight=None if self.sight is None else self.sight[rows],
+            holder=None if self.holder is None else self.holder[rows],
+            facts=None,
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Given:
@@ -78,6 +125,26 @@ class Given:
     positions: Tensor
     columns: list[list[Tensor]]
 
+    def cut(self, count: int) -> Given:
+        """All but the last `count` columns, which are text in every row."""
+        return replace(
+            self,
+            order=self.order[:, :-count],
+            words=self.words[:, :-count],
+            frames=self.frames[:, :-count],
+            positions=self.positions[..., :-count],
+        )
+
+    def take(self, rows: Tensor) -> Given:
+        """The samples `rows` (R,), in that order and as often."""
+        return Given(
+            self.order[rows],
+            self.words[rows],
+            self.frames[rows],
+            _rows_of(self.positions, rows),
+            [self.columns[r] for r in rows.tolist()],
+        )
+
 
 @dataclass
 class Prompt:
@@ -90,7 +157,8 @@ class Prompt:
     given, rules, notes, saved: for the rules that hold for it: what the caller gave, the rules,
     what each part wrote, by the id of its owner, and per row the FLOPs and bytes that they saved.
     held: what the caches of layers hold that hold less than ran through them. stored: bytes of
-    those caches that are in a form of their own, by layer.
+    those caches that are in a form of their own, by layer. open_end: whether candidates of assisted
+    decoding may be among its last columns, read as a part of the question.
     """
 
     length: int
@@ -107,6 +175,7 @@ class Prompt:
     held: dict[int, Stage] = field(default_factory=dict)
     stored: dict[int, int] = field(default_factory=dict)
     soft: bool = False
+    open_end: bool = False
     detours: dict[int, Stage] = field(default_factory=dict)
     place: Tensor | None = None
     frame: Tensor | None = None
@@ -121,6 +190,12 @@ class Prompt:
         return self.stages[0]
 
     @property
+    def changed(self) -> bool:
+        """Whether the layers hold, or will do, anything else than those of the bare model."""
+        apart = self.detours or self.held or self.stored or self.rules or self.soft
+        return bool(self.reduced or len(self.stages) > 1 or apart)
+
+    @property
     def missing(self) -> int:
         """Columns that layer 0 lacks of the caller's prompt."""
         return self.length - self.at(0).n
@@ -132,6 +207,53 @@ class Prompt:
     def stream(self, layer: int) -> Stage:
         """What enters and leaves a layer, columns that go around it included."""
         return next(s for s in reversed(self.stages) if s.boundary <= layer)
+
+    def cut(self, count: int) -> Prompt:
+        """The prompt without its last `count` columns; `UnsupportedCall` unless they are text."""
+        stages = [*self.stages, *self.detours.values(), *self.held.values()]
+        if not all(stage.ends_in_text(self.length, count) for stage in stages):
+            raise UnsupportedCall(
+                f"The last {count} columns of the prompt hold visual tokens or padding, which a "
+                "shortened cache can't give back; crop it to text behind the last picture, or "
+                "start a fresh call."
+            )
+
+        def left(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x[:, :-count]
+
+        return replace(
+            self,
+            length=self.length - count,
+            full=[n - count for n in self.full],
+            stages=[stage.cut(count) for stage in self.stages],
+            detours={i: stage.cut(count) for i, stage in self.detours.items()},
+            held={i: stage.cut(count) for i, stage in self.held.items()},
+            given=None if self.given is None else self.given.cut(count),
+            last=None if self.last is None else self.last - count,
+            place=left(self.place),
+            frame=left(self.frame),
+        )
+
+    def take(self, rows: Tensor) -> Prompt:
+        """The samples `rows` (R,), in that order and as often. full: as it was."""
+
+        def taken(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x[rows]
+
+        ruled = self.given is not None
+        return replace(
+            self,
+            stages=[stage.take(rows) for stage in self.stages],
+            detours={i: stage.take(rows) for i, stage in self.detours.items()},
+            held={i: stage.take(rows) for i, stage in self.held.items()},
+            # Only rules ask which items stand in which row once the prompt has run.
+            traces=[self.traces[r] for r in rows.tolist()] if ruled else self.traces,
+            given=self.given.take(rows) if ruled else None,
+            entered=taken(self.entered),
+            last=taken(self.last),
+            place=taken(self.place),
+            frame=taken(self.frame),
+        )
 
 
 def counts_of(prompt: Prompt, stage: Stage) -> Counts:
@@ -163,51 +285,11 @@ def seen_columns(cache: Cache) -> int:
     return int(cache.layers[0].get_seq_length()) if len(cache.layers) else 0
 
 
-class _Length:
-    """Stands in for a length method of one cache instance, and follows deep copies of it.
-
-    Holds the cache weakly: a cycle would keep keys and values alive until garbage is collected.
-    """
-
-    def __init__(self, cache: Cache, missing: int):
-        self._cache = ref(cache)
-        self._missing = missing
-
-    def __call__(self, layer_idx: int = 0):
-        cache = self._cache()
-        held = type(cache).get_seq_length(cache, layer_idx)
-        return held + self._missing if layer_idx < len(cache.layers) else held
-
-    def __deepcopy__(self, memo: dict) -> _Length:
-        return _Length(memo[id(self._cache())], self._missing)
-
-
-def tag(cache: Cache, prompt: Prompt) -> None:
-    """Hang `prompt` on the cache; a shortened cache then answers with what was seen.
-
-    `get_seq_length` counts the caller's columns, so that generate slices a second turn rightly;
-    `get_query_offset` counts what is held, so that masks are sized rightly.
-    """
-    untag(cache)
-    cache.foveate = prompt
-    if prompt.missing:
-        cache.get_seq_length = _Length(cache, prompt.missing)
-        cache.get_query_offset = _Length(cache, 0)
-
-
-def untag(cache: Cache) -> None:
-    """Make a cache a plain one again."""
-    for name in ("foveate", "get_seq_length", "get_query_offset"):
-        cache.__dict__.pop(name, None)
-
-
-def prompt_of(cache: Cache | None) -> Prompt | None:
-    """The prompt that filled a cache, None for a plain, empty or reset one."""
-    prompt = None if cache is None else cache.__dict__.get("foveate")
-    if prompt is not None and seen_columns(cache) == 0:
-        untag(cache)
-        return None
-    return prompt
+def _rows_of(positions: Tensor | None, rows: Tensor) -> Tensor | None:
+    """Samples of ids (..., B or 1, N); where all share one row, they still do."""
+    if positions is None or positions.shape[-2] == 1:
+        return positions
+    return positions.index_select(-2, rows)
 
 
 def pad_rows(rows: list[Tensor], fill: int, right: bool) -> tuple[Tensor, Tensor]:

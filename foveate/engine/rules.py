@@ -20,7 +20,7 @@ from foveate.engine.boundary import Boundaries
 from foveate.engine.call import Pass
 from foveate.engine.facts import fitted, joined, new_columns, stage_columns, whole
 from foveate.engine.neurons import narrowed
-from foveate.engine.prompt import Stage, cache_in, shifted
+from foveate.engine.prompt import Stage, shifted
 from foveate.engine.taps import (
     Kernel,
     Reader,
@@ -104,15 +104,13 @@ class Rules:
 
     def before_layer(self, i: int, call: Pass, module: nn.Module, hidden: Tensor, kw: dict):
         """Arguments of layer i with the rules' rotary tables, None where they are as they were."""
-        cache, given = cache_in(kw), kw["position_embeddings"]
-        call.held[i] = held = 0 if call.prefill else int(cache.layers[i].get_seq_length())
-        call.tables["turn", i] = given
+        given = call.tables["turn", i] = kw["position_embeddings"]
         if not self.turning[i]:
             return None
         if i not in self._rotates and self.raw(i):
             rotate = partial(_rotate, module.self_attn)
             self._rotates[i] = rotates(module, hidden, kw, rotate)
-        key = ("told", self.turning[i], id(call.prompt.at(i)), held, id(given))
+        key = ("told", self.turning[i], id(call.prompt.at(i)), id(given))
         if key not in call.tables:
             # What is held can't hand its id on to another object.
             call.tables[key] = given, *self._told(i, call, module, hidden, given)
@@ -123,11 +121,10 @@ class Rules:
         self, i: int, call: Pass, module: nn.Module, hidden: Tensor, given: Tables
     ) -> tuple[Tables, Tables | None]:
         """Tables of the places where rules put columns, and those that layer i shall be given."""
-        held = call.held[i]
-        columns = self._queries(i, call, held, hidden.shape[1])
-        where, raw = self._placed(i, call, columns, held)
+        columns = self._queries(i, call, hidden.shape[1])
+        where, raw = self._placed(i, call, columns)
         moved = where is not columns.positions
-        turn = self._turn(i, call, module, hidden, columns, held) if moved else given
+        turn = self._turn(i, call, module, hidden, columns) if moved else given
         if raw is None:
             return turn, turn if moved else None
         cos, sin = (t.expand(len(raw), -1, -1) for t in turn)
@@ -140,7 +137,7 @@ class Rules:
         if i not in self.at:
             return tables
         columns = stage_columns(call.prompt, call.prompt.at(i))
-        where, raw = self._placed(i, call, columns, 0)
+        where, raw = self._placed(i, call, columns)
         if raw is not None and bool(raw.any()):
             raise UnsupportedCall(
                 f"A rule leaves columns of layer {i} without rotation, so that what the layer will "
@@ -148,16 +145,16 @@ class Rules:
             )
         if where is columns.positions:
             return tables
-        return self._turn(i, call, module, hidden, columns, 0)
+        return self._turn(i, call, module, hidden, columns)
 
     def _turn(
-        self, i: int, call: Pass, module: nn.Module, hidden: Tensor, columns: Columns, held: int
+        self, i: int, call: Pass, module: nn.Module, hidden: Tensor, columns: Columns
     ) -> Tables:
         """Rotary tables of columns where the rules place them."""
         kind = self.boundaries.layer_type(module)
-        key = ("rules", *map(id, self.at[i]), held, id(columns), kind)
+        key = ("rules", *map(id, self.at[i]), id(columns), kind)
         if key not in call.tables:
-            where, _ = self._placed(i, call, columns, held)
+            where, _ = self._placed(i, call, columns)
             call.tables[key] = self.boundaries.rotary(module, hidden, where)
         return call.tables[key]
 
@@ -165,9 +162,9 @@ class Rules:
         """Whether some columns of layer i may not be rotated."""
         return bool(self._at(i, "raw"))
 
-    def _placed(self, i: int, call: Pass, columns: Columns, held: int):
+    def _placed(self, i: int, call: Pass, columns: Columns):
         """Position ids and unrotated columns, asked once for layers that hold the same columns."""
-        key = ("placed", *map(id, self.at[i]), held, id(columns))
+        key = ("placed", *map(id, self.at[i]), id(columns))
         if key not in call.tables:
             where, raw = columns.positions, None
             for part in self.at[i]:
@@ -181,8 +178,8 @@ class Rules:
             call.tables[key] = where, raw
         return call.tables[key]
 
-    def _queries(self, i: int, call: Pass, held: int, q: int) -> Columns:
-        columns, _ = self._behind(i, call, held, q)
+    def _queries(self, i: int, call: Pass, q: int) -> Columns:
+        columns = self._behind(i, call, q)
         if columns is None:
             return stage_columns(call.prompt, call.prompt.at(i))
         key = ("rows", id(columns))
@@ -192,25 +189,25 @@ class Rules:
             call.tables[key] = columns.take(index.expand(len(columns.valid), -1))
         return call.tables[key]
 
-    def _behind(self, i: int, call: Pass, held: int, q: int) -> tuple[Columns | None, int]:
-        """Facts of the columns behind the prompt, and how many of it are left in this layer."""
-        stage = call.prompt.at(i)
+    def _behind(self, i: int, call: Pass, q: int) -> Columns | None:
+        """Facts of the columns behind the prompt."""
         if call.prefill:
-            return None, stage.n
-        key = ("behind", id(stage), held, q)
+            return None
+        stage = call.prompt.at(i)
+        key = ("behind", id(stage), q)
         if key not in call.tables:
             where = shifted(call.positions, stage.shift)
-            call.tables[key] = new_columns(call.prompt, held, stage, q, call.behind, where)
+            new = call.start + q
+            call.tables[key] = new_columns(call.prompt, stage, q, new, call.behind, where)
         return call.tables[key]
 
     def _keys(self, i: int, call: Pass, q: int, width: int) -> Columns:
-        stage, held = call.prompt.at(i), call.held[i]
-        key = ("keys", id(call.prompt.held.get(i, stage)), held, q, width)
+        stage = call.prompt.held.get(i) or call.prompt.at(i)
+        key = ("keys", id(stage), q, width)
         if key not in call.tables:
-            (new, left), kept = self._behind(i, call, held, q), call.prompt.held.get(i, stage)
-            columns, left = stage_columns(call.prompt, kept), min(left, kept.n)
+            columns, new = stage_columns(call.prompt, stage), self._behind(i, call, q)
             if new is not None:
-                columns = joined(columns, left, new)
+                columns = joined(columns, new)
             call.tables[key] = fitted(columns, width)
         return call.tables[key]
 
@@ -250,7 +247,7 @@ class Rules:
             return out[..., : attending.value.shape[-1]]
 
         stage = call.prompt.at(i)
-        queries, keys = self._queries(i, call, call.held[i], q), self._keys(i, call, q, wide)
+        queries, keys = self._queries(i, call, q), self._keys(i, call, q, wide)
         cos, sin = self._expanded(call, call.tables["turn", i], len(query))
         start = Attending(
             query=query,
@@ -308,18 +305,17 @@ class Rules:
         return part.attend(own, proceed)
 
     def _whole(self, i: int, call: Pass, stage: Stage, q: int, wide: int) -> Whole:
-        held = call.held[i]
-        key = ("whole", id(stage), held, q, wide)
+        key = ("whole", id(stage), q, wide)
         if key not in call.tables:
-            new, left = self._behind(i, call, held, q)
-            there = left + (0 if new is None else new.valid.shape[1])
-            call.tables[key] = whole(call.prompt, stage, new, left, max(0, there - wide))
+            new = self._behind(i, call, q)
+            there = stage.n + (0 if new is None else new.valid.shape[1])
+            call.tables[key] = whole(call.prompt, stage, new, max(0, there - wide))
         return call.tables[key]
 
     def _feed(
         self, i: int, call: Pass, parts: list[RulePart], mlp: nn.Module, own: Callable, x: Tensor
     ) -> Tensor:
-        columns = self._queries(i, call, call.held[i], x.shape[1])
+        columns = self._queries(i, call, x.shape[1])
         width, matrices, narrow = narrowed(mlp)
 
         def run(x: Tensor, neurons: int | None) -> Tensor:

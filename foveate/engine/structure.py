@@ -85,9 +85,10 @@ def _own(anatomy: Anatomy, kw: dict[str, Any], mask: Any, padding: Tensor | None
     kinds = kinds or (dict.fromkeys(mask, made) if isinstance(mask, dict) else {"": made})
     for kind, right in kinds.items():
         given = mask.get(kind) if isinstance(mask, dict) else mask
-        seen, expected = _visible(given, length), _visible(right, length)
-        if right is None:
-            expected = torch.ones_like(itself).tril() & columns
+        # Kernels are left to see what came before where nothing else is to be said.
+        causal = torch.ones_like(itself).tril() & columns
+        seen = causal if given is None else _visible(given, length)
+        expected = causal if right is None else _visible(right, length)
         if seen is None or expected is None:
             return True
         # What looks like padding must be seen by nobody else.

@@ -156,8 +156,8 @@ def test_the_tail_is_stored_gap_by_gap():
         for _ in range(6):
             model(input_ids=one["input_ids"][:, :1], past_key_values=cache)
             loose.append(cache.layers[0].loose)
-    assert loose == [1, 2, 3, 0, 1, 2]
-    model(input_ids=one["input_ids"][:, :1], past_key_values=cache)
+        assert loose == [1, 2, 3, 0, 1, 2]
+        model(input_ids=one["input_ids"][:, :1], past_key_values=cache)
     assert cache.layers[4].loose == 3 and cache.get_seq_length() == one["input_ids"].shape[1] + 7
 
 
@@ -201,12 +201,15 @@ def test_refuses_what_it_cannot_hold(how, message):
         generate(model, one, 3, **how)
 
 
-def test_refuses_candidates_that_it_could_not_take_back():
+def test_candidates_are_taken_back_unless_others_were_stored_by_them():
     model = zoo.model("llava")
     (one, _), _ = pair("llava")
     assistant = copy.deepcopy(model)
-    with foveate.attach(model, Held()), pytest.raises(UnsupportedCall, match="Candidates"):
-        generate(model, one, 3, assistant_model=assistant)
+    with foveate.attach(model, Held(gap=None)):
+        plain = generate(model, one, 6)[0]
+        assert torch.equal(generate(model, one, 6, assistant_model=assistant)[0], plain)
+    with foveate.attach(model, Held(gap=2)), pytest.raises(UnsupportedCall, match="assisted"):
+        generate(model, one, 6, assistant_model=assistant)
 
 
 def test_two_parts_cannot_hold_one_cache():

@@ -60,13 +60,70 @@ def test_assistant_model_changes_nothing(name, method):
     assert torch.equal(plain, assisted)
 
 
-def test_paligemma_refuses_an_assistant():
-    model = zoo.model("paligemma")
-    assistant = copy.deepcopy(model)
-    (one, _), _ = pair("paligemma")
-    with foveate.attach(model, Half()):
-        with pytest.raises(foveate.UnsupportedCall, match="assistant"):
-            generate(model, one, 6, assistant_model=assistant)
+READERS = [
+    foveate.FastV(),
+    foveate.PyramidDrop(),
+    foveate.SparseVLM(keep=8),
+    foveate.CATP(keep=0.5),
+    foveate.VisionDrop(keep=0.5),
+    foveate.TransPrune(keep=0.5),
+    foveate.LVLMCSP(),
+    foveate.TCLLaVA(),
+    foveate.YOPO(),
+    foveate.DyMU(keep=8),
+    foveate.ZipVL(),
+]
+
+
+@pytest.mark.parametrize("name", ["llava", "gemma3", "paligemma"])
+@pytest.mark.parametrize("method", READERS, ids=repr)
+def test_candidates_are_no_part_of_the_question(name, method):
+    """A draft that differs has most of its candidates taken back, of the first call too."""
+    if name != "llava" and method not in READERS[:2]:
+        return
+    model = zoo.model(name)
+    draft = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in (p for p in draft.parameters() if p.numel() > 1):
+            weight += 0.3 * weight.std() * torch.randn(weight.shape, generator=generator)
+    one = zoo.batch(name, [zoo.sample(name, "image", 0)])
+    with foveate.attach(model, method):
+        plain = model.generate(**one, max_new_tokens=8, do_sample=False)
+        for how in ({"assistant_model": draft}, {"prompt_lookup_num_tokens": 3}):
+            assert torch.equal(
+                model.generate(**one, max_new_tokens=8, do_sample=False, **how), plain
+            )
+
+
+def test_hidden_states_of_candidates_stand_behind_those_of_the_prompt():
+    model = zoo.model("llava")
+    (one, _), _ = pair("llava")
+    how = {"max_new_tokens": 4, "do_sample": False, "return_dict_in_generate": True}
+    draft = copy.deepcopy(model)
+    with foveate.attach(model, foveate.FastV()):
+        plain = model.generate(**one, **how, output_hidden_states=True)
+        helped = model.generate(**one, **how, assistant_model=draft, output_hidden_states=True)
+        for step, expected in zip(helped.hidden_states[1:], plain.hidden_states[1:], strict=True):
+            assert (step[-1] - expected[-1]).abs().max() < 2e-4
+        with pytest.raises(foveate.UnsupportedCall, match="output_attentions"):
+            model.set_attn_implementation("eager")
+            try:
+                model.generate(**one, **how, assistant_model=draft, output_attentions=True)
+            finally:
+                model.set_attn_implementation("sdpa")
+
+
+def test_a_model_that_is_told_of_no_candidates_refuses_those_who_read_the_question():
+    model = zoo.model("video_llama_3")
+    (one, _), _ = pair("video_llama_3")
+    draft = copy.deepcopy(model)
+    with foveate.attach(model, foveate.FastV()):
+        with pytest.raises(foveate.UnsupportedCall, match="isn't told which columns"):
+            generate(model, one, 6, assistant_model=draft)
+    with foveate.attach(model, foveate.DivPrune(keep=0.5)):
+        plain = generate(model, one, 6)[0]
+        assert torch.equal(generate(model, one, 6, assistant_model=draft)[0], plain)
 
 
 @some

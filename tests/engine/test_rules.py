@@ -219,7 +219,7 @@ def test_what_can_not_be_right_is_refused():
     with foveate.attach(model, NoPicture()):
         out = model(**inputs, use_cache=True)
     more = {"input_ids": torch.tensor([[7]]), "past_key_values": out.past_key_values}
-    with foveate.attach(model, Around()), pytest.raises(UnsupportedCall, match="other rules"):
+    with foveate.attach(model, Around()), pytest.raises(UnsupportedCall, match="under NoPic"):
         model(**more)
 
 
