@@ -25,6 +25,7 @@ from foveate.engine.copies import leave_behind, stay
 from foveate.engine.encoding import Encoder
 from foveate.engine.filled import Filled, filled_of, tag, untag
 from foveate.engine.kept import KeptLayer, refuse_foreign
+from foveate.engine.known import Known, read
 from foveate.engine.labels import Targets, expanded, moved
 from foveate.engine.places import locate, towered
 from foveate.engine.planes import Planes
@@ -83,6 +84,7 @@ class Here(threading.local):
         self.calls: list[Call] = []
         self.clock: Clock | None = None
         self.encoding = False
+        self.known: Known | None = None
 
     @property
     def decoder(self) -> Pass | None:
@@ -194,7 +196,7 @@ class Attachment:
         if a.inner.__dict__.get("_foveate") is self:
             for name in (*self._own, "_foveate"):
                 a.inner.__dict__.pop(name, None)
-            for name in _BATCHED:
+            for name in (*_BATCHED, "generate"):
                 a.outer.__dict__.pop(name, None)
         self._drop(self._here.calls, 0)
 
@@ -222,6 +224,7 @@ class Attachment:
         for modality, name in zip(a.modalities, self._encoders, strict=True):
             a.inner.__dict__[name] = self._wrap(modality, getattr(a.inner, name))
         a.inner.__dict__.update(self._replaced)
+        a.outer.__dict__["generate"] = self._wrap_generate(a.outer.generate)
         for name in _BATCHED:
             if hasattr(a.outer, name):
                 a.outer.__dict__[name] = _refuse_batching
@@ -239,7 +242,7 @@ class Attachment:
         # Behind the boundaries' hooks: rules hold for the columns that are left.
         for i in self._rules.at:
             self._before(a.layers[i], functools.partial(self._rules_before_layer, i))
-        own = {a.inner: (*self._own, "_foveate"), a.outer: _BATCHED}
+        own = {a.inner: (*self._own, "_foveate"), a.outer: (*_BATCHED, "generate")}
         for module, handles in self._hooks.items():
             leave_behind(module, {handle.id for handle in handles}, own.get(module, ()))
 
@@ -285,6 +288,24 @@ class Attachment:
 
         return wrapper
 
+    def _wrap_generate(self, original):
+        """`generate` encodes before the model sees ids; on a device they are read before that."""
+
+        @functools.wraps(original)
+        def wrapper(*args: Any, **kwargs: Any):
+            ids = kwargs.get("input_ids")
+            ids = kwargs.get("inputs", args[0] if args else None) if ids is None else ids
+            given = {**kwargs, "input_ids": ids}
+            whole = isinstance(ids, Tensor) and isinstance(given.get("attention_mask"), Tensor)
+            if whole and ids.dim() == 2 and ids.device.type != "cpu":
+                self._here.known = read(given)
+            try:
+                return original(*args, **kwargs)
+            finally:
+                self._here.known = None
+
+        return wrapper
+
     def _before_outer(self, outer: nn.Module, args: tuple, kwargs: dict):
         _refuse_tracing()
         here = self._here
@@ -323,6 +344,7 @@ class Attachment:
             _refuse_batching()
         outputs = {m: o for m, o in (kw.get("mm_encoder_outputs") or {}).items() if o is not None}
         inside_generate = bool(outputs)
+        known = None if inside_generate or not self._pictured(kw) else read(kw)
         for modality in self.anatomy.modalities:
             if outputs.get(modality) is None:
                 encoded = self._encode(inner, modality, kw)
@@ -341,7 +363,9 @@ class Attachment:
         if inside_generate and isinstance(keep, int) and keep > 1:
             # An assistant model proposes candidates, of which logits are asked too.
             return (), self._prompt_first(inner, kw, outputs, candidates=keep - 1)
-        kw = self._prefill(kw, outputs)
+        if inside_generate and here.known is not None:
+            known = here.known.behind(ids)
+        kw = self._prefill(kw, outputs, known or read(kw))
         reads = not self.method.prompt_agnostic
         here.calls[-1].prompt.open_end = inside_generate and reads and not self._counts_logits
         return (), kw
@@ -355,6 +379,11 @@ class Attachment:
         """Whether this call begins a prompt."""
         cache = cache_in(kw)
         return cache is None or not seen_columns(cache)
+
+    def _pictured(self, kw: dict[str, Any]) -> bool:
+        """Whether a call brings ids and pixels."""
+        pixels = (name for m in self.anatomy.modalities for name in self.anatomy.pixels(m))
+        return kw.get("input_ids") is not None and any(kw.get(n) is not None for n in pixels)
 
     def _encode(self, inner: nn.Module, modality: str, kw: dict[str, Any]):
         if all(kw.get(name) is None for name in self.anatomy.pixels(modality)):
@@ -387,7 +416,7 @@ class Attachment:
         self._here.calls[-1].ahead = ahead
         return rest
 
-    def _prefill(self, kw: dict[str, Any], outputs: dict) -> dict[str, Any]:
+    def _prefill(self, kw: dict[str, Any], outputs: dict, known: Known) -> dict[str, Any]:
         cache = cache_in(kw)
         if cache is not None and seen_columns(cache):
             raise UnsupportedCall(
@@ -425,7 +454,7 @@ class Attachment:
         counted = kw.get("position_ids") is None
         counted &= not hasattr(self.anatomy.inner, "compute_3d_position_ids")
         with clock.span("select"):
-            splice = Splice(self.anatomy, kw, outputs, records)
+            splice = Splice(self.anatomy, kw, outputs, records, known)
             given = splice.given() if self._rules else None
             reduced = splice.reduce(self._tokens, self.method.prompt_agnostic)
             changed = any(record.changed for record in records.values())

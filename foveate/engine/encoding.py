@@ -60,13 +60,14 @@ class Encoder:
         for part in self.frames:
             if not _keeps_all(part):
                 slots, inputs = self._shrunk(part, modality, inputs)
+        sizes = _sizes_known(inputs)
         recorder = VisionRecorder(a, modality, self.needs)
         merger = Merger(a, modality, self.mergers) if self.mergers else None
         with ExitStack() as stack:
             if merger is not None:
                 stack.enter_context(merger.active())
                 recorder.merger = merger
-            stack.enter_context(recorder.armed(inputs))
+            stack.enter_context(recorder.armed(sizes))
             if slots is not None:
                 # Pictures of another size have the tower interpolate its table of positions.
                 tables = (m for m in a.tower(modality).modules() if isinstance(m, nn.Embedding))
@@ -74,7 +75,7 @@ class Encoder:
             output = original(**inputs)
         if not (a.config.return_dict if asked is None else asked):
             return output.to_tuple()
-        record = self._record(modality, inputs, output, slots, recorder, merger)
+        record = self._record(modality, sizes, output, slots, recorder, merger)
         record.clock = clock
         if slots is not None:
             record.fill(output)
@@ -169,6 +170,14 @@ class Encoder:
                 tokens = merger.lengths(count, patches + classed)
             runs += [(patches, view) for view in tokens]
         return runs
+
+
+def _sizes_known(inputs: dict[str, Any]) -> dict[str, Any]:
+    """A call's arguments with those that tell sizes on the CPU, read before the encoder runs."""
+    return {
+        name: x.cpu() if isinstance(x, Tensor) and x.dim() <= 2 and not x.is_floating_point() else x
+        for name, x in inputs.items()
+    }
 
 
 def _keeps_all(part: Part) -> bool:

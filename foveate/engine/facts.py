@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from foveate.attending import Columns, Whole
+from foveate.engine.places import at_columns
 from foveate.engine.prompt import Prompt, Stage
+from foveate.report import Trace
 
 
 def plain(positions: Tensor, b: int) -> Tensor:
@@ -27,33 +29,30 @@ def stage_columns(prompt: Prompt, stage: Stage) -> Columns:
 
 def _stage_columns(prompt: Prompt, stage: Stage) -> Columns:
     b, n = stage.index.shape
-    none = torch.full_like(stage.index, -1)
-    frame, place = none.clone(), none[..., None].repeat(1, 1, 3)
-    size = torch.ones(b, n, device=none.device)
-    for row, traces in enumerate(prompt.traces):
-        for number, trace in enumerate(traces):
-            own = (stage.item[row] == number).nonzero()[:, 0]
-            slot = stage.slot[row, own]
-            at = trace.index[slot]
-            standing, at = at >= 0, at.clamp(min=0)
-            layout = trace.layout
-            views, places = layout.frame.to(at.device)[at], layout.position.to(at.device)[at]
-            frame[row, own] = views.masked_fill(~standing, -1)
-            place[row, own] = places.masked_fill(~standing[:, None], -1)
-            size[row, own] = trace.size[slot].float()
+    where = [[_where(trace) for trace in row] for row in prompt.traces]
+    sizes = [[trace.size.float() for trace in row] for row in prompt.traces]
+    stands = at_columns(stage, where, stage.item.new_full((4,), -1))
     return Columns(
         valid=stage.valid,
         visual=stage.item >= 0,
         item=stage.item,
-        frame=frame,
-        place=place,
-        size=size,
+        frame=stands[..., 0],
+        place=stands[..., 1:],
+        size=at_columns(stage, sizes, torch.ones((), device=stage.item.device)),
         order=prompt.given.order.gather(1, stage.index),
         words=prompt.given.words.gather(1, stage.index),
         frames=prompt.given.frames.gather(1, stage.index),
-        at=torch.arange(n, device=none.device).expand(b, -1),
+        at=torch.arange(n, device=stage.item.device).expand(b, -1),
         positions=plain(stage.positions, b),
     )
+
+
+def _where(trace: Trace) -> Tensor:
+    """Frame and place (n, 4) of an item's tokens; -1 of a vector that stands in no slot."""
+    layout = trace.layout.on(trace.index.device)
+    index = trace.index.clamp(min=0)
+    of = torch.cat([layout.frame[index, None], layout.position[index]], 1)
+    return of.masked_fill((trace.index < 0)[:, None], -1)
 
 
 def new_columns(

@@ -7,11 +7,28 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from foveate.engine.planned import Placed
 from foveate.engine.prompt import Prompt, Stage
-from foveate.engine.splice import Placed
 from foveate.ops.gather import rows_at
+from foveate.ops.transfer import on_device
 from foveate.report import Trace
 from foveate.signals import VisionAttention
+
+
+def at_columns(stage: Stage, items: list[list[Tensor]], fill: Tensor) -> Tensor:
+    """What visual tokens have, at the columns of a stage, (B, N, ...).
+
+    items: per row and visual item the values (n, ...) of its tokens. fill (...): of other columns.
+    """
+    table = torch.cat([fill[None], *(x for row in items for x in row)])
+    most = max(map(len, items))
+    starts, start = torch.zeros(len(items), most + 1, dtype=torch.long), 1
+    for b, row in enumerate(items):
+        for number, values in enumerate(row):
+            starts[b, number + 1] = start
+            start += len(values)
+    starts = on_device(starts, stage.item.device)
+    return table[starts.gather(1, stage.item + 1) + stage.slot.clamp(min=0)]
 
 
 def locate(prompt: Prompt, rows: list[list[Placed]], traces: list[list[Trace]]) -> None:
@@ -19,21 +36,20 @@ def locate(prompt: Prompt, rows: list[list[Placed]], traces: list[list[Trace]]) 
 
     A vector that stands in no slot of its item has no place and belongs to the first frame.
     """
-    first = prompt.first
-    item, slot = first.item.cpu(), first.slot.cpu()
-    place = torch.full((*item.shape, 3), -1)
-    frame = torch.full(item.shape, -1)
-    for b, (placed, row) in enumerate(zip(rows, traces, strict=True)):
-        for number, (item_placed, trace) in enumerate(zip(placed, row, strict=True)):
-            own = item[b] == number
-            index = trace.index.cpu()[slot[b, own]]
-            held, index = index >= 0, index.clamp(min=0)
-            place[b, own] = trace.layout.position[index].masked_fill(~held[:, None], -1)
+    first, found = prompt.first, []
+    for placed, row in zip(rows, traces, strict=True):
+        found.append([])
+        for item, trace in zip(placed, row, strict=True):
+            layout = trace.layout.on(trace.index.device)
+            held, index = trace.index >= 0, trace.index.clamp(min=0)
+            place = layout.position[index].masked_fill(~held[:, None], -1)
             # The grid of a tiled picture counts its levels where that of a video counts time.
-            moves = held & (item_placed.modality == "video")
-            frame[b, own] = trace.layout.step[index].masked_fill(~moves, 0)
-    prompt.frames = int(frame.max()) + 1
-    prompt.place, prompt.frame = place.to(first.item.device), frame.to(first.item.device)
+            video = item.modality == "video"
+            frame = layout.step[index] * held if video else torch.zeros_like(index)
+            found[-1].append(torch.cat([place, frame[:, None]], 1))
+            prompt.frames = max(prompt.frames, trace.layout.grid.t if video else 1)
+    made = at_columns(first, found, first.item.new_full((4,), -1))
+    prompt.place, prompt.frame = made[..., :3], made[..., 3]
 
 
 def towered(
@@ -46,26 +62,22 @@ def towered(
 
     attention(placed, need): what was recorded for an item, (H, n) over its output tokens.
     """
-    first, found = prompt.first, {}
+    found = {}
     for need in needs:
-        for b, row in enumerate(rows):
-            for number, placed in enumerate(row):
-                seen = attention(placed, need)
-                own = first.item[b] == number
-                if need not in found:
-                    found[need] = seen.new_zeros(len(first.item), len(seen), first.n)
-                found[need][b, :, own] = seen[:, first.slot[b, own]]
+        seen = [[attention(placed, need).T for placed in row] for row in rows]
+        some = next(x for row in seen for x in row)
+        found[need] = at_columns(prompt.first, seen, some.new_zeros(some.shape[1:])).mT
     return found
 
 
 def extents_of(prompt: Prompt, stage: Stage) -> Tensor:
     """Extent (t, h, w) of the item of each column of a stage, (B, N, 3), 0 for text."""
-    extent = stage.item.new_zeros(*stage.item.shape, 3)
-    for b, row in enumerate(prompt.traces):
-        for number, trace in enumerate(row):
-            grid = trace.layout.grid
-            extent[b, stage.item[b] == number] = extent.new_tensor([grid.t, grid.h, grid.w])
-    return extent
+    grids = [[trace.layout.grid for trace in row] for row in prompt.traces]
+    table = torch.zeros(len(grids), max(map(len, grids)) + 1, 3, dtype=torch.long)
+    for b, row in enumerate(grids):
+        for number, grid in enumerate(row):
+            table[b, number + 1] = torch.tensor([grid.t, grid.h, grid.w])
+    return rows_at(on_device(table, stage.item.device), stage.item + 1)
 
 
 def places_of(prompt: Prompt, stage: Stage) -> tuple[Tensor | None, Tensor | None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +11,8 @@ import torch
 from torch import Tensor
 
 from foveate.engine.anatomy import Anatomy
+from foveate.engine.known import Known, padding
+from foveate.engine.planned import Placed, planned
 from foveate.engine.prompt import (
     Given,
     Prompt,
@@ -20,12 +21,10 @@ from foveate.engine.prompt import (
     decode_shift,
     gather_positions,
     last_column,
-    pad_rows,
     renumbered,
     untouched,
 )
 from foveate.engine.record import Record
-from foveate.engine.structure import own_mask, plain
 from foveate.errors import UnsupportedCall
 from foveate.ops.counting import counters
 from foveate.ops.transfer import on_device
@@ -43,37 +42,10 @@ PIXEL_NAMES = (
 )
 
 
-@dataclass
-class Placed:
-    """An item in a row of the prompt: its modality, its number, its columns (n,) on the CPU."""
-
-    modality: str
-    number: int
-    columns: Tensor
-
-    @property
-    def contiguous(self) -> bool:
-        """Whether its placeholders form one run."""
-        return int(self.columns[-1] - self.columns[0]) == len(self.columns) - 1
-
-
-def two_d(mask: Any, length: int) -> Tensor | None:
-    """The padding mask (B, L) behind whatever generate made of it, None where nothing is padded."""
-    if isinstance(mask, dict):
-        mask = mask.get("full_attention", next(iter(mask.values()), None))
-    if plain(mask):
-        return mask
-    if not isinstance(mask, Tensor) or mask.dim() != 4:
-        raise own_mask()
-    row = mask[:, 0, -1, :length]
-    row = row if row.dtype == torch.bool else row >= 0
-    return None if bool(row.all()) else row.long()
-
-
 def worded(ids: Tensor, mask: Any) -> Prompt:
     """The books of a prompt (B, L) without visual tokens, which runs as it is."""
     b, length = ids.shape
-    mask = two_d(mask, length)
+    mask = padding(mask, length)
     valid = torch.ones(b, length, dtype=torch.bool) if mask is None else mask[:, :length].bool()
     columns = torch.arange(length).expand(b, -1)
     none, full = torch.full_like(columns, -1), valid.sum(1).tolist()
@@ -81,25 +53,21 @@ def worded(ids: Tensor, mask: Any) -> Prompt:
 
 
 def place(
-    anatomy: Anatomy,
-    ids: Tensor,
-    types: Tensor | None,
-    counts: dict[str, list[int]],
-    repeats: dict[str, int],
+    anatomy: Anatomy, known: Known, counts: dict[str, list[int]], repeats: dict[str, int]
 ) -> tuple[list[list[Placed]], Tensor]:
-    """Which items stand in which row of `ids` (B, L), and the mask (B, L) of all placeholders.
+    """Which items stand in which row of a prompt, and the mask (B, L) of all placeholders.
 
     counts: per modality the placeholders of every encoded item. repeats: how many rows each sample
     has, as beams do: its items are then repeated for each of them.
     """
+    ids, types = known.ids, known.types
     rows: list[list[Placed]] = [[] for _ in range(ids.shape[0])]
-    ids = ids.cpu()
     visual = torch.zeros_like(ids, dtype=torch.bool)
     shared = len({anatomy.placeholder(m) for m in counts}) < len(counts)
     for modality, sizes in counts.items():
         mask = ids == anatomy.placeholder(modality)
         if shared and types is not None:
-            mask &= types.cpu() == (1 if modality == "image" else 2)
+            mask &= types == (1 if modality == "image" else 2)
         visual |= mask
         repeat = repeats[modality]
         total, expected = int(mask.sum()), sum(sizes) * repeat
@@ -140,19 +108,18 @@ class Splice:
         arguments: dict[str, Any],
         outputs: dict[str, Any],
         records: dict[str, Record],
+        known: Known,
     ):
         self.anatomy = anatomy
+        self.known = known
         self.kw = dict(arguments)
         self.outputs = outputs
         self.records = records
         self.ids: Tensor = arguments["input_ids"]
         self.b, self.length = self.ids.shape
-        mask = two_d(arguments.get("attention_mask"), self.length)
-        self.mask = None if mask is None else mask.expand(self.b, -1)
         counts = {m: [i.layout.n for i in r.items] for m, r in records.items()}
-        types = arguments.get("mm_token_type_ids")
         repeats = {m: r.repeats(outputs[m]) for m, r in records.items()}
-        self.rows, self.visual = place(anatomy, self.ids, types, counts, repeats)
+        self.rows, self.visual = place(anatomy, known, counts, repeats)
         for name in PIXEL_NAMES:
             if self.kw.get(name) is not None:
                 self.kw[name] = None
@@ -177,7 +144,8 @@ class Splice:
             text = self._text()[b]
             if paired:
                 text = _behind(text, self.visual[b], int(own.columns.max()))
-            return self.anatomy.inner.get_input_embeddings()(self.ids[b][text.to(self.ids.device)])
+            words = on_device(self.known.ids[b][text], self.ids.device)
+            return self.anatomy.inner.get_input_embeddings()(words)
 
         return embed
 
@@ -207,7 +175,7 @@ class Splice:
                 moving = placed.modality == "video"
                 frame[b, placed.columns] = count + (layout.frame if moving else 0)
                 count += len(layout.grid.views)
-        counted = counters(frame.to(self.ids.device), self._valid())
+        counted = counters(on_device(frame, self.ids.device), self.valid)
         columns = [[placed.columns for placed in row] for row in self.rows]
         return Given(*counted, self.default_positions(), columns)
 
@@ -216,19 +184,16 @@ class Splice:
 
         positions: layers will drop columns later, so its position ids and a plain mask are needed.
         """
-        device = self.ids.device
-        valid = self._valid()
+        device, valid = self.ids.device, self.valid
         index = torch.arange(self.length, device=device).expand(self.b, -1)
-        item, slot = self._marks()
+        item, slot = on_device(self._marks(), device)
         where = self.default_positions() if positions else None
-        stage = Stage(
-            0, index, index, valid, item.to(device), slot.to(device), self._lengths(), where
-        )
+        stage = Stage(0, index, index, valid, item, slot, self._lengths(), where)
         stage.held = [[len(placed.columns) for placed in row] for row in self.rows]
         stage.right = self._right()
         if where is not None:
             self.kw["position_ids"] = where
-            bare = self.mask is None and cache_in(self.kw) is not None
+            bare = self.known.valid is None and cache_in(self.kw) is not None
             self.kw["attention_mask"] = None if bare else valid.long()
         return Prompt(
             self.length,
@@ -243,58 +208,26 @@ class Splice:
 
     def shorten(self, reduced: dict[str, list[VisualTokens]], packed: bool) -> Prompt:
         """Drop the columns of removed tokens and hand the model what is left."""
-        device = self.ids.device
-        valid_before = self._valid()
-        right = self._right()
+        device, right = self.ids.device, self._right()
+        own = [[reduced[p.modality][p.number] for p in row] for row in self.rows]
+        at = self._stood(own)
+        plan = planned(self.rows, self._text(), at, right, device)
+        index, valid = plan.column, plan.valid
         positions = self.default_positions()
-        words = self._text()
-        columns, items, slots = [], [], []
-        features: dict[str, list[Tensor]] = {m: [] for m in self.records}
-        planes: dict[str, list[list[Tensor]]] = {m: [] for m in self.records}
-        for b, row in enumerate(self.rows):
-            text = words[b].nonzero()[:, 0].to(device)
-            parts, keys = [text], [text.double()]
-            item, slot = [torch.full_like(text, -1)], [torch.full_like(text, -1)]
-            for number, placed in enumerate(row):
-                tokens = reduced[placed.modality][placed.number]
-                own = placed.columns.to(device)
-                at = own[tokens.index[0].clamp(min=0)]
-                order = torch.arange(tokens.n, device=device)
-                if placed.contiguous:
-                    key = own[0] + order
-                else:
-                    order = at.argsort(stable=True)
-                    key = at[order]
-                parts.append(at[order])
-                keys.append(key.double())
-                item.append(torch.full_like(order, number))
-                slot.append(order)
-                features[placed.modality].append(tokens.features[0][order])
-                carried = self.records[placed.modality].planes(placed.number, tokens)
-                planes[placed.modality].append([p[order] for p in carried])
-            order = torch.cat(keys).argsort(stable=True)
-            columns.append(torch.cat(parts)[order])
-            items.append(torch.cat(item)[order])
-            slots.append(torch.cat(slot)[order])
-        index, valid = pad_rows(columns, 0, right)
-        ragged = not all(len(c) == index.shape[1] for c in columns)
         where = gather_positions(positions, index)
         shift = None
         if packed:
-            whole = untouched(index, valid, valid_before)[:, None]
+            whole = untouched(index, valid, self.valid)[:, None]
             anew = renumbered(valid, positions, self.anatomy.family.position_offset)
             where = where.where(whole, anew)
-            shift = decode_shift(positions, valid_before, where, valid)
+            shift = decode_shift(positions, self.valid, where, valid)
         where = where.masked_fill(~valid, 0)
         local = torch.arange(index.shape[1], device=device).expand(self.b, -1)
-        item, slot = pad_rows(items, -1, right)[0], pad_rows(slots, -1, right)[0]
-        stage = Stage(0, index, local, valid, item, slot, [len(c) for c in columns], where, shift)
+        stage = Stage(0, index, local, valid, plan.item, plan.slot, plan.lengths, where, shift)
         stage.held = [[reduced[p.modality][p.number].n for p in row] for row in self.rows]
         stage.right = right
-        self._hand_over(stage, ragged)
-        self.kw["mm_encoder_outputs"] = {
-            m: _shorter(self.outputs[m], torch.cat(features[m]), planes[m]) for m in self.records
-        }
+        self._hand_over(stage)
+        self.kw["mm_encoder_outputs"] = self._features(own, at)
         entered = on_device([sum(row) for row in stage.held], device)
         return Prompt(
             self.length,
@@ -306,6 +239,37 @@ class Splice:
             behind=self._behind(),
             since=self._since(),
         )
+
+    def _stood(self, own: list[list[VisualTokens]]) -> list[list[Tensor]]:
+        """Columns (n,) of the caller's prompt in which each item's tokens stand."""
+        slots = [tokens.index[0] for row in own for tokens in row]
+        if not slots:
+            return [[] for _ in own]
+        columns = torch.cat([placed.columns for row in self.rows for placed in row])
+        counts = torch.tensor([len(placed.columns) for row in self.rows for placed in row])
+        lengths = [len(x) for x in slots]
+        starts = (counts.cumsum(0) - counts).repeat_interleave(torch.tensor(lengths))
+        device = self.ids.device
+        flat = torch.cat(slots).clamp(min=0) + on_device(starts, device)
+        at = iter(on_device(columns, device)[flat].split(lengths))
+        return [[next(at) for _ in row] for row in own]
+
+    def _features(self, own: list[list[VisualTokens]], at: list[list[Tensor]]) -> dict[str, Any]:
+        """What the model shall put in place of the placeholders that are left."""
+        features: dict[str, list[Tensor]] = {m: [] for m in self.records}
+        planes: dict[str, list[list[Tensor]]] = {m: [] for m in self.records}
+        for row, row_tokens, row_at in zip(self.rows, own, at, strict=True):
+            for placed, tokens, columns in zip(row, row_tokens, row_at, strict=True):
+                carried = self.records[placed.modality].planes(placed.number, tokens)
+                made = [tokens.features[0], *carried]
+                if not placed.contiguous:
+                    order = columns.argsort(stable=True)
+                    made = [x[order] for x in made]
+                features[placed.modality].append(made[0])
+                planes[placed.modality].append(made[1:])
+        return {
+            m: _shorter(self.outputs[m], torch.cat(features[m]), planes[m]) for m in self.records
+        }
 
     def traces(self, reduced: dict[str, list[VisualTokens]]) -> list[list[Trace]]:
         """Per row the traces of its items as they enter the language model, where the model is."""
@@ -320,55 +284,58 @@ class Splice:
                 )
         return [[made[p.modality, p.number] for p in row] for row in self.rows]
 
-    def _valid(self) -> Tensor:
-        if self.mask is not None:
-            return self.mask.bool()
-        return torch.ones(self.b, self.length, dtype=torch.bool, device=self.ids.device)
-
     @cached_property
-    def _known(self) -> Tensor | None:
-        """The padding mask (B, L) bool on the CPU, None where nothing is padded."""
-        return None if self.mask is None else self.mask.bool().cpu()
+    def valid(self) -> Tensor:
+        """Columns (B, L) bool that are no padding."""
+        device = self.ids.device
+        if self.known.valid is not None:
+            return on_device(self.known.valid, device)
+        return torch.ones(self.b, self.length, dtype=torch.bool, device=device)
+
+    @property
+    def mask(self) -> Tensor | None:
+        """The mask (B, L) of the padding, None where nothing is padded."""
+        return None if self.known.valid is None else self.valid.long()
 
     def _text(self) -> Tensor:
         """Columns (B, L) of text, on the CPU."""
-        return ~self.visual if self._known is None else ~self.visual & self._known
+        return ~self.visual if self.known.valid is None else ~self.visual & self.known.valid
 
     def _right(self) -> bool:
         """Whether some row is padded on the right."""
-        return self._known is not None and not bool(self._known[:, -1].all())
+        return self.known.valid is not None and not bool(self.known.valid[:, -1].all())
 
     def _behind(self) -> list[list[int]]:
         """Per row and item the most text columns that can be behind the item's last one."""
-        later = self._later()
         # Text between the frames of a video is behind it once later frames are gone.
-        ends = [[p.columns[-1 if p.contiguous else 0] for p in row] for row in self.rows]
-        return [[int(later[b, end]) for end in row] for b, row in enumerate(ends)]
+        ends = [[int(p.columns[-1 if p.contiguous else 0]) for p in row] for row in self.rows]
+        return [[later[end] for end in row] for later, row in zip(self._later, ends, strict=True)]
 
     def _since(self) -> list[int]:
         """Text columns of each row behind its first visual one."""
         first = [min((int(p.columns[0]) for p in row), default=0) for row in self.rows]
-        return [int(later[start]) for later, start in zip(self._later(), first, strict=True)]
+        return [later[start] for later, start in zip(self._later, first, strict=True)]
 
-    def _later(self) -> Tensor:
-        """How many text columns (B, L) each row has from every column on."""
-        return self._text().long().flip(1).cumsum(1).flip(1)
+    @cached_property
+    def _later(self) -> list[list[int]]:
+        """How many text columns each row has from every column on."""
+        return self._text().flip(1).cumsum(1).flip(1).tolist()
 
     def _lengths(self) -> list[int]:
-        if self._known is None:
+        if self.known.valid is None:
             return [self.length] * self.b
-        return self._known.sum(1).tolist()
+        return self.known.valid.sum(1).tolist()
 
-    def _marks(self) -> tuple[Tensor, Tensor]:
-        item = torch.full((self.b, self.length), -1)
-        slot = item.clone()
+    def _marks(self) -> Tensor:
+        """Item and slot (2, B, L) of every column of the caller's prompt, on the CPU."""
+        marks = torch.full((2, self.b, self.length), -1)
         for b, row in enumerate(self.rows):
             for number, placed in enumerate(row):
-                item[b, placed.columns] = number
-                slot[b, placed.columns] = torch.arange(len(placed.columns))
-        return item, slot
+                marks[0, b, placed.columns] = number
+                marks[1, b, placed.columns] = torch.arange(len(placed.columns))
+        return marks
 
-    def _hand_over(self, stage: Stage, ragged: bool) -> None:
+    def _hand_over(self, stage: Stage) -> None:
         kw, valid = self.kw, stage.valid
         pad = next(
             i
@@ -376,7 +343,7 @@ class Splice:
             if i not in {self.anatomy.placeholder(m) for m in self.anatomy.modalities}
         )
         kw["input_ids"] = self.ids.gather(1, stage.index).masked_fill(~valid, pad)
-        masked = self.mask is not None or ragged or cache_in(kw) is None
+        masked = self.known.valid is not None or stage.ragged or cache_in(kw) is None
         kw["attention_mask"] = valid.long() if masked else None
         kw["position_ids"] = stage.positions
         for name in TYPE_NAMES:

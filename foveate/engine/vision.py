@@ -14,6 +14,7 @@ from foveate.engine.anatomy import Anatomy
 from foveate.engine.taps import mutual, probabilities, products, received, tapped
 from foveate.errors import UnsupportedModel
 from foveate.families.base import resolve_path
+from foveate.ops.transfer import on_device
 from foveate.signals import (
     ClassState,
     Need,
@@ -72,7 +73,7 @@ class VisionRecorder:
             parts = [torch.cat(blocks[i]) for i in sorted(blocks)]
             rows = torch.stack(parts, 1) if isinstance(_layer(need), tuple) else parts[0]
             natural = order is None or isinstance(need, ProjectorInput)
-            self.rows[need] = rows if natural else rows[order.to(rows.device)]
+            self.rows[need] = rows if natural else rows[on_device(order, rows.device)]
 
     def _hook(self, need: Need):
         family, anatomy = self.anatomy.family, self.anatomy

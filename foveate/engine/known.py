@@ -1,0 +1,71 @@
+"""What the host knows of a prompt before the vision encoder runs.
+
+A GPU works behind the host's back. Whoever asks it for the ids once the encoder is launched waits
+for the encoder, so ids and padding are read before, in one copy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveate.engine.structure import own_mask, plain
+
+
+@dataclass(frozen=True)
+class Known:
+    """A prompt on the CPU.
+
+    Attributes:
+        ids: token ids, (B, L) int64.
+        valid: columns that are no padding, (B, L) bool; None where nothing is padded.
+        types: token types of the modalities, (B, L) int64; None where the caller gave none.
+    """
+
+    ids: Tensor
+    valid: Tensor | None
+    types: Tensor | None
+
+    def behind(self, ids: Tensor) -> Known | None:
+        """The same prompt where `generate` made `ids` (B, L) of it, None where it made another one.
+
+        Beams and samples repeat rows; candidates of an assistant model make them longer.
+        """
+        rows, left = divmod(len(ids), len(self.ids))
+        if left or ids.shape[1] != self.ids.shape[1]:
+            return None
+        mine = (self.ids, self.valid, self.types)
+        return Known(*(None if x is None else x.repeat_interleave(rows, 0) for x in mine))
+
+
+def read(arguments: dict[str, Any]) -> Known:
+    """The prompt among the arguments of a call, by one copy from the device that it lies on."""
+    ids: Tensor = arguments["input_ids"]
+    mask = padding(arguments.get("attention_mask"), ids.shape[1])
+    types = arguments.get("mm_token_type_ids")
+    if types is not None and types.shape != ids.shape:
+        types = None
+    mask = None if mask is None else mask.expand(len(ids), -1)
+    found = [x for x in (ids, mask, types) if x is not None]
+    if ids.device.type != "cpu":
+        found = torch.stack([x.long() for x in found]).cpu().unbind()
+    copied = list(found)
+    ids = copied.pop(0)
+    valid = None if mask is None else copied.pop(0).bool()
+    valid = None if valid is None or bool(valid.all()) else valid
+    return Known(ids, valid, copied.pop(0) if types is not None else None)
+
+
+def padding(mask: Any, length: int) -> Tensor | None:
+    """The padding mask (B, L) behind whatever `generate` made of it, None where it gave none."""
+    if isinstance(mask, dict):
+        mask = mask.get("full_attention", next(iter(mask.values()), None))
+    if plain(mask):
+        return mask
+    if not isinstance(mask, Tensor) or mask.dim() != 4:
+        raise own_mask()
+    row = mask[:, 0, -1, :length]
+    return row if row.dtype == torch.bool else row >= 0
