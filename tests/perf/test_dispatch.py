@@ -62,3 +62,20 @@ def test_methods_get_their_rows(narrow, monkeypatch):
     assert row["waits"]["boundaries"] == 1
     assert row["operators"]["prefill"] > result["rows"]["bare"]["operators"]["prefill"]
     assert "| fastv | +" in dispatch.page(result)
+
+
+def test_prefill_and_decode_stay_cheap():
+    """With a real model's depth: what is kept whole costs nothing, and no one waits for long."""
+    bare, kept = (dispatch.operators(m) for m in (None, foveate.create("divprune", keep=1.0)))
+    assert kept["prefill"] <= 1.05 * bare["prefill"] and kept["decode"] == bare["decode"]
+
+
+@pytest.mark.parametrize("slug", ["divprune", "fastervlm", "visionzip", "fastv", "pyramiddrop"])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_the_host_hardly_waits(narrow, slug, batch):
+    """Ids are read before the encoder runs; a boundary asks how many columns stay."""
+    method = foveate.create(slug, keep=0.5)
+    bare, waits = dispatch.waits(None, batch), dispatch.waits(method, batch)
+    inside = any(p.stage == "layers" for p in method.parts())
+    assert waits["prefill"] <= 4 + 2 * waits["boundaries"] and (inside or waits["prefill"] <= 4)
+    assert waits["behind_encoder"] == bare["behind_encoder"]
