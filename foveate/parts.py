@@ -427,7 +427,7 @@ class CacheState:
     keys, values (B, Hkv, N, d): keys rotated. valid (B, N) bool: no padding. visual (B, N) bool.
     item (B, N) int: visual item within the row, -1 for text. attention (B, H, N): what the newest
     token pays these columns; None where they are the prompt. layer: 0-based, of `layers`.
-    notes: of this part's owner, for the same prompt.
+    notes: of this part's owner, for the same prompt. pictured: rows whose prompt has visual tokens.
     """
 
     keys: Tensor
@@ -439,6 +439,7 @@ class CacheState:
     layer: int
     layers: int
     notes: dict
+    pictured: list[bool]
 
 
 class CachesPart(Part):
@@ -467,12 +468,14 @@ class RulePart(Part):
     before it runs are told of its `place` only, and refused where columns are `raw`.
 
     textual: it also holds for prompts without visual tokens. prompt_only: `attend` and `feed` are
-    asked while the prompt runs; behind it layers compute as ever, at no cost.
+    asked while the prompt runs; behind it layers compute as ever, at no cost. virtual: it attends
+    to columns that the layer doesn't hold, so that no other rule can attend or place there.
     """
 
     stage = "layers"
     textual: ClassVar[bool] = False
     prompt_only: ClassVar[bool] = False
+    virtual: ClassVar[bool] = False
 
     def layers(self, n: int) -> tuple[int, ...]:
         """Layers of a decoder of `n` in which the rule holds."""

@@ -102,6 +102,7 @@ class Caches:
             layer=i,
             layers=len(self.anatomy.layers),
             notes=call.prompt.notes.setdefault(id(self.part.owner), {}),
+            pictured=[any(row) for row in call.prompt.first.held],
         )
 
 

@@ -95,7 +95,7 @@ class Stage:
         )
 
     def take(self, rows: Tensor) -> Stage:
-        """The samples `rows` (R,), in that order and as often. lengths: as they were."""
+        """The samples `rows` (R,), in that order and as often. lengths, held: as they were."""
         return replace(
             self,
             index=self.index[rows],
@@ -240,13 +240,16 @@ class Prompt:
         def taken(x: Tensor | None) -> Tensor | None:
             return None if x is None else x[rows]
 
+        # Only rules and what holds caches ask which items stand in which row behind the prompt.
         ruled = self.given is not None
+        stages = [stage.take(rows) for stage in self.stages]
+        if ruled or self.stored:
+            stages[0].held = [stages[0].held[r] for r in rows.tolist()]
         return replace(
             self,
-            stages=[stage.take(rows) for stage in self.stages],
+            stages=stages,
             detours={i: stage.take(rows) for i, stage in self.detours.items()},
             held={i: stage.take(rows) for i, stage in self.held.items()},
-            # Only rules ask which items stand in which row once the prompt has run.
             traces=[self.traces[r] for r in rows.tolist()] if ruled else self.traces,
             given=self.given.take(rows) if ruled else None,
             entered=taken(self.entered),

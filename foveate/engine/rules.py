@@ -52,6 +52,8 @@ class Rules:
                         f"Layer {i} lies outside a decoder of {n} layers; use 0 to {n - 1}."
                     )
                 self.at.setdefault(i, []).append(part)
+        for i in self.at:
+            self._refuse_together(i)
         self.parts = tuple(p for p in parts if any(p in held for held in self.at.values()))
         self.textual = any(p.textual for p in self.parts)
         # By layer, the rules that have a say in rotation.
@@ -66,6 +68,22 @@ class Rules:
 
     def __bool__(self) -> bool:
         return bool(self.at)
+
+    def _refuse_together(self, i: int) -> None:
+        """Raise where rules of layer i can't hold beside each other."""
+        asked = self._at(i, "attend")
+        for part in asked:
+            name = type(part.owner).__name__
+            alike = [p for p in asked if type(p) is type(part)]
+            if any(p.owner is not part.owner for p in alike) or asked.count(part) > 1:
+                raise InvalidParameter(f"{name} acts twice in layer {i}; attach it once.")
+            others = {id(p): p for p in (*asked, *self._at(i, "place")) if p is not part}
+            if part.virtual and others:
+                other = type(next(iter(others.values())).owner).__name__
+                raise InvalidParameter(
+                    f"{name} attends to columns that layer {i} doesn't hold, of which {other} "
+                    "can't say how they are attended to; attach one of them."
+                )
 
     def _at(self, i: int, name: str, prefill: bool = True) -> list[RulePart]:
         """Rules of layer i that say something by the method `name`."""

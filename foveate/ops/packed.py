@@ -114,28 +114,30 @@ def pack_tokens(
     values: Tensor,
     valid: Tensor,
     important: Tensor,
-    bits: tuple[int, int],
+    bits: tuple[int, int] | list[tuple[int, int]],
     counts: tuple[list[int], list[int]] | None = None,
 ) -> Packed:
     """Keys and values (B, H, N, d) in `bits` for important (B, N) tokens and for the others.
 
     Keys get one range per channel of all heads, values one per token, behind a scale per channel
     that all tokens of a sample share: the root of its largest magnitude.
-    counts: valid and important tokens of each sample; to find them out stops a GPU.
+    bits: one pair for all samples, or one for each. counts: valid and important tokens of each
+    sample; to find them out stops a GPU.
     """
     important = important & valid
+    each = bits if isinstance(bits, list) else [bits] * len(keys)
     if counts is None:
         counts = tuple(torch.stack([valid.sum(1), important.sum(1)]).tolist())
     # Important columns first, then the others, padding behind them.
     order = (valid.long() + important).argsort(dim=1, descending=True, stable=True)
     rows = []
-    for k, v, index, length, some in zip(keys, values, order, *counts, strict=True):
+    given = zip(keys, values, order, *counts, each, strict=True)
+    for k, v, index, length, some, (many, few) in given:
         index, scale = index[:length], None
         k, v = k.index_select(1, index), v.index_select(1, index)
-        if min(bits) <= max(WIDTHS) and length:
+        if min(many, few) <= max(WIDTHS) and length:
             scale = v.abs().amax(1, keepdim=True).sqrt().clamp(min=torch.finfo(v.dtype).tiny)
             v = v / scale
-        many, few = bits
         rows.append(
             PackedRow(
                 (quantise(k[:, :some], many, CHANNEL), quantise(k[:, some:], few, CHANNEL)),
@@ -147,15 +149,21 @@ def pack_tokens(
 
 
 def pack_chosen(
-    keys: Tensor, values: Tensor, chosen: Tensor, bits: int, counts: list[int] | None = None
+    keys: Tensor,
+    values: Tensor,
+    chosen: Tensor,
+    bits: int | list[int],
+    counts: list[int] | None = None,
 ) -> Packed:
     """The `chosen` (B, N) columns of keys and values (B, H, N, d) alone, in `bits`.
 
-    counts: how many of each sample; to find them out stops a GPU.
+    bits: one number for all samples, or one for each. counts: how many of each sample; to find them
+    out stops a GPU.
     """
+    pairs = [(n, n) for n in bits] if isinstance(bits, list) else (bits, bits)
     counts = chosen.sum(1).tolist() if counts is None else counts
     index = chosen.long().argsort(dim=1, descending=True, stable=True)[:, : max(counts)]
     real = chosen.gather(1, index)
     kept = rows_at(keys, index), rows_at(values, index)
-    packed = pack_tokens(*kept, real, real, (bits, bits), (counts, counts))
+    packed = pack_tokens(*kept, real, real, pairs, (counts, counts))
     return replace(packed, index=index)

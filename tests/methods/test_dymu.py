@@ -214,7 +214,7 @@ class Alone(Method):
     """Nothing but a rule."""
 
     slug = "alone"
-    rule: Spy = field(default_factory=Spy)
+    rule: Spy = field(default_factory=lambda: Spy(DyMU()))
 
     def parts(self):
         return (self.rule,)

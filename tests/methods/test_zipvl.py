@@ -18,19 +18,20 @@ FAMILIES = ["llava", "qwen2_5_vl", "gemma3"]
 
 
 def attending(n: int, seed: int = 0, saved: list | None = None) -> Attending:
-    """A causal call over n columns of text: 4 heads of 8 that share 2 key heads."""
+    """A causal call over n columns, 10 of them visual: 4 heads of 8 that share 2 key heads."""
     generator = torch.Generator().manual_seed(seed)
     query, key, value = (torch.randn(1, h, n, 8, generator=generator) * 2 for h in (4, 2, 2))
     steps = torch.arange(n)[None]
-    none, ones = torch.full((1, n), -1), torch.ones(1, n, dtype=torch.bool)
+    ones, visual = torch.ones(1, n, dtype=torch.bool), (steps >= 5) & (steps < 15)
     facts = dict.fromkeys((f.name for f in fields(Columns)), steps)
-    text = {
-        "visual": ~ones,
-        "item": none,
-        "frame": none,
-        "place": none[..., None].expand(-1, -1, 3),
+    item = visual.long() - 1
+    picture = {
+        "visual": visual,
+        "item": item,
+        "frame": item,
+        "place": item[..., None].expand(-1, -1, 3),
     }
-    columns = Columns(**{**facts, **text, "valid": ones})
+    columns = Columns(**{**facts, **picture, "valid": ones})
     seam = Seam("sdpa", True, None, None, None, lambda flops, kv=None: saved.append(flops), None)
     return Attending(
         query=query,

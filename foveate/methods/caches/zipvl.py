@@ -104,6 +104,8 @@ class ZipVL(Method, RulePart):
         rows, real = probe_rows(valid, *self.probes, self.seed + call.layer, lengths)
         mass, score = self.score(heads, rows, real)
         p = self.how_many(mass, valid, call.queries.item)
+        # Rows of text are left as they are, whatever stands beside them.
+        p = torch.where(call.queries.visual.any(1), p, valid.sum(1).to(p.dtype))
         chosen = most_important(score, p, valid)
         # The one thing that only the device knows: how many tokens this layer needs.
         counts = p.tolist()
@@ -161,9 +163,11 @@ class MixedBits(CachesPart):
             counts = state.notes.pop(f"counts {state.layer}")
             if m.evict:
                 bits = 16 if m.bits is None else m.bits[0]
+                bits = [bits if pictured else 16 for pictured in state.pictured]
                 return pack_chosen(state.keys, state.values, chosen, bits, counts[1])
         else:
             mass, counts = state.attention.mean(1), None
             chosen = most_important(mass, m.how_many(mass, state.valid, state.item), state.valid)
         bits = m.bits or (4, 2)
+        bits = [bits if pictured else (16, 16) for pictured in state.pictured]
         return pack_tokens(state.keys, state.values, state.valid, chosen, bits, counts)

@@ -93,7 +93,7 @@ class DyMU(Method, EncodersPart):
 
     def parts(self) -> tuple[Part, ...]:
         whole = isinstance(self.keep, float) and self.keep == 1 and not self.adaptive
-        return (self,) if whole or not self.repeat_merged_tokens else (self, Unmerging())
+        return (self,) if whole or not self.repeat_merged_tokens else (self, Unmerging(self))
 
     @property
     def adaptive(self) -> bool:
@@ -219,6 +219,14 @@ class Unmerging(RulePart):
     for one layer at a time. So the cache is as short as the prompt. For new tokens the weights of
     all places of a value are summed instead of copying it.
     """
+
+    method: DyMU
+
+    virtual = True
+
+    @property
+    def owner(self) -> Part:
+        return self.method
 
     def raw(self, columns: Columns) -> Tensor:
         return torch.ones_like(columns.valid)

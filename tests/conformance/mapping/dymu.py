@@ -129,7 +129,7 @@ def vtu_attend(inputs, weights, params):
         weight = seen[0].masked_fill(~wide.seen(), float("-inf")).softmax(-1)
         return (weight @ wide.value).transpose(1, 2)
 
-    rule = Unmerging()
+    rule = Unmerging(DyMU())
     out = rule.attend(call, kernel)
     # What it does with any states of the virtual positions.
     hidden = rule.attend(call, lambda _: inputs["hidden"][:, :, None])
