@@ -36,7 +36,7 @@ def next_attention(
     """
     with torch.no_grad():
         if rows.shape[1] < hidden.shape[1] and _separate(layer.self_attn):
-            _, key, how = _handed(layer, hidden, given, ("q_proj", "v_proj"))
+            _, key, how = _keys(layer, hidden, given)
             some = _cut(given, rows, hidden)
             query, _, _ = _handed(layer, rows_at(hidden, rows), some, ("v_proj",))
         else:
@@ -93,12 +93,35 @@ def _separate(attention: nn.Module) -> bool:
     return all(isinstance(getattr(m, "out_features", None), int) for m in maps)
 
 
+def _keys(
+    layer: nn.Module, hidden: Tensor, given: Mapping[str, Any]
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """As `_handed`, with queries that nobody reads: of one head where the layer takes that."""
+    attention, spared = layer.self_attn, ("q_proj", "v_proj")
+    heads = getattr(attention.config, "num_attention_heads", 0)
+    head = getattr(attention, "head_dim", None)
+    norm = getattr(getattr(attention, "q_norm", None), "weight", None)
+    by_head = norm is None or norm.numel() == head
+    # Gated queries are twice as wide.
+    if head and by_head and attention.q_proj.out_features == heads * head:
+        try:
+            return _handed(layer, hidden, given, spared, head)
+        except RuntimeError:
+            # It counts its heads instead of asking how many there are.
+            pass
+    return _handed(layer, hidden, given, spared)
+
+
 def _handed(
-    layer: nn.Module, hidden: Tensor, given: Mapping[str, Any], spared: tuple[str, ...] = ()
+    layer: nn.Module,
+    hidden: Tensor,
+    given: Mapping[str, Any],
+    spared: tuple[str, ...] = (),
+    width: int | None = None,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Queries (B, H, N, d), keys (B, Hkv, N, d), and scaling, softcap and sinks.
 
-    spared: projections that nobody reads, which give zeros.
+    spared: projections that nobody reads, which give zeros. width: of these, None for their own.
     """
 
     def stop(kernel, query, key, value, mask, scaling=None, **more):
@@ -111,7 +134,7 @@ def _handed(
         with ExitStack() as stack:
             stack.enter_context(surrounded(attention, stop))
             for name in spared:
-                stack.enter_context(_silent(getattr(attention, name)))
+                stack.enter_context(_silent(getattr(attention, name), width))
             layer.forward(hidden, **kw, attention_mask=None)
     except _Handed as handed:
         return handed.args
@@ -122,10 +145,10 @@ def _handed(
 
 
 @contextmanager
-def _silent(projection: Any) -> Iterator[None]:
+def _silent(projection: Any, width: int | None) -> Iterator[None]:
     """While open, a linear map gives zeros and computes nothing."""
     before = projection.__dict__.get("forward")
-    width = projection.out_features
+    width = projection.out_features if width is None else width
     projection.forward = lambda x: x.new_zeros(1).expand(*x.shape[:-1], width)
     try:
         yield
