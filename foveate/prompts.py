@@ -88,14 +88,16 @@ def _short(question: str) -> str:
 
 def starts_by_itself(processor: Any, text: str) -> bool:
     """Whether a prompt brings the token that the tokenizer would put in front of it."""
-    first = processor.tokenizer.bos_token
+    first = getattr(processor.tokenizer, "bos_token", None)
     return first is not None and text.startswith(first)
 
 
 def _control_token(processor: Any, words: str) -> str | None:
     """The longest control token in `words`, None without one."""
-    added = processor.tokenizer.added_tokens_decoder.values()
+    tokenizer = processor.tokenizer
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
     known = {token.content for token in added if token.special}
+    known |= {*getattr(tokenizer, "all_special_tokens", ())}
     known |= {getattr(processor, f"{kind}_token", None) for kind in ("image", "video", "audio")}
     found = [
         token for token in known if isinstance(token, str) and token.strip() and token in words

@@ -283,7 +283,7 @@ def test_training_on_a_gpu_that_cannot_be(tmp_path, monkeypatch, what, words):
     [
         (["nano", "--set", "rate=0.1"], "name one with --method"),
         (["--method", "covipal", "--set", "rates=0.1"], "did you mean 'rate'"),
-        (["--method", "covipal", "--set", "rate=fast"], "give a number"),
+        (["--method", "covipal", "--set", "rate=fast"], "use a finite number"),
         (["--method", "covipal", "--set", "rate"], "write name=value"),
         (["--method", "covipal", "--set", "target=loud"], "target='loud'"),
     ],

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
 from foveate.assets import PHOTOGRAPH
 from foveate.cli import app
+from foveate.errors import InvalidParameter
+from foveate.prompts import turn
 from tests.checkpoints import save_checkpoint
 
 
@@ -77,6 +80,13 @@ def test_a_line_behind_the_question_puts_the_picture_there(folders):
 def test_control_tokens_are_refused_by_name(folders, name, question, named):
     said = refusal(folders[name], question)
     assert f"contains '{named}'" in " ".join(said.split()) and "control token" in said
+
+
+def test_tokenizers_of_another_kind_name_their_control_tokens():
+    processor = SimpleNamespace(tokenizer=SimpleNamespace(all_special_tokens=["<s>"]))
+    assert turn(processor, "what?", 1).words == "what?"
+    with pytest.raises(InvalidParameter, match="contains '<s>'"):
+        turn(processor, "what? <s>", 1)
 
 
 def test_lines_and_pictures_must_agree(folders):

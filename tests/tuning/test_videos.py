@@ -59,7 +59,8 @@ class Watching:
     video_token = "<video>"
     tokenizer = SimpleNamespace(padding_side="right")
 
-    def __call__(self, text, videos, video_metadata, do_sample_frames, padding, return_tensors):
+    def __call__(self, text, videos, video_metadata, do_sample_frames, add_special_tokens, **_):
+        assert add_special_tokens  # Its prompts bring no token that begins a text.
         assert self.tokenizer.padding_side == "left" and not do_sample_frames
         self.seen = text, videos, video_metadata
         made = zoo.batch(
