@@ -88,6 +88,7 @@ class DecoderAttention:
 class DecoderKeys:
     """Keys of every column in one finished decoder layer, (B, Hkv, N, d), rotated as cached.
 
+    Where the model counts padding, rows have the keys that they would have without it.
     layer: 0-based decoder layer, below the boundary that reads it.
     """
 
