@@ -375,6 +375,21 @@ class Attachment:
         """Whether the model is told how many columns at the end are asked for."""
         return "logits_to_keep" in inspect.signature(self.anatomy.outer.forward).parameters
 
+    def _refuse_unseen(self, ids: Tensor | None) -> None:
+        """Raise for a prompt (B, L) without its pictures, whose placeholders would be read as text.
+
+        One new token isn't looked at: it would wait for the device at every step.
+        """
+        if ids is None or ids.shape[1] == 1:
+            return
+        marks = [self.anatomy.placeholder(m) for m in self.anatomy.modalities]
+        unseen = sum((ids == mark for mark in marks if mark is not None), torch.zeros_like(ids))
+        if bool(unseen.any()):
+            raise UnsupportedCall(
+                "The prompt has placeholders and no pixels came with it; pass them, and leave "
+                "prefill_chunk_size unset."
+            )
+
     def _starts(self, kw: dict[str, Any]) -> bool:
         """Whether this call begins a prompt."""
         cache = cache_in(kw)
@@ -425,6 +440,8 @@ class Attachment:
             )
         if cache is not None:
             untag(cache)
+        if not outputs:
+            self._refuse_unseen(known.ids)
         records: dict[str, Record] = {}
         for modality, output in outputs.items():
             record = output.get("foveate") if isinstance(output, Mapping) else None
@@ -523,6 +540,7 @@ class Attachment:
         b, q = new.shape[:2]
         filled = filled_of(cache, q)
         if filled is None:
+            self._refuse_unseen(kw.get("input_ids"))
             if self._starts(kw):
                 ids, mask = kw["input_ids"], kw.get("attention_mask")
                 self._here.calls[-1].text = functools.partial(worded, ids, mask)

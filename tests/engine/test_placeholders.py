@@ -37,6 +37,22 @@ def test_fewer_pictures_than_prompts_are_refused(name, method):
                 call()
 
 
+@pytest.mark.parametrize(
+    "method",
+    [Half(), HalfAt(), foveate.Uniform(keep=1.0), foveate.TCLLaVA()],
+    ids=repr,
+)
+def test_placeholders_without_a_picture_are_refused(method):
+    model = zoo.model("llava")
+    inputs = zoo.batch("llava", [zoo.sample("llava", "image", 0)])
+    del inputs["pixel_values"]
+    with foveate.attach(model, method), torch.no_grad():
+        with pytest.raises(UnsupportedCall, match="placeholders and no pixels"):
+            model(**inputs)
+        with pytest.raises(UnsupportedCall, match="placeholders and no pixels"):
+            model.generate(**inputs, max_new_tokens=2)
+
+
 @methods
 def test_a_picture_without_placeholders_is_refused(method):
     model = zoo.model("llava")
