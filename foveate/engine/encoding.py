@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from foveate.engine.again import hooks_outside
 from foveate.engine.anatomy import Anatomy
 from foveate.engine.clock import Clock
 from foveate.engine.merging import Merger
@@ -64,6 +65,8 @@ class Encoder:
         recorder = VisionRecorder(a, modality, self.needs)
         merger = Merger(a, modality, self.mergers) if self.mergers else None
         with ExitStack() as stack:
+            if a.family.attention is not None:
+                stack.enter_context(hooks_outside(a.blocks(modality)))
             if merger is not None:
                 stack.enter_context(merger.active())
                 recorder.merger = merger

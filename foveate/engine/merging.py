@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foveate.engine.again import hooks_outside
 from foveate.engine.anatomy import Anatomy
 from foveate.engine.dual import DualEncoder
 from foveate.engine.taps import implementation, probabilities, received
@@ -48,7 +47,6 @@ class Merger:
     def active(self) -> Iterator[None]:
         """While open, the tower merges; afterwards `clusters` tells what was fused."""
         with ExitStack() as stack:
-            stack.enter_context(hooks_outside(self.blocks))
             stack.callback(self.tower.register_forward_pre_hook(self._forget).remove)
             for i, block in enumerate(self.blocks):
                 block.__dict__["forward"] = self._forward(i, block)
