@@ -69,8 +69,10 @@ def place(
         if shared and types is not None:
             mask &= types == (1 if modality == "image" else 2)
         visual |= mask
-        repeat = repeats[modality]
-        total, expected = int(mask.sum()), sum(sizes) * repeat
+        total = int(mask.sum())
+        # Some versions of generate lose features that they can't tell apart, instead of repeating.
+        repeat = repeats[modality] or max(1, total // sum(sizes))
+        expected = sum(sizes) * repeat
         if total != expected or total == 0 or len(rows) % repeat:
             raise UnsupportedCall(
                 f"The prompt has {total} {modality} placeholders for {expected} features; "
@@ -120,6 +122,7 @@ class Splice:
         counts = {m: [i.layout.n for i in r.items] for m, r in records.items()}
         repeats = {m: r.repeats(outputs[m]) for m, r in records.items()}
         self.rows, self.visual = place(anatomy, known, counts, repeats)
+        self._repeated = any(n != 1 for n in repeats.values())
         for name in PIXEL_NAMES:
             if self.kw.get(name) is not None:
                 self.kw[name] = None
@@ -195,6 +198,8 @@ class Splice:
             self.kw["position_ids"] = where
             bare = self.known.valid is None and cache_in(self.kw) is not None
             self.kw["attention_mask"] = None if bare else valid.long()
+        if self._repeated:
+            self._repeat()
         return Prompt(
             self.length,
             self._lengths(),
@@ -205,6 +210,16 @@ class Splice:
             behind=self._behind(),
             since=self._since(),
         )
+
+    def _repeat(self) -> None:
+        """Hand the model the features of each row: generate repeats crops and frames one by one in
+        some versions, and an item of several then comes in another order."""
+        placed = [p for row in self.rows for p in row]
+        for m, record in self.records.items():
+            own = [record.items[p.number] for p in placed if p.modality == m]
+            features = torch.cat([item.features for item in own])
+            planes = [item.planes for item in own]
+            self.kw["mm_encoder_outputs"][m] = _shorter(self.outputs[m], features, planes)
 
     def shorten(self, reduced: dict[str, list[VisualTokens]], packed: bool) -> Prompt:
         """Drop the columns of removed tokens and hand the model what is left."""
