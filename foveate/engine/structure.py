@@ -67,11 +67,12 @@ def _own(anatomy: Anatomy, kw: dict[str, Any], mask: Any, padding: Tensor | None
     ids = kw["input_ids"]
     b, length = ids.shape
     make = getattr(anatomy.outer, "create_masks_for_generate", create_masks_for_generate)
+    # In order, for the name of the cache differs between versions of transformers.
     made = make(
-        config=anatomy.outer.config,
-        inputs_embeds=torch.empty(b, length, 0, dtype=anatomy.outer.dtype, device=ids.device),
-        attention_mask=padding,
-        cache=cache_in(kw),
+        anatomy.outer.config,
+        torch.empty(b, length, 0, dtype=anatomy.outer.dtype, device=ids.device),
+        padding,
+        cache_in(kw),
         position_ids=None,
         block_sequence_ids=kw.get("block_sequence_ids"),
         token_type_ids=kw.get("token_type_ids"),
