@@ -92,9 +92,9 @@ def test_smaller_pictures_are_the_reference(name, modality):
     """Features of the smaller picture stand in slots of the full one, each in its own place."""
     model, sample = zoo.model(name), zoo.sample(name, modality, 0)
     family, config = family_of(model.config), model.config
-    call = getattr(model.model, f"get_{modality}_features")
-    full = family.layouts(config, modality, sample.inputs, None)[0][0]
-    smaller = family.shrink(config, modality, sample.inputs, [Smaller().shape(full.grid)])
+    call, inputs = zoo.feature_call(model, modality, sample.inputs)
+    full = family.layouts(config, modality, inputs, None)[0][0]
+    smaller = family.shrink(config, modality, inputs, [Smaller().shape(full.grid)])
     small = family.layouts(config, modality, smaller, None)[0][0]
     with foveate.attach(model, Smaller()) as attachment:
         run = generate(model, zoo.batch(name, [sample]), 4)

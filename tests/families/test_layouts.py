@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import pickle
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -28,8 +27,7 @@ cases = pytest.mark.parametrize(("name", "modality"), zoo.CASES)
 
 def encode(model, modality: str, inputs: dict, **extra):
     """Arguments of the feature call, and what it returned."""
-    call = getattr(model.model, f"get_{modality}_features")
-    inputs = {k: v for k, v in inputs.items() if k in inspect.signature(call).parameters}
+    call, inputs = zoo.feature_call(model, modality, inputs)
     inputs |= extra
     return inputs, call(**inputs, return_dict=True)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-
 import pytest
 import torch
 from torch.nn.functional import interpolate
@@ -22,10 +20,8 @@ any_size = pytest.mark.parametrize(
 def call(name: str, modality: str):
     """Model, family and feature arguments of a batch of two."""
     model = zoo.model(name)
-    features = getattr(model.model, f"get_{modality}_features")
     inputs = zoo.batch(name, [zoo.sample(name, modality, i) for i in (0, 1)])
-    inputs = {k: v for k, v in inputs.items() if k in inspect.signature(features).parameters}
-    return model, family_of(model.config), features, inputs
+    return model, family_of(model.config), *zoo.feature_call(model, modality, inputs)
 
 
 def shapes_of(layouts) -> list[tuple[int, int]]:

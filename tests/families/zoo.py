@@ -347,6 +347,20 @@ def pixels_name(name: str) -> str:
     return "pixel_values" if "pixel_values" in taken else "pixel_values_images"
 
 
+def feature_call(model, modality: str, inputs: dict[str, Any]) -> tuple[Callable, dict[str, Any]]:
+    """What encodes a modality, and its arguments of a prompt, under the names of today."""
+    call = getattr(model.model, f"get_{modality}_features")
+    taken = inspect.signature(call).parameters
+    given = {name: value for name, value in inputs.items() if name in taken}
+    if "pixel_values_images" not in given:
+        return call, given
+
+    def today(pixel_values: Tensor, **others: Any) -> Any:
+        return call(pixel_values_images=pixel_values, **others)
+
+    return today, {"pixel_values": given.pop("pixel_values_images"), **given}
+
+
 def _gridded(name: str, modality: str, i: int):
     t, (h, w) = 1 if modality == "image" else 3, ((4, 8), (6, 4))[i]
     n = h * w // 4
