@@ -249,6 +249,8 @@ class Attachment:
     def _attach_boundaries(self) -> None:
         a = self.anatomy
         self._before(a.text, self._before_text)
+        self._before(a.text.rotary_emb, self._before_rotary)
+        self._behind(a.text.rotary_emb, self._after_rotary, with_kwargs=True)
         for i, layer in enumerate(a.layers):
             if i >= self._boundaries.start:
                 self._before(layer, functools.partial(self._before_layer, i))
@@ -556,8 +558,8 @@ class Attachment:
         filled.open = True
         self._here.calls[-1].filled, self._here.calls[-1].columns = filled, q
         entry = prompt.at(0)
-        positions = self._new_positions(kw, prompt, b, q)
-        behind = _padding_behind(kw.get("attention_mask"), prompt.length)
+        positions = self._new_positions(kw, prompt, filled.new, b, q)
+        later = _later(kw.get("attention_mask"), prompt.length, q)
         if prompt.missing or entry.ragged and prompt.reduced:
             kw["attention_mask"] = self._decode_mask(kw.get("attention_mask"), filled, b, q)
         if positions is not None and (
@@ -565,23 +567,27 @@ class Attachment:
         ):
             kw["position_ids"] = shifted(positions, prompt.first.shift)
         if self._boundaries or self._rules or self._caches:
-            call = Pass(prompt, False, filled.new, positions=positions, behind=behind)
+            call = Pass(prompt, False, filled.new, positions=positions, later=later)
             call.idle = self._boundaries.idle(call, cache, q)
             held = self._caches.apart(cache, q, kw.get("attention_mask"))
             self._enter(call, dict(self._caches.readers(call, cache, q)), held)
         return kw
 
-    def _new_positions(self, kw: dict[str, Any], prompt: Prompt, b: int, q: int) -> Tensor | None:
-        """Ids of new columns as the bare model would count them; None where nobody asks."""
+    def _new_positions(
+        self, kw: dict[str, Any], prompt: Prompt, new: int, b: int, q: int
+    ) -> Tensor | None:
+        """Ids of `q` columns behind the prompt and `new` more, as the bare model would count them.
+
+        None where nobody asks.
+        """
         given = kw.get("position_ids")
         asked = self._rules or any(s.shift is not None for s in prompt.stages)
         if given is not None or not asked:
             return given
         if hasattr(self.anatomy.inner, "compute_3d_position_ids"):
             return compute_3d(self.anatomy.inner, kw, b, q)
-        device = prompt.first.valid.device
-        seen = cache_in(kw).get_seq_length()
-        return (torch.arange(q, device=device) + seen)[None] + self.anatomy.family.position_offset
+        start = prompt.length + new + self.anatomy.family.position_offset
+        return torch.arange(start, start + q, device=prompt.first.valid.device)[None]
 
     def _decode_mask(self, mask: Any, filled: Filled, b: int, q: int) -> Tensor | None:
         prompt = filled.prompt
@@ -591,6 +597,9 @@ class Attachment:
         if mask is None or isinstance(mask, dict) or mask.dim() == 4:
             new = filled.new + q
             behind = torch.ones(b, new, dtype=torch.long, device=first.valid.device)
+        elif not first.ragged and min(prompt.full) == prompt.length:
+            # A part of the caller's own mask says the same, at no cost.
+            return mask[:, prompt.missing :]
         else:
             behind = mask[:, prompt.length :].long()
         return torch.cat([first.valid.long(), behind], 1)
@@ -598,6 +607,14 @@ class Attachment:
     def _before_text(self, _: nn.Module, args: tuple, kwargs: dict):
         call = self._here.decoder
         return None if call is None else self._planes.before_text(call, args, kwargs)
+
+    def _before_rotary(self, _: nn.Module, args: tuple, kwargs: dict):
+        call = self._here.decoder
+        return None if call is None else self._boundaries.widen(call, args, kwargs)
+
+    def _after_rotary(self, _: nn.Module, args: tuple, kwargs: dict, output: Any):
+        call = self._here.decoder
+        return None if call is None else self._boundaries.narrow(call, args, kwargs, output)
 
     def _add_plane(self, i: int, _: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
         call = self._here.decoder
@@ -696,12 +713,15 @@ def _refuse_coarse() -> None:
         )
 
 
-def _padding_behind(mask: Any, length: int) -> Tensor | None:
-    """Which columns (B, new) behind the prompt are no padding; None where all are."""
+def _later(mask: Any, length: int, q: int) -> Tensor | None:
+    """What a mask says of columns (B, new) behind the prompt; None where none is padding.
+
+    Looked at where several columns come at once only: a decode step must not wait for the device.
+    """
     if not isinstance(mask, Tensor) or mask.dim() != 2:
         return None
-    behind = mask[:, length:].bool()
-    return None if bool(behind.all()) else behind
+    later = mask[:, length:]
+    return None if q > 1 and bool(later.all()) else later
 
 
 def _join(output: Any, ahead: Any) -> None:

@@ -93,8 +93,8 @@ class Boundaries:
                 raise InvalidParameter(
                     f"Decoder layer {need.layer} does not exist; use 0 to {self.n - 1}."
                 )
-        rotary = inspect.signature(anatomy.text.rotary_emb.forward).parameters
-        self._typed_rotary = "layer_type" in rotary
+        self._rotary = tuple(inspect.signature(anatomy.text.rotary_emb.forward).parameters)
+        self._typed_rotary = "layer_type" in self._rotary
         # What rules make of the rotary tables of a layer that has not run yet.
         self.ahead: Callable[..., tuple[Tensor, Tensor]] | None = None
 
@@ -171,7 +171,6 @@ class Boundaries:
             q == 1
             and type(cache) is DynamicCache
             and not self.windows
-            and call.behind is None
             and not prompt.held
             and not any(stage.ragged or stage.shift is not None for stage in stages)
             and "flex" not in implementation(self.anatomy.layers[0].self_attn)
@@ -354,8 +353,7 @@ class Boundaries:
 
     def rotary(self, module: nn.Module, hidden: Tensor, positions: Tensor):
         """(cos, sin) that the model's own rotary module gives for position ids."""
-        if positions.dim() == 3 and positions.shape[0] == 4:
-            positions = positions[1:]
+        positions = _mropes(positions)
         if self._typed_rotary:
             return self.anatomy.text.rotary_emb(hidden, positions, self.layer_type(module))
         return self.anatomy.text.rotary_emb(hidden, positions)
@@ -365,21 +363,81 @@ class Boundaries:
         types = getattr(self.anatomy.text.config, "layer_types", None)
         return None if types is None else types[module.self_attn.layer_idx]
 
+    def widen(self, call: Pass, args: tuple, kw: dict) -> tuple[tuple, dict] | None:
+        """Pre-hook of the rotary module in decoding: let it answer for all stages at once.
+
+        What a step launches is what it costs, and each call of the module launches a dozen kernels.
+        """
+        if call.prefill or call.over or call.positions is None or call.idle:
+            return None
+        kw = {**dict(zip(self._rotary, args, strict=False)), **kw}
+        given, kind = kw.get("position_ids"), kw.get("layer_type")
+        if ("behind", kind) in call.tables or not self._steady or not call.prompt.shifts[0]:
+            return None
+        where = _mropes(self._where(call))
+        if given is None or given.dim() != where.dim() or given.shape[0] > where.shape[0]:
+            return None
+        kw["position_ids"] = torch.cat([given.expand(*where.shape[:-1], -1), where], -1)
+        call.tables["asked", kind] = given.shape[-1]
+        return (), kw
+
+    def narrow(self, call: Pass, args: tuple, kw: dict, output: Any):
+        """Hook of the rotary module: what `widen` asked for, apart from what the model asked."""
+        kind = kw.get("layer_type")
+        q = call.tables.pop(("asked", kind), None)
+        if q is None:
+            return None
+        call.tables["behind", kind] = [x[..., q:, :] for x in output]
+        return tuple(x[..., :q, :] for x in output)
+
+    @property
+    def _steady(self) -> bool:
+        """Whether the frequencies of the rotary module don't follow the largest position."""
+        kinds = getattr(self.anatomy.text.rotary_emb, "rope_type", None)
+        kinds = kinds.values() if isinstance(kinds, dict) else [kinds]
+        return not any(kind is None or "dynamic" in kind or kind == "longrope" for kind in kinds)
+
+    def _where(self, call: Pass) -> Tensor:
+        """Ids (..., B, q * S) of new columns as each of S shifted stages counts them."""
+        if ("where",) not in call.tables:
+            positions, (each, shifts) = call.positions, call.prompt.shifts
+            if positions.shape[-1] > 1:
+                shifts = shifts.repeat(*[1] * (shifts.dim() - 1), positions.shape[-1])
+                positions = positions.repeat_interleave(len(each), -1)
+            call.tables[("where",)] = shifted(positions, shifts)
+        return call.tables[("where",)]
+
+    def _new(self, stage: Stage, call: Pass, module: nn.Module, hidden: Tensor):
+        """Ids (..., B, q) of new columns as a stage counts them, and their rotary tables."""
+        each = call.prompt.shifts[0]
+        number = next(j for j, shift in enumerate(each) if shift is stage.shift)
+        own = slice(number, None, len(each))
+        where = self._where(call)[..., own]
+        kind = self.layer_type(module) if self._typed_rotary else None
+        if ("behind", kind) in call.tables:
+            cos, sin = call.tables["behind", kind]
+            return where, (cos[..., own, :], sin[..., own, :])
+        key = ("decode", stage, kind)
+        if key not in call.tables:
+            call.tables[key] = self.rotary(module, hidden, where)
+        return where, call.tables[key]
+
     def _decode(self, i: int, call: Pass, module: nn.Module, hidden: Tensor, kw: dict):
         stage = call.prompt.at(i)
         if stage is call.prompt.first and not call.prompt.detours:
             return (hidden,), kw
         # The model's own masks are as long as one layer's cache, which others need not be.
         if stage.shift is not None and call.positions is not None:
-            where = shifted(call.positions, stage.shift)
-            key = ("decode", stage, self.layer_type(module))
-            if key not in call.tables:
-                call.tables[key] = self.rotary(module, hidden, where)
-            kw["position_embeddings"] = call.tables[key]
+            where, kw["position_embeddings"] = self._new(stage, call, module, hidden)
             if kw.get("position_ids") is not None:
                 kw["position_ids"] = where if where.dim() == 2 else where[0]
         kw["attention_mask"] = decode_mask(i, call, module, hidden, kw)
         return (hidden,), kw
+
+
+def _mropes(positions: Tensor) -> Tensor:
+    """Ids that rotate, where ids of text may stand in front of them."""
+    return positions[1:] if positions.dim() == 3 and positions.shape[0] == 4 else positions
 
 
 def _counted(kept: Tensor, stage: Stage) -> tuple[list[list[int]], list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -21,18 +22,18 @@ class Pass:
     """One forward call of the decoder: what all its layer hooks share.
 
     prefill: stages are being made; otherwise they are read. start: columns behind the prompt that
-    the cache holds before this call. labels (B, L): training targets.
-    positions: ids of the new columns as the caller counts them, in a decode step. behind (B, new):
-    which columns behind the prompt are no padding, None for all. seen: signals of finished layers,
-    (B, H, N, ...). heads: of finished layers, until the boundary behind them. merges: boundary,
-    stage that reached it, what merged there. notes: of each part, by its id. soft (B, N of the
-    first stage): what is added to the logits of keys. tables, masks: what layers behind a boundary,
-    or under the same rules, share, made once. around: what goes around the layer that is running.
-    towered: signals of the vision tower at the first stage's columns, (B, H, N). idle: no layer
-    behind a boundary needs anything else than the model gives it, unless it gives a mask. over: the
-    call has returned; what runs now is computed again for gradients. planes: DeepStack features (B,
-    N of the first stage, D) that are added behind early layers. padded_positions: the caller gave
-    no position ids, and the model counts padding in front of rows.
+    the cache holds before this call. labels (B, L): training targets. positions: ids of the new
+    columns as the caller counts them, in a decode step. later (B, new): the caller's mask of
+    columns behind the prompt, None where none is padding. seen: signals of finished layers, (B, H,
+    N, ...). heads: of finished layers, until the boundary behind them. merges: boundary, stage that
+    reached it, what merged there. notes: of each part, by its id. soft (B, N of the first stage):
+    what is added to the logits of keys. tables, masks: what layers behind a boundary, or under the
+    same rules, share, made once. around: what goes around the layer that is running. towered:
+    signals of the vision tower at the first stage's columns, (B, H, N). idle: no layer behind a
+    boundary needs anything else than the model gives it, unless it gives a mask. over: the call has
+    returned; what runs now is computed again for gradients. planes: DeepStack features (B, N of the
+    first stage, D) that are added behind early layers. padded_positions: the caller gave no
+    position ids, and the model counts padding in front of rows.
     """
 
     prompt: Prompt
@@ -40,7 +41,7 @@ class Pass:
     start: int = 0
     labels: Tensor | None = None
     positions: Tensor | None = None
-    behind: Tensor | None = None
+    later: Tensor | None = None
     seen: dict[DecoderAttention | DecoderKeys | DecoderTransition, Tensor] = field(
         default_factory=dict
     )
@@ -56,6 +57,11 @@ class Pass:
     planes: list[Tensor] = field(default_factory=list)
     over: bool = False
     padded_positions: bool = False
+
+    @cached_property
+    def behind(self) -> Tensor | None:
+        """Which columns (B, new) behind the prompt are no padding; None for all."""
+        return None if self.later is None else self.later.bool()
 
     def soften(self, log_weight: Tensor, stage: Stage) -> None:
         """Add to the logits of the visual columns of a stage, in all layers from here on."""

@@ -83,9 +83,10 @@ def decode_mask(
     held = cache.layers[i].get_mask_sizes(q)[0]
     new = call.start + q
     width = stage.n + new
-    padded = stage.ragged or call.behind is not None
-    plain = not padded and window is None and held == width
-    if plain and (q == 1 or "flash" in kind) and kw.get("attention_mask") is None:
+    # The model has looked at the mask of a new column and found no padding if it gives none.
+    alone = q == 1 or "flash" in kind and call.later is None
+    plain = not stage.ragged and window is None and held == width
+    if plain and alone and kw.get("attention_mask") is None:
         return None
     key = (stage, window, kind, held, new)
     if key in call.masks:

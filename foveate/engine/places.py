@@ -65,7 +65,9 @@ def towered(
     found = {}
     for need in needs:
         seen = [[attention(placed, need).T for placed in row] for row in rows]
-        some = next(x for row in seen for x in row)
+        # A prompt of text alone has rules to follow, but no items.
+        none = torch.zeros(0, 1, device=prompt.first.item.device)
+        some = next((x for row in seen for x in row), none)
         found[need] = at_columns(prompt.first, seen, some.new_zeros(some.shape[1:])).mT
     return found
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -199,6 +200,13 @@ class Prompt:
     def missing(self) -> int:
         """Columns that layer 0 lacks of the caller's prompt."""
         return self.length - self.at(0).n
+
+    @cached_property
+    def shifts(self) -> tuple[list[Tensor], Tensor | None]:
+        """All shifts of stages, one by one and as columns (..., B, S)."""
+        every = [s.shift for s in (*self.stages, *self.detours.values()) if s.shift is not None]
+        found = list({id(shift): shift for shift in every}.values())
+        return found, torch.cat(found, -1) if found else None
 
     def at(self, layer: int) -> Stage:
         """What runs through a layer, and what its cache holds."""

@@ -7,7 +7,7 @@ import pytest
 import foveate
 from foveate.errors import FoveateError
 from foveate.method import registered
-from tests.engine.running import generate, pair
+from tests.engine.running import close, generate, pair
 from tests.families import zoo
 from tests.methods.made import halved, made
 
@@ -68,6 +68,15 @@ def test_a_row_of_text_is_what_it_is_alone(slug):
     # Trained on text with other positions, one method changes what is no picture, too.
     if not any(getattr(part, "textual", False) for part in method.parts()):
         assert (alone - bare).abs().max() < 2e-4
+
+
+def test_rules_for_text_run_beside_a_part_that_reads_the_tower():
+    """Such a prompt has books, but no pictures to have signals of."""
+    model, (text,) = zoo.model("llava"), mixed("llava")[0][1:]
+    with foveate.attach(model, halved("tc_llava")):
+        expected = generate(model, text, 3)
+    with foveate.attach(model, halved("lvlm_csp") + halved("tc_llava")):
+        assert close(generate(model, text, 3), expected)
 
 
 @pytest.mark.parametrize("options", [{}, {"evict": True}, {"evict": True, "bits": (4, 2)}], ids=str)
