@@ -250,7 +250,8 @@ class Rules:
 
         def last(attending: Attending) -> Tensor:
             more = {**kw, "scaling": attending.scaling}
-            if attending.query.shape[2] != q or attending.key.shape[2] != wide:
+            # As many columns as the layer has may be others, or stand in another order.
+            if attending.queries is not queries or attending.keys is not keys:
                 more.pop("position_ids", None)
             elif unread:
                 unread.pop()(attending.query, attending.key, attending.mask, **more)

@@ -252,3 +252,15 @@ def test_refuses_what_makes_no_sense(wrong):
 def test_says_that_tau_decides():
     assert foveate.ZipVL().keep == ADAPTIVE
     assert repr(foveate.ZipVL(tau=0.96)) == "ZipVL(tau=0.96)"
+
+
+def test_other_parts_are_shown_columns_in_their_own_order():
+    """Where all that a padded row has is important, it has as many columns as the layer."""
+    model = zoo.model("internvl")
+    method = foveate.GSearch(keep=0.5) + foveate.ZipVL(keep=3)
+    samples = [zoo.sample("internvl", "image", i) for i in (0, 1)]
+    with foveate.attach(model, method):
+        together = generate(model, zoo.batch("internvl", samples, padding=1), 3)
+        for i, one in enumerate(samples):
+            alone = generate(model, zoo.batch("internvl", [one]), 3)
+            assert close((together[0][i : i + 1], together[1][i : i + 1]), alone)
