@@ -110,6 +110,7 @@ class BlockState:
     attention(): probabilities (B, H, T) that this block's class token gave each token, or, where
     there is none, the mean over all tokens of what each received.
     distill_token: the row behind the class token is a distillation token.
+    even: no row has padding.
     """
 
     hidden: Tensor
@@ -119,6 +120,7 @@ class BlockState:
     entered: int
     attention: Callable[[], Tensor] = field(default=_unknown)
     distill_token: bool = False
+    even: bool = False
 
     @property
     def valid(self) -> Tensor:
@@ -130,10 +132,12 @@ class EncodersPart(Part):
     """Merges tokens inside the vision tower.
 
     proportional: add log(size) to the attention logits of merged tokens.
+    even: all crops and frames leave a block with as many tokens, so that nobody has to ask.
     """
 
     stage = "encoders"
     proportional: bool = True
+    even: bool = False
 
     def shares(self, grid: Grid) -> tuple[int, ...] | None:
         """Patches of each crop or frame of such an item that leave the tower.

@@ -143,6 +143,7 @@ class Encoder:
                     _cluster_of(layout, row, clusters),
                     shares=None if clusters is None else fewest(self.mergers, layout.grid),
                     whole=0 if recorder.views is None else recorder.views[1],
+                    left=None if merger is None else merger.left,
                 )
             )
         project = None

@@ -10,6 +10,7 @@ from torch import Tensor
 from foveate.attending import Columns, Whole
 from foveate.engine.places import at_columns
 from foveate.engine.prompt import Prompt, Stage
+from foveate.ops.transfer import on_device
 from foveate.report import Trace
 
 
@@ -130,7 +131,20 @@ def whole(prompt: Prompt, stage: Stage, new: Columns | None, cut: int) -> Whole:
     new: columns behind the prompt, None in prefill. cut: columns that the layer's cache has let go
     at its start.
     """
-    given = prompt.given
+    b, n = stage.index.shape
+    if stage.stands is None:
+        stage.stands = _stands(prompt, stage)
+    held, positions = stage.stands, plain(prompt.given.positions, b)
+    if new is not None:
+        behind = torch.arange(new.valid.shape[1], device=held.device) + n
+        held = torch.cat([held, behind.expand(b, -1).masked_fill(~new.valid, -1)], 1)
+        positions = torch.cat([positions, new.positions], -1)
+    held = held - cut
+    return Whole(held.masked_fill(held < 0, -1), positions)
+
+
+def _stands(prompt: Prompt, stage: Stage) -> Tensor:
+    """Column (B, L) of a stage that stands for each that the caller gave, -1 where none does."""
     b, n, length = *stage.index.shape, prompt.length
     device = stage.index.device
     # From columns of the first stage to columns here.
@@ -148,15 +162,11 @@ def whole(prompt: Prompt, stage: Stage, new: Columns | None, cut: int) -> Whole:
     held.scatter_(1, target, here[:, :-1])
     for row, traces in enumerate(prompt.traces):
         for number, trace in enumerate(traces):
-            own = (first.item[row] == number).nonzero()[:, 0]
-            column = torch.full((len(trace.index) + 1,), first.n, device=device)
-            column[first.slot[row, own]] = own
-            token = trace.assign.masked_fill(trace.assign < 0, len(trace.index))
-            held[row, given.columns[row][number].to(device)] = here[row, column[token]]
-    held, positions = held[:, :length], plain(given.positions, b)
-    if new is not None:
-        behind = torch.arange(new.valid.shape[1], device=device) + n
-        held = torch.cat([held, behind.expand(b, -1).masked_fill(~new.valid, -1)], 1)
-        positions = torch.cat([positions, new.positions], -1)
-    held = held - cut
-    return Whole(held.masked_fill(held < 0, -1), positions)
+            tokens = len(trace.index)
+            slot = first.slot[row].masked_fill(first.item[row] != number, tokens + 1)
+            column = torch.full((tokens + 2,), first.n, device=device)
+            column = column.scatter(0, slot, torch.arange(first.n, device=device))
+            token = trace.assign.masked_fill(trace.assign < 0, tokens)
+            own = on_device(prompt.given.columns[row][number], device)
+            held[row, own] = here[row, column[token]]
+    return held[:, :length]

@@ -44,6 +44,13 @@ def held_to(
     return held
 
 
+def numbered(x: Tensor) -> Tensor:
+    """Numbers (N,) that ascend with the values of x (N,), from 0 on without gaps."""
+    order = x.argsort(stable=True)
+    steps = (x[order].diff() != 0).long().cumsum(0)
+    return torch.zeros_like(x).scatter(0, order[1:], steps)
+
+
 def _joined(into: Tensor, x: Tensor, count: int, share: int) -> Tensor:
     """Members (N,) of `count` groups in `share` of them: in every round, the best pairs merge."""
     while count > share:

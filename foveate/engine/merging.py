@@ -32,6 +32,7 @@ class Merger:
                 "rows are no single tokens; use a method behind the tower, such as VisionZip."
             )
         self.parts = parts
+        self.even = all(part.even for part in parts)
         self.blocks = anatomy.blocks(modality)
         self.tower = anatomy.tower(modality)
         self.count, _ = anatomy.vision_block(modality, None)
@@ -41,6 +42,7 @@ class Merger:
         self.assign: Tensor | None = None
         self.size: Tensor | None = None
         self.history: list[Tensor | None] = []
+        self.widths: list[int] = []
         self.entered = 0
 
     @contextmanager
@@ -60,6 +62,7 @@ class Merger:
         assign (B, T'): the token that holds each row of the full layout, None where all are alone.
         """
         self.size, self.assign, self.history = size, assign, [assign]
+        self.widths = [size.shape[1]]
         self.entered = size.shape[1] - self.classed - self.distilled
 
     def full(self, block: int, x: Tensor, dim: int) -> Tensor:
@@ -75,7 +78,7 @@ class Merger:
     def alive(self, block: int) -> Tensor | None:
         """(B, T) bool: tokens at the input of a block that are no padding; None where all are."""
         assign = self.history[block]
-        if assign is None:
+        if assign is None or self.even:
             return None
         held = assign.amax(1, keepdim=True) + 1
         steps = torch.arange(int(held.max()), device=assign.device)
@@ -84,10 +87,18 @@ class Merger:
     def lengths(self, views: int, entered: int) -> list[list[int]]:
         """Per crop or frame the tokens in each block, one that merges counted as it was entered."""
         history = self.history[: len(self.blocks)]
+        if self.even:
+            pairs = zip(history, self.widths, strict=False)
+            return [[entered if a is None else width for a, width in pairs]] * views
         merged = [a.amax(1) + 1 for a in history if a is not None]
         counts = iter(torch.stack(merged).tolist() if merged else ())
         kept = [[entered] * views if a is None else next(counts) for a in history]
         return [list(view) for view in zip(*kept, strict=True)]
+
+    @property
+    def left(self) -> int | None:
+        """Patches that every crop or frame leaves the tower with, None where they may differ."""
+        return self.widths[-1] - self.classed - self.distilled if self.even else None
 
     @property
     def clusters(self) -> Tensor | None:
@@ -115,6 +126,7 @@ class Merger:
             if i < self.count:
                 hidden = self._merge(i, hidden, block.self_attn, made, mask, extra)
             self.history.append(self.assign)
+            self.widths.append(self.size.shape[1])
             return hidden + block.mlp(block.layer_norm2(hidden))
 
         return forward
@@ -128,7 +140,7 @@ class Merger:
         # Padding has size 0, so that no token sees it.
         weight = self.size
         if not all(p.proportional for p in self.parts):
-            if bool((weight > 0).all()):
+            if self.even or bool((weight > 0).all()):
                 return mask
             weight = weight.clamp(max=1)
         if "flash" in implementation(block.self_attn):
@@ -181,6 +193,7 @@ class Merger:
                 self.entered,
                 seen,
                 self.distilled,
+                self.even,
             )
             plan = merges(part, part.merge(i, self.count, state), self.size)
             if plan is None:

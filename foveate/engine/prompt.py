@@ -35,7 +35,8 @@ class Stage:
     sight (B, N): columns of the first stage whose masks these columns take, where a part changed
     their order; None for `local`. holder (B, N of the first stage): column of the first stage that
     stands for each of its columns, -1 for none, where a part merged; None where nothing merged.
-    facts: what rules are told of these columns, once one asked.
+    facts: what rules are told of these columns, once one asked. stands (B, L): which of them stands
+    for each column of the caller's prompt, likewise.
     held: per row and visual item, its columns. right: rows are padded on the right.
     """
 
@@ -51,6 +52,7 @@ class Stage:
     sight: Tensor | None = None
     holder: Tensor | None = None
     facts: Columns | None = None
+    stands: Tensor | None = None
     held: list[list[int]] = field(default_factory=list)
     right: bool = False
 
@@ -93,6 +95,7 @@ class Stage:
             sight=left(self.sight),
             holder=left(self.holder),
             facts=None,
+            stands=None,
         )
 
     def take(self, rows: Tensor) -> Stage:
@@ -109,6 +112,7 @@ class Stage:
             sight=None if self.sight is None else self.sight[rows],
             holder=None if self.holder is None else self.holder[rows],
             facts=None,
+            stands=None,
         )
 
 

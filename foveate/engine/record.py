@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from foveate.engine.clock import Clock
-from foveate.engine.fusing import held_to
+from foveate.engine.fusing import held_to, numbered
 from foveate.errors import BudgetError
 from foveate.ops.transfer import on_device
 from foveate.parts import Part, TokensPart, counted, merged_grid
@@ -36,7 +36,8 @@ class Item:
     smaller picture. row: its first tower row. features (N, D). planes: DeepStack features (N, D).
     clusters (N,): number of the merged tower row behind each slot, None without encoder merging.
     shares: tokens of each crop or frame that leave the encoder, None where nobody knows beforehand.
-    whole: patches of a crop or frame in the encoder.
+    whole: patches of a crop or frame in the encoder. left: those that leave it, None where crops
+    and frames differ.
     spread (S,): encoded token nearest to each slot, None where slots and tokens are the same.
     """
 
@@ -49,6 +50,7 @@ class Item:
     spread: Tensor | None = None
     shares: tuple[int, ...] | None = None
     whole: int = 0
+    left: int | None = None
 
     def over_slots(self, x: Tensor) -> Tensor:
         """Values per encoded token (N, ...) as values per slot (S, ...)."""
@@ -60,8 +62,9 @@ class Item:
         clusters, view = self.clusters, self.encoded.view
         if self.shares is not None:
             clusters = held_to(self.shares, clusters, self.features, view, self.whole)
-        found, cluster = clusters.unique(return_inverse=True)
-        count = len(found)
+        cluster, count = numbered(clusters), self._count()
+        if count is None:
+            count = int(cluster.max()) + 1
         slots = torch.arange(len(cluster), device=cluster.device)
         place = torch.zeros(count, device=cluster.device).scatter_reduce(
             0, cluster, slots.float(), "mean", include_self=False
@@ -75,6 +78,17 @@ class Item:
         if self.encoded is not self.layout:
             tokens = _onto(tokens, self.layout)
         return tokens.merge(assign[None], count, features)
+
+    def _count(self) -> int | None:
+        """Tokens that left the encoder, special ones included, None where the device knows."""
+        grid = self.encoded.grid
+        shares = self.shares or (None,) * len(grid.views)
+        # A crop that a family cut padding off has its share, or nobody knows.
+        held = [
+            0 if not n else self.left if n == self.whole else share
+            for n, share in zip(grid.views, shares, strict=True)
+        ]
+        return None if None in held else sum(held) + grid.special
 
     @property
     def entered(self) -> Grid:

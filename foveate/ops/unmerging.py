@@ -33,12 +33,18 @@ def averaged(x: Tensor, mapping: Tensor, count: int) -> Tensor:
 
 
 def visible(
-    seen: Tensor, mapping: Tensor, rows: Tensor, at: tuple[Tensor, Tensor], window: int | None
+    seen: Tensor,
+    mapping: Tensor,
+    rows: Tensor,
+    at: tuple[Tensor, Tensor],
+    window: int | None,
+    prefill: bool = True,
 ) -> Tensor:
     """What each of the last q virtual rows sees, (B, h, q, N) bool, from what unique tokens see.
 
     seen (B, h, u, U): what u unique rows see of U columns. rows (B, q): which of these stands at
-    each virtual row. at: ranks (B, u) and (B, U) of unique rows and columns.
+    each virtual row. at: ranks (B, u) and (B, U) of unique rows and columns. prefill: rows may see
+    later ones, as those of a prefix do.
 
     Order is that of virtual positions: copies of a token see each other as they follow, unless it
     sees others in both directions. What was hidden from a later token stays hidden.
@@ -53,6 +59,8 @@ def visible(
     sees = (own | later) & (gap >= 0)
     if window is not None:
         sees = ((gap >= 0) & (gap < window)).expand_as(own)
+    if not prefill:
+        return sees & (mapping >= 0)[:, None, None, :]
     # Only prefixes and blocks that see both ways look ahead.
     looks = (seen & (at[1][:, None, :] > at[0][:, :, None])[:, None]).any(-1)
     if bool(looks.any()):

@@ -70,7 +70,10 @@ def test_prefill_and_decode_stay_cheap():
     assert kept["prefill"] <= 1.05 * bare["prefill"] and kept["decode"] == bare["decode"]
 
 
-@pytest.mark.parametrize("slug", ["divprune", "fastervlm", "visionzip", "fastv", "pyramiddrop"])
+@pytest.mark.parametrize(
+    "slug",
+    ["random", "divprune", "fastervlm", "visionzip", "tome", "tca", "fastv", "pyramiddrop"],
+)
 @pytest.mark.parametrize("batch", [1, 4])
 def test_the_host_hardly_waits(narrow, slug, batch):
     """Ids are read before the encoder runs; a boundary asks how many columns stay."""
@@ -78,4 +81,12 @@ def test_the_host_hardly_waits(narrow, slug, batch):
     bare, waits = dispatch.waits(None, batch), dispatch.waits(method, batch)
     inside = any(p.stage == "layers" for p in method.parts())
     assert waits["prefill"] <= 4 + 2 * waits["boundaries"] and (inside or waits["prefill"] <= 4)
-    assert waits["behind_encoder"] == bare["behind_encoder"]
+    assert waits["behind_encoder"] == bare["behind_encoder"] and not waits["decode"]
+
+
+@pytest.mark.parametrize("slug", ["divprune", "tome", "fastv", "pyramiddrop"])
+def test_decode_steps_launch_hardly_more(narrow, slug):
+    method = foveate.create(slug, keep=0.5)
+    inside = any(p.stage == "layers" for p in method.parts())
+    added = dispatch.operators(method)["decode"] - dispatch.operators(None)["decode"]
+    assert added <= 3 * inside

@@ -100,6 +100,10 @@ class DyMU(Method, EncodersPart):
         """Whether pictures differ in how many tokens they keep."""
         return self.thresholds is not None and self.merge_mode == "batch_level"
 
+    @property
+    def even(self) -> bool:  # type: ignore[override]
+        return not self.adaptive
+
     def check(self, **base: int) -> None:
         # Not where parameters are set: what calibrates thresholds has none yet.
         if self.max_r_per_instance_ratio is not None and not self.adaptive:
@@ -296,7 +300,8 @@ def _virtual(call: Attending) -> Virtual:
         q = call.query.shape[2]
         queries, rows = keys.take(steps[:, -q:]), steps[:, :q]
     mask = call.mask
-    if mask is not None or not bool(alive.all()):
+    # Not worth asking the device at every new token.
+    if mask is not None or not call.prefill or not bool(alive.all()):
         mask = _mask(call, replace(call, queries=queries, keys=keys), held, rows)
     tables, turns = call.seam.tables(where), None
     if not call.prefill:
@@ -323,7 +328,7 @@ def _mask(call: Attending, virtual: Attending, held: Tensor, rows: Tensor) -> Te
         return (held >= 0).long()
     seen = call.seen().expand(len(held), -1, -1, -1)
     at = call.queries.at, call.keys.at
-    return virtual.masked(visible(seen, held, rows, at, call.window)).mask
+    return virtual.masked(visible(seen, held, rows, at, call.window, call.prefill)).mask
 
 
 def _account(call: Attending, alive: Tensor) -> None:

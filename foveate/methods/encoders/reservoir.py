@@ -28,6 +28,7 @@ class Adapter(EncodersPart):
     """
 
     proportional = False
+    even = True
 
     def __init__(self, method: TCA, generator: torch.Generator | None = None):
         self.method = method

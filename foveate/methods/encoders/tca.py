@@ -67,6 +67,7 @@ class TCA(Method, EncodersPart):
     slug = "tca"
     paper = "arXiv 2410.14729"
     proportional = False
+    even = True
 
     keep: Keep = KEPT
     delta: float | None = None
@@ -165,7 +166,7 @@ class TCA(Method, EncodersPart):
         planned = self.plan(block, blocks, x.shape[1], state.entered)
         if planned is None:
             return None
-        if not bool(state.valid.all()):
+        if not state.even and not bool(state.valid.all()):
             raise UnsupportedCall(
                 "TCA can't rank rows of different lengths, as DyMU leaves them; use one of the two."
             )

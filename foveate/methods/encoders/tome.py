@@ -53,6 +53,7 @@ class ToMe(Method, EncodersPart):
 
     slug = "tome"
     paper = "arXiv 2210.09461"
+    even = True
 
     keep: Keep = 0.5
     r: int | tuple[int, ...] | tuple[int, float] | None = None

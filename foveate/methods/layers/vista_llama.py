@@ -65,7 +65,8 @@ class VistaLLaMA(Method, RulePart):
         return columns.visual
 
     def attend(self, call: Attending, proceed: Attend) -> Tensor:
-        halves, some = call.once(lambda: _facts(call))
+        # New tokens are text.
+        halves, some = call.once(lambda: _halves(call)), call.prefill
         asking = call.queries.visual[:, None, :, None]
         turned = torch.where(asking, call.turned(call.query), call.query) if some else call.query
         plain = call.turned(turned, back=True)
@@ -86,8 +87,7 @@ class VistaLLaMA(Method, RulePart):
         return proceed(wide)
 
 
-def _facts(call: Attending) -> tuple[Tensor, bool]:
-    """In which half of its width each key stands (B, 1, K, 2, 1), and whether visual tokens ask."""
+def _halves(call: Attending) -> Tensor:
+    """In which half of its width each key stands, (B, 1, K, 2, 1)."""
     visual = call.keys.visual
-    halves = torch.stack([~visual, visual], -1)[:, None, :, :, None]
-    return halves, bool(call.queries.visual.any())
+    return torch.stack([~visual, visual], -1)[:, None, :, :, None]

@@ -16,7 +16,6 @@ alone: no global random state, and a picture in a batch keeps what it keeps by i
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 
 import torch
@@ -25,8 +24,8 @@ from torch import Tensor
 from foveate.budget import Keep
 from foveate.method import register
 from foveate.methods.tokens.base import TokensMethod
+from foveate.ops.draws import draws
 from foveate.ops.select import top_k
-from foveate.ops.transfer import on_device
 from foveate.signals import Signals
 from foveate.tokens import VisualTokens
 
@@ -44,10 +43,8 @@ class Random(TokensMethod):
 
     def select(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
         signs = tokens.features.float().mean(1) > 0
-        draws = [self._draw(row, tokens.n) for row in signs.tolist()]
-        return top_k(on_device(torch.stack(draws), signs.device), keep, tokens.patch)
-
-    def _draw(self, signs: list[bool], n: int) -> Tensor:
-        """Uniform numbers (n,) of one picture, which the signs of its features tell from others."""
-        key = zlib.crc32(bytes(signs), self.seed & 0xFFFFFFFF)
-        return torch.rand(n, generator=torch.Generator().manual_seed(key))
+        # The signs of its mean feature tell a picture from others; the host doesn't wait for them.
+        marks = draws(torch.arange(signs.shape[1], device=signs.device), self.seed)
+        picture = (signs * (marks * 2**31).long()).sum(1, keepdim=True)
+        steps = torch.arange(tokens.n, device=signs.device)
+        return top_k(draws(picture + steps, self.seed), keep, tokens.patch)
