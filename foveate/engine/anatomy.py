@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import transformers
 from torch import nn
 
-from foveate.errors import UnsupportedModel, shown
+from foveate.errors import UnsupportedCall, UnsupportedModel, shown
 from foveate.families.base import Family, family_of, resolve_path
 
 _SEAM = "mm_encoder_outputs"
@@ -17,12 +18,16 @@ _SEAM = "mm_encoder_outputs"
 
 @dataclass(frozen=True)
 class Anatomy:
-    """outer: the model that owns `generate`. inner: the one that splices. text: the decoder."""
+    """outer: the model that owns `generate`. inner: the one that splices. text: the decoder.
+
+    feature_layers: the `vision_feature_layer` of one call, None where it is the config's.
+    """
 
     outer: Any
     inner: Any
     text: Any
     family: Family
+    feature_layers: int | Sequence[int] | None = None
 
     @property
     def config(self) -> Any:
@@ -63,20 +68,51 @@ class Anatomy:
         return resolve_path(self.tower(modality), self.family.blocks)
 
     def vision_block(self, modality: str, layer: int | None) -> tuple[int, nn.Module]:
-        """Index and module of a tower block; `layer` None is the one that the projector reads."""
+        """Index and module of a tower block; `layer` None is the one that the projector reads.
+
+        Of several that it reads it is the deepest.
+        """
         if self.family.attention is None:
             raise UnsupportedModel(
                 f"The vision tower of {self.family.name} has no attention to read; use a method "
                 "that reads features only, such as DivPrune."
             )
         blocks = self.blocks(modality)
-        if layer is None:
-            layer = self.family.feature_block(self.config, len(blocks))
+        layer = max(self.feature_blocks(modality)) if layer is None else layer
         if not -len(blocks) <= layer < len(blocks):
             raise UnsupportedModel(
                 f"Vision layer {layer} does not exist in a tower of {len(blocks)} blocks."
             )
         return layer % len(blocks), blocks[layer % len(blocks)]
+
+    def feature_blocks(self, modality: str) -> list[int]:
+        """Tower blocks whose output the projector reads, in its order."""
+        blocks = len(self.blocks(modality))
+        found = self.family.feature_blocks(self.config, blocks, self.feature_layers)
+        if min(found) < 0:
+            raise UnsupportedCall(
+                "The projector reads what enters the vision tower, behind no block of it; "
+                "set vision_feature_layer to a later layer, such as -2."
+            )
+        return found
+
+    def called(self, modality: str, inputs: Mapping[str, Any]) -> Anatomy:
+        """This model as one `get_*_features` call uses it.
+
+        inputs: the call's arguments by name.
+        """
+        layers = inputs.get("vision_feature_layer")
+        if layers is None or self.family.attention is None:
+            return self
+        several = [layers] if isinstance(layers, int) else layers
+        whole = isinstance(several, list | tuple) and all(isinstance(n, int) for n in several)
+        count = len(self.blocks(modality))
+        if not whole or not several or not all(-count - 1 <= n <= count for n in several):
+            raise UnsupportedCall(
+                f"vision_feature_layer={shown(layers)} names no layer of a vision tower of {count} "
+                f"blocks; use a whole number from {-count - 1} to {count}, or a list of them."
+            )
+        return replace(self, feature_layers=layers)
 
     def bind(self, args: tuple, kwargs: dict) -> dict[str, Any]:
         """Arguments of the inner model's forward by name."""

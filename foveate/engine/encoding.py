@@ -54,7 +54,7 @@ class Encoder:
         An entry, not an attribute: hooks that move outputs to a device build them anew. Who asks
         for a tuple gets what the model alone would return.
         """
-        a, asked = self.anatomy, inputs.get("return_dict")
+        a, asked = self.anatomy.called(modality, inputs), inputs.get("return_dict")
         original, inputs = self._named(modality, original, inputs)
         inputs = {**inputs, "return_dict": True}
         slots: list[Layout] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -56,8 +57,7 @@ class VisionRecorder:
                     for i in self._blocks(need):
                         taps[i].append(need)
                 else:
-                    handle = self._hook(need)
-                    if handle is not None:
+                    for handle in self._hooks(need):
                         stack.callback(handle.remove)
             for i, needs in taps.items():
                 block = self.anatomy.blocks(self.modality)[i]
@@ -75,18 +75,18 @@ class VisionRecorder:
             natural = order is None or isinstance(need, ProjectorInput)
             self.rows[need] = rows if natural else rows[on_device(order, rows.device)]
 
-    def _hook(self, need: Need):
+    def _hooks(self, need: Need) -> list[Any]:
         family, anatomy = self.anatomy.family, self.anatomy
         if isinstance(need, ProjectorInput):
             if not family.tokenwise:
-                return None
+                return []
             projector = resolve_path(anatomy.inner, family.projector)
 
             def before(_, args, kwargs):
                 x = args[0] if args else next(iter(kwargs.values()))
                 self._calls[need][0].append(self._views(x).flatten(0, 1))
 
-            return projector.register_forward_pre_hook(before, with_kwargs=True)
+            return [projector.register_forward_pre_hook(before, with_kwargs=True)]
         if isinstance(need, VisionKeys):
             i, block = self._block(need)
             attention = resolve_path(block, family.attention)
@@ -102,21 +102,33 @@ class VisionRecorder:
                     out = self._without_class(self._full(i, out, 1)).flatten(0, 1)
                 self._calls[need][0].append(out)
 
-            return resolve_path(attention, family.key).register_forward_hook(after)
-        if isinstance(need, ClassState) and not (family.class_token and family.tokenwise):
-            return None
+            return [resolve_path(attention, family.key).register_forward_hook(after)]
+        if isinstance(need, ClassState):
+            return self._class_hooks() if family.class_token and family.tokenwise else []
         i, block = self._block(need)
 
         def after_block(_, args, out):
             out = out[0] if isinstance(out, tuple) else out
-            if isinstance(need, ClassState):
-                self.class_rows = out[:, 0]
-                return
             if out.dim() == 3:
                 out = self._without_class(self._full(i + 1, out, 1)).flatten(0, 1)
             self._calls[need][0].append(out.reshape(-1, out.shape[-1]))
 
-        return block.register_forward_hook(after_block)
+        return [block.register_forward_hook(after_block)]
+
+    def _class_hooks(self) -> list[Any]:
+        """Side by side where the projector reads several layers, as it reads patches."""
+        order, blocks = (
+            self.anatomy.feature_blocks(self.modality),
+            self.anatomy.blocks(self.modality),
+        )
+        seen: dict[int, Tensor] = {}
+
+        def after(i: int, _: nn.Module, args: tuple, out: Any) -> None:
+            seen[i] = (out[0] if isinstance(out, tuple) else out)[:, 0]
+            if seen.keys() == {*order}:
+                self.class_rows = torch.cat([seen[j] for j in order], -1)
+
+        return [blocks[i].register_forward_hook(functools.partial(after, i)) for i in {*order}]
 
     def _count_views(self, _: nn.Module, args: tuple, kwargs: dict) -> None:
         hidden = args[0] if args else kwargs["hidden_states"]
@@ -150,11 +162,10 @@ class VisionRecorder:
         return x[:, 1:] if self.anatomy.family.class_token else x
 
     def _views(self, x: Tensor) -> Tensor:
-        """Projector input as (views, patches, C), without class rows that some families project."""
+        """Projector input as (views, patches, C), without class rows that are projected too."""
         x = x if x.dim() == 3 else x.unsqueeze(0)
-        if self.modality == "video" and self.anatomy.family.projects_class:
-            return x[:, 1:]
-        return x
+        classed = self.anatomy.family.class_token and self.views is not None
+        return x[:, 1:] if classed and x.shape[1] > self.views[1] else x
 
     def _reader(self, i: int, needs: list[VisionAttention]):
         classed = self.anatomy.family.class_token

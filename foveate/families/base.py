@@ -67,11 +67,16 @@ class Family:
         if "name" in vars(cls):
             _families[cls.name] = cls
 
-    def feature_block(self, config: Any, blocks: int) -> int:
-        """0-based tower block whose output the projector reads."""
-        layer = getattr(config, "vision_feature_layer", -1)
-        layer = layer if isinstance(layer, int) else layer[-1]
-        return (layer if layer >= 0 else blocks + 1 + layer) - 1
+    def feature_blocks(
+        self, config: Any, blocks: int, asked: int | Sequence[int] | None = None
+    ) -> list[int]:
+        """0-based tower blocks whose output the projector reads, in its order.
+
+        asked: the call's `vision_feature_layer`, None for the config's. -1 is what enters block 0.
+        """
+        layers = getattr(config, "vision_feature_layer", -1) if asked is None else asked
+        layers = [layers] if isinstance(layers, int) else layers
+        return [(layer if layer >= 0 else blocks + 1 + layer) - 1 for layer in layers]
 
     def layouts(
         self, config: Any, modality: str, inputs: Mapping[str, Any], output: Any

@@ -35,7 +35,7 @@ def test_paths_lead_somewhere(name, modality):
     if family.attention is None:
         return
     blocks = resolve_path(tower, family.blocks)
-    assert 0 <= family.feature_block(model.config, len(blocks)) < len(blocks)
+    assert 0 <= max(family.feature_blocks(model.config, len(blocks))) < len(blocks)
     for block in blocks:
         attention = resolve_path(block, family.attention)
         assert isinstance(getattr(attention, family.key), torch.nn.Linear)
@@ -56,9 +56,9 @@ def test_class_tokens_are_where_the_tower_has_one(name):
 def test_feature_layers_are_read_from_the_config():
     family = families()["llava"]
     config = zoo.model("llava").config
-    for layer, block in [(-2, 22), (-1, 23), (1, 0), ([3, 5], 4)]:
+    for layer, read in [(-2, [22]), (-1, [23]), (1, [0]), ([5, -22], [4, 2])]:
         changed = hf.LlavaConfig(**{**config.to_dict(), "vision_feature_layer": layer})
-        assert family(changed).feature_block(changed, 24) == block
+        assert family(changed).feature_blocks(changed, 24) == read
 
 
 def test_unknown_models_are_refused():

@@ -84,7 +84,7 @@ def test_tokens_depend_on_the_rows_that_the_layout_names(name, modality):
     model = zoo.model(name)
     family = family_of(model.config)
     blocks = resolve_path(resolve_path(model.model, family.towers[modality]), family.blocks)
-    block = blocks[family.feature_block(model.config, len(blocks))]
+    block = blocks[max(family.feature_blocks(model.config, len(blocks)))]
     cut: list[Tensor] = []
 
     def start_here(_, args, out):
@@ -168,7 +168,7 @@ def test_pooling_is_the_projectors(name, modality, extra):
             seen = captured(tower, stack)
         else:
             blocks = resolve_path(tower, family.blocks)
-            seen = captured(blocks[family.feature_block(model.config, len(blocks))], stack)
+            seen = captured(blocks[max(family.feature_blocks(model.config, len(blocks)))], stack)
         inputs, output = encode(model, modality, inputs, **extra)
     rows = seen[0] if blocks or name == "video_llama_3" else seen[0].last_hidden_state
     if name == "fast_vlm":
