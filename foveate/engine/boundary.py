@@ -297,8 +297,7 @@ class Boundaries:
         columns, valid = pad_front(ascending, lengths, before.right)
         sight = None
         if merge.place is not None or before.sight is not None:
-            old = before.local if before.sight is None else before.sight
-            sight = old.gather(1, columns).masked_fill(~valid, 0)
+            sight = before.shown_as.gather(1, columns).masked_fill(~valid, 0)
         if merge.place is not None:
             last = torch.iinfo(merge.place.dtype).max
             order = merge.place.masked_fill(~kept, last).argsort(dim=1, stable=True)

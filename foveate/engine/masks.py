@@ -38,7 +38,7 @@ def prefill_mask(
         steps = torch.arange(n, device=hidden.device)
         short = (steps[:, None] >= steps[None]).expand(b, 1, n, n)
     else:
-        short = both_ways(mask, stage.local if stage.sight is None else stage.sight)
+        short = both_ways(mask, stage.shown_as)
     visible = stage.valid[:, None, None, :] | own
     if short.dtype == torch.bool:
         short = (short & stage.valid[:, None, None, :]) | own
@@ -94,7 +94,7 @@ def decode_mask(
     b, device = hidden.shape[0], hidden.device
     first = call.prompt.first
     behind = torch.arange(first.n, first.n + new, device=device).expand(b, -1)
-    column = torch.cat([stage.local, behind], 1)
+    column = torch.cat([stage.shown_as, behind], 1)
     later = stage.valid.new_ones(b, new) if call.behind is None else call.behind[:, :new]
     alive = torch.cat([stage.valid, later], 1)
     column, alive = column[:, -held:], alive[:, -held:]

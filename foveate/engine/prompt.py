@@ -62,6 +62,11 @@ class Stage:
         return self.index.shape[1]
 
     @property
+    def shown_as(self) -> Tensor:
+        """Columns (B, N) of the first stage whose masks these columns take."""
+        return self.local if self.sight is None else self.sight
+
+    @property
     def ragged(self) -> bool:
         """Whether some row has padding."""
         return min(self.lengths) < self.n

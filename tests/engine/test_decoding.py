@@ -6,29 +6,14 @@ from collections import Counter
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import foveate
+from perf.dispatch import Operators
 from tests.engine.running import pair
 from tests.families import zoo
 from tests.families.halves import Half, HalfAt, HalfHeld
 
-VIEWS = {"view", "t", "transpose", "expand", "slice", "select", "unsqueeze", "squeeze", "permute"}
-VIEWS |= {"detach", "alias", "_unsafe_view", "split", "unbind", "as_strided", "_reshape_alias"}
 WAITS = ("is_nonzero", "_local_scalar_dense", "item", "nonzero", "equal", "unique")
-
-
-class Operators(TorchDispatchMode):
-    """Counts the operators that run inside, views left out."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func._schema.name.split("::")[1]
-        self.count[name] += name not in VIEWS
-        return func(*args, **(kwargs or {}))
 
 
 def step(model, method, masked: bool) -> Counter:
@@ -110,3 +95,21 @@ def _counted(inputs):
     """Inputs with the ids that generate would pass."""
     ids = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
     return {**inputs, "position_ids": ids}
+
+
+@pytest.mark.parametrize("slug", ["fastv", "visiondrop", "sparsevlm"])
+def test_windows_slide_alike_by_one_token_and_by_several(slug):
+    """Merged tokens stand elsewhere than they came from: masks and caches count alike."""
+    model, images = zoo.model("gemma3"), [zoo.sample("gemma3", "image", i) for i in (1, 0, 1)]
+    inputs = zoo.batch(
+        "gemma3", [zoo.joined("gemma3", zoo.joined("gemma3", *images[:2]), images[2])]
+    )
+    new = torch.tensor([[99] * 7 + [96] * 3])
+    found = []
+    with torch.inference_mode(), foveate.attach(model, foveate.create(slug, keep=0.5)):
+        for step in (1, 2, 5):
+            cache = model(**inputs, logits_to_keep=1, use_cache=True).past_key_values
+            steps = [model(input_ids=x, past_key_values=cache).logits for x in new.split(step, 1)]
+            found.append(torch.cat(steps, 1))
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(found[2], found[0], rtol=0, atol=1e-4)
