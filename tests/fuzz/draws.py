@@ -16,7 +16,8 @@ from tests.methods.made import made
 
 CALLS = (
     *("generate", "generate", "generate", "forward", "forward", "keep_all", "again", "detach"),
-    *("beams", "static", "eager", "turns", "lookup", "labels", "checkpointed", "order", "short"),
+    *("beams", "static", "eager", "turns", "several", "lookup"),
+    *("labels", "checkpointed", "order", "short"),
 )
 # A keep as people write it.
 KEEPS: tuple[Any, ...] = (
@@ -29,8 +30,8 @@ KEEPS: tuple[Any, ...] = (
 class Draw:
     """One fuzzed call.
 
-    samples: per row what it holds, "0", "1", "01" (both), "t0" (text alone). seed: of everything
-    that a call draws itself.
+    samples: per row what it holds, "0", "1", "01" (both), "101", "t0" (text alone). seed: of
+    everything that a call draws itself.
     """
 
     number: int
@@ -91,7 +92,7 @@ def draw(seed: int, number: int) -> Draw:
     family, modality = rng.choice(zoo.CASES)
     call = rng.choice(CALLS)
     count = 1 if call == "lookup" else rng.choice((1, 2, 2, 3))
-    kinds = ["0", "1"] if modality == "video" else ["0", "1", "0", "1", "01", "t0"]
+    kinds = ["0", "1"] if modality == "video" else ["0", "1", "0", "1", "01", "101", "t0"]
     samples = [rng.choice(kinds) for _ in range(count)]
     if all(s.startswith("t") for s in samples):
         samples[0] = "0"

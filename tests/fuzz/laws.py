@@ -198,6 +198,23 @@ def turns_go_on(draw: Draw, model: Any) -> None:
     _same(draw, model, found, ([0], out.logits[:, -1]), "a second turn and a loop")
 
 
+def several_are_one_by_one(draw: Draw, model: Any) -> None:
+    """New tokens that come several at once are the same ones as they come one at a time."""
+    draw = replace(draw, side="left")
+    inputs, found = _cast(draw.inputs(), model), []
+    new = torch.randint(5, 60, (len(draw.samples), 9))
+    with _attached(model, draw), torch.no_grad():
+        for several in (1, 2, 4):
+            out, mask, logits = model(**inputs, use_cache=True), inputs["attention_mask"], []
+            for tokens in new.split(several, 1):
+                mask = torch.cat([mask, torch.ones_like(tokens)], 1)
+                kw = {"attention_mask": mask, "past_key_values": out.past_key_values}
+                logits.append(model(input_ids=tokens, **kw).logits)
+            found.append(([0], torch.cat(logits, 1)[None]))
+    for several in (1, 2):
+        _same(draw, model, found[several], found[0], "several new tokens and one at a time")
+
+
 def lookup_is_greedy(draw: Draw, model: Any) -> None:
     draw = replace(draw, padding=0, steps=8)
     inputs = _cast(draw.inputs(), model)
@@ -296,6 +313,7 @@ LAWS: dict[str, Callable[[Draw, Any], None]] = {
     "static": static_is_dynamic,
     "eager": eager_is_sdpa,
     "turns": turns_go_on,
+    "several": several_are_one_by_one,
     "lookup": lookup_is_greedy,
     "labels": loss_is_finite_and_repeats,
     "checkpointed": checkpointing_changes_nothing,
