@@ -9,6 +9,7 @@ from typing import Any
 
 import transformers
 from torch import nn
+from torch._dynamo.eval_frame import OptimizedModule
 
 from foveate.errors import UnsupportedCall, UnsupportedModel, shown
 from foveate.families.base import Family, family_of, resolve_path
@@ -129,6 +130,9 @@ def anatomy(model: nn.Module) -> Anatomy:
             f"{shown(model)} is not a model; pass a transformers ...ForConditionalGeneration model."
         )
     outer = model
+    # What torch.compile wraps shows all attributes of the model as its own.
+    while isinstance(outer, OptimizedModule):
+        outer = outer._orig_mod
     while not hasattr(outer, "get_decoder") or not hasattr(outer, "prepare_inputs_for_generation"):
         below = [
             getattr(outer, name, None) for name in ("module", "_orig_mod", "base_model", "model")

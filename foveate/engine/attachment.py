@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache
+from transformers import Cache, DynamicCache
 
 from foveate.engine.again import hooks_outside
 from foveate.engine.anatomy import Anatomy, anatomy
@@ -37,7 +37,7 @@ from foveate.engine.splice import TYPE_NAMES, Splice, compute_3d, worded
 from foveate.engine.structure import own_mask, plain, refuse_structure
 from foveate.engine.taps import Reader, surrounded, tapped
 from foveate.engine.turns import running, turns_of
-from foveate.errors import AlreadyAttached, FoveateError, UnsupportedCall
+from foveate.errors import AlreadyAttached, FoveateError, UnsupportedCall, shown
 from foveate.method import Method, as_method, in_road_order
 from foveate.parts import CachesPart, EncodersPart, FramesPart, Part, RulePart, TokensPart
 from foveate.report import Report
@@ -50,6 +50,7 @@ class Call:
 
     text: makes the books of its prompt where that has no visual tokens. filled: what is known of
     the cache that it continues, by how many columns. ahead: what a prompt gave that ran first.
+    lent: name of a cache that its caller has not and must not get.
     """
 
     asked: Targets
@@ -57,6 +58,7 @@ class Call:
     filled: Filled | None = None
     columns: int = 0
     ahead: Any = None
+    lent: str | None = None
     prompt: Prompt | None = None
     text: Callable[[], Prompt] | None = None
     stack: ExitStack = field(default_factory=ExitStack)
@@ -85,6 +87,8 @@ class Here(threading.local):
         self.clock: Clock | None = None
         self.encoding = False
         self.known: Known | None = None
+        # Columns of the prompt that `generate` was given, while it runs.
+        self.prompted: int | None = None
 
     @property
     def decoder(self) -> Pass | None:
@@ -150,6 +154,8 @@ class Attachment:
         Returns (B, N), an entry for each token that is left behind the last layer: -100 for padding
         and for the first token of a row. Shift them against the logits as ever.
         """
+        if not isinstance(labels, Tensor):
+            raise UnsupportedCall(f"labels={shown(labels)} is no tensor; pass one of (B, L).")
         prompt = self._here.answered.shortened
         if prompt is None:
             return labels
@@ -169,6 +175,8 @@ class Attachment:
         A dropped token repeats the logits of the last one in front that was kept: they predict the
         token behind it. So `expand_logits(logits)[:, :-1]` are the scores of `input_ids[:, 1:]`.
         """
+        if not isinstance(logits, Tensor):
+            raise UnsupportedCall(f"logits={shown(logits)} is no tensor; pass one of (B, N, V).")
         prompt = self._here.answered.shortened
         if prompt is None:
             return logits
@@ -298,13 +306,15 @@ class Attachment:
             ids = kwargs.get("input_ids")
             ids = kwargs.get("inputs", args[0] if args else None) if ids is None else ids
             given = {**kwargs, "input_ids": ids}
-            whole = isinstance(ids, Tensor) and isinstance(given.get("attention_mask"), Tensor)
-            if whole and ids.dim() == 2 and ids.device.type != "cpu":
+            rows = isinstance(ids, Tensor) and ids.dim() == 2
+            whole = rows and isinstance(given.get("attention_mask"), Tensor)
+            if whole and ids.device.type != "cpu":
                 self._here.known = read(given)
+            self._here.prompted = ids.shape[1] if rows else None
             try:
                 return original(*args, **kwargs)
             finally:
-                self._here.known = None
+                self._here.known = self._here.prompted = None
 
         return wrapper
 
@@ -361,6 +371,12 @@ class Attachment:
             return (), self._continue(kw)
         if ids.shape[1] == 1 and outputs:
             return (), self._continue(kw)
+        grown = self._grown(kw) if inside_generate else 0
+        if grown:
+            name = "cache" if "cache" in kw else "past_key_values"
+            cached = {**kw, name: DynamicCache(config=self.anatomy.text.config)}
+            here.calls[-1].lent = name
+            return (), self._prompt_first(inner, cached, outputs, candidates=grown)
         keep = here.calls[-1].asked.logits_to_keep
         if inside_generate and isinstance(keep, int) and keep > 1:
             # An assistant model proposes candidates, of which logits are asked too.
@@ -371,6 +387,16 @@ class Attachment:
         reads = not self.method.prompt_agnostic
         here.calls[-1].prompt.open_end = inside_generate and reads and not self._counts_logits
         return (), kw
+
+    def _grown(self, kw: dict[str, Any]) -> int:
+        """Columns that `generate` put behind its prompt, which it runs anew at each step if it
+        has no cache: none of the question, where a part reads the question or a layer changes.
+        """
+        prompted = self._here.prompted
+        inside = self._boundaries or self._rules or self._caches or not self.method.prompt_agnostic
+        if prompted is None or not inside or cache_in(kw) is not None:
+            return 0
+        return max(0, kw["input_ids"].shape[1] - prompted)
 
     @functools.cached_property
     def _counts_logits(self) -> bool:
@@ -664,6 +690,8 @@ class Attachment:
                 call.filled.new += call.columns
             if output is not None and call.ahead is not None:
                 _join(output, call.ahead)
+            if output is not None and call.lent is not None:
+                setattr(output, call.lent, None)
         finally:
             self._drop(self._here.calls, len(self._here.calls) - 1)
         if output is None:
