@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 from foveate.budget import ADAPTIVE, Keep, check_keep
 from foveate.errors import BudgetError, FoveateError, InvalidParameter, UnknownName, shown
-from foveate.parameters import normalise, scalar
+from foveate.parameters import as_declared, normalise, scalar
 from foveate.parts import POSITIONS, STAGES, Part, extent_behind
 from foveate.tokens import Grid
 
@@ -77,6 +77,14 @@ class Method:
 
     def budget(self, grid: Grid) -> int:
         """Tokens that enter the language model for such an item, known without any feature."""
+        if not isinstance(grid, Grid):
+            raise InvalidParameter(
+                f"{shown(grid)} is no grid; use one such as foveate.tokens.Grid(1, 24, 24)."
+            )
+        for name in ("t", "h", "w"):
+            as_declared(name, getattr(grid, name), int)
+        if min(grid.t, grid.h, grid.w) < 1:
+            raise InvalidParameter(f"{grid} holds no token; t, h and w are at least 1.")
         return extent_behind(in_road_order(self.parts()), grid).n
 
     def to_dict(self) -> dict[str, Any]:
@@ -146,6 +154,10 @@ def in_road_order(parts: tuple[Part, ...]) -> list[Part]:
 
 def register(cls: M) -> M:
     """Class decorator: make a method known under its `slug`."""
+    if not (isinstance(cls, type) and issubclass(cls, Method)):
+        raise FoveateError(
+            f"{shown(cls)} is no class of methods; decorate a subclass of foveate.Method."
+        )
     if not isinstance(getattr(cls, "slug", None), str):
         raise FoveateError(f"{cls.__name__} has no slug; give the class one: slug = 'its_name'.")
     if _registry.get(cls.slug, cls).__qualname__ != cls.__qualname__:

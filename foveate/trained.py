@@ -7,6 +7,7 @@ and never inside it.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import foveate
-from foveate.errors import FoveateError, InvalidParameter, MissingWeights, UnknownName
+from foveate.errors import FoveateError, InvalidParameter, MissingWeights, UnknownName, shown
 from foveate.method import Method, create, method_class
 
 WEIGHTS, CONFIG = "parts.safetensors", "parts.json"
@@ -168,6 +169,10 @@ def save_parts(
 
 def from_pretrained(folder: str | Path) -> Method:
     """The method that `save_pretrained` wrote into a folder, with its trained parts."""
+    if not isinstance(folder, str | os.PathLike):
+        raise MissingWeights(
+            f"{shown(folder)} is no folder; give the path of one that save_pretrained wrote."
+        )
     folder = Path(folder).expanduser()
     told = _method_of(folder)
     return create(told.pop("method"), **told, weights=str(folder))

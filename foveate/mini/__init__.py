@@ -34,7 +34,7 @@ def load(name: str = "image", dtype=None):
     stored in.
     """
     known = available()
-    folder = ROLES.get(name, name)
+    folder = ROLES.get(name, name) if isinstance(name, str) else None
     if folder not in known:
         roles = [role for role, model in ROLES.items() if model in known]
         raise UnknownName.of("embedded model", name, [*known, *roles])
@@ -49,6 +49,8 @@ def load(name: str = "image", dtype=None):
 
 def model_card(name: str) -> dict:
     """The model card of an embedded model or a role, empty for any other name."""
+    if not isinstance(name, str):
+        return {}
     path = WEIGHTS / ROLES.get(name, name) / "card.json"
     known = ROLES.get(name, name) in available()
     return json.loads(path.read_text(encoding="utf-8")) if known and path.is_file() else {}

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from foveate.errors import FoveateError
+from foveate.errors import FoveateError, shown
 from foveate.method import Method, from_dict
 from foveate.tuning.errors import TuneError
 
@@ -57,6 +57,8 @@ class Plan:
 
 def read_plan(path: str | Path) -> Plan:
     """The plan in a file that `foveate tune` wrote."""
+    if not isinstance(path, str | os.PathLike):
+        raise TuneError(f"{shown(path)} is no plan; give a file that 'foveate tune --out' wrote.")
     path = Path(path)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

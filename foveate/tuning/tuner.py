@@ -16,8 +16,9 @@ import foveate
 from foveate.benchmarks.statistics import wilson
 from foveate.benchmarks.subject import weights_digest
 from foveate.engine.anatomy import anatomy
-from foveate.errors import InvalidParameter, UnknownName
+from foveate.errors import InvalidParameter, UnknownName, shown
 from foveate.method import Composed, method_class
+from foveate.parameters import as_declared
 from foveate.tuning.batches import batches_of
 from foveate.tuning.errors import TuneError
 from foveate.tuning.evaluations import PARTS, Evaluations, Evaluator, Score
@@ -59,6 +60,17 @@ def tune(
     video; models that read none get them as pictures. folder: keeps every measurement, so that an
     interrupted search goes on. watch: is told of every measurement.
     """
+    methods = as_declared("methods", methods, Sequence[str] | None)
+    keep = as_declared("keep", keep, Sequence[float] | None)
+    max_drop = as_declared("max_drop", max_drop, float)
+    budget_flops = as_declared("budget_flops", budget_flops, float | None)
+    searcher = as_declared("searcher", searcher, str)
+    held_out = as_declared("held_out", held_out, float)
+    batch, frames = as_declared("batch", batch, int), as_declared("frames", frames, int)
+    seed = as_declared("seed", seed, int)
+    anatomy(model)
+    if not isinstance(data, str | Path | Sequence):
+        raise InvalidParameter(f"data={shown(data)} is no list of samples and no JSONL file.")
     named = check(methods, keep, max_drop, budget_flops, searcher, held_out, batch, frames)
     samples = read_samples(data) if isinstance(data, str | Path) else list(data)
     parts = dict(zip(PARTS, split(samples, held_out, seed), strict=True))

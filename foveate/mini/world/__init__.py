@@ -6,7 +6,8 @@
 (64, 64)
 """
 
-from foveate.errors import UnknownName
+from foveate.errors import UnknownName, shown
+from foveate.parameters import as_declared
 
 from .choices import lettered
 from .item import PICTURE, Item, Turn
@@ -32,10 +33,11 @@ def item(
     ``knobs`` make it easier or harder: `CATALOGUE[task].knobs()` names them. They belong to the
     item's name.
     """
-    if task not in CATALOGUE:
+    index = as_declared("index", index, int)
+    if not isinstance(task, str) or task not in CATALOGUE:
         raise UnknownName.of("task", task, CATALOGUE)
     if form not in ("word", "letter"):
-        raise WorldError(f'unknown answer form {form!r}: use "word" or "letter".')
+        raise WorldError(f'unknown answer form {shown(form)}: use "word" or "letter".')
     kind, canvas = CATALOGUE[task], _canvas(size, patch)
     if not kind.fits(canvas):
         low, high = kind.grids
@@ -83,7 +85,8 @@ def item(
 
 
 def _canvas(size: int, patch: int) -> Canvas:
-    if size % patch or size < 4 * patch:
+    size, patch = as_declared("size", size, int), as_declared("patch", patch, int)
+    if patch < 1 or size % patch or size < 4 * patch:
         raise WorldError(
             f"canvas of {size} px does not fit patches of {patch} px: use a multiple, 4 at least."
         )
@@ -113,6 +116,7 @@ def items(
     **knobs,
 ) -> list[Item]:
     """``n`` consecutive items of a task and split, beginning with index ``start``."""
+    n, start = as_declared("n", n, int), as_declared("start", start, int)
     return [item(task, split, start + i, size, patch, form, **knobs) for i in range(n)]
 
 

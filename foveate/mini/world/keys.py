@@ -8,7 +8,7 @@ import hashlib
 
 import numpy as np
 
-from foveate.errors import FoveateError
+from foveate.errors import FoveateError, shown
 
 from .vocabulary import COLOURS, LEXICON, NONSENSE, SHAPES
 
@@ -25,8 +25,8 @@ class WorldError(FoveateError):
 
 def generator(split: str, task: str, index: int, purpose: str = "scene") -> np.random.Generator:
     """The random stream of one picture; ``purpose`` gives independent streams for one picture."""
-    if split not in SPLITS:
-        raise WorldError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}.")
+    if not isinstance(split, str) or split not in SPLITS:
+        raise WorldError(f"unknown split {shown(split)}: use one of {', '.join(SPLITS)}.")
     name = f"{WORLD_VERSION}/{split}/{task}/{index}/{purpose}"
     digest = hashlib.blake2b(name.encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
