@@ -13,6 +13,7 @@ import torch
 import transformers as hf
 
 import foveate
+from foveate.assets import PHOTOGRAPH
 from tests.engine.running import generate
 from tests.families import zoo
 
@@ -284,3 +285,41 @@ def test_a_model_that_torch_compile_wraps():
             plain = model(**inputs).logits
         with torch.no_grad(), foveate.attach(wrapped, method):
             assert (wrapped(**inputs).logits - plain).abs().max() < 2e-4
+
+
+def test_a_pipeline_answers_as_generate_does():
+    model, processor = foveate.mini("image")
+    pipe = hf.pipeline(
+        "image-text-to-text",
+        model=model,
+        processor=processor,
+        tokenizer=processor.tokenizer,
+        image_processor=processor.image_processor,
+    )
+    chat = [
+        {
+            "role": "user",
+            "content": [
+                {"type": "image", "image": str(PHOTOGRAPH)},
+                {"type": "text", "text": "what colour is it ?"},
+            ],
+        }
+    ]
+    how = {"add_generation_prompt": True, "tokenize": True, "return_dict": True}
+    inputs = processor.apply_chat_template(chat, return_tensors="pt", **how)
+
+    def through() -> str:
+        return pipe(text=chat, max_new_tokens=4)[0]["generated_text"][-1]["content"]
+
+    def plain() -> str:
+        out = model.generate(**inputs, max_new_tokens=4)[0, inputs["input_ids"].shape[1] :]
+        return processor.decode(out, skip_special_tokens=True)
+
+    bare = through()
+    with foveate.attach(model, foveate.DivPrune(keep=1.0)):
+        assert through() == bare
+    for method in (foveate.DivPrune(keep=8), foveate.FastV(keep=0.5)):
+        with foveate.attach(model, method) as attachment:
+            answered = through()
+            assert attachment.report.tokens_out[0] < 196
+            assert answered.split() == plain().split()
