@@ -95,7 +95,8 @@ class Seam:
     kind: name of the user's attention function. causal: whether it hides later columns by itself
     where it is given no mask. refuse(why): raises for what this kernel can't be told. memo: what
     rules worked out for several layers of one forward pass; gone with it. alone: nobody else sees
-    or changes this call, so that a rule may answer it without the kernel.
+    or changes this call, so that a rule may answer it without the kernel. own: facts of all rows
+    and columns of the layer, the very objects that the first rule is handed.
     """
 
     kind: str
@@ -107,6 +108,7 @@ class Seam:
     refuse: Callable[[str], None]
     memo: dict = field(default_factory=dict)
     alone: bool = False
+    own: tuple[Columns, Columns] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,6 +252,12 @@ class Attending:
     def rotated(self, x: Tensor, positions: Tensor) -> Tensor:
         """Raw x (B, h, M, d) rotated by ids (..., B, M) of any kind."""
         return self.seam.rotate(x, *self.seam.tables(positions))
+
+    @property
+    def entire(self) -> bool:
+        """Whether all rows of the layer ask all of its columns, in their own order."""
+        own = self.seam.own
+        return own is None or self.queries is own[0] and self.keys is own[1]
 
     def whole(self) -> Whole:
         """Which key column stands for each column that the caller gave, and that came behind."""

@@ -251,7 +251,7 @@ class Rules:
         def last(attending: Attending) -> Tensor:
             more = {**kw, "scaling": attending.scaling}
             # As many columns as the layer has may be others, or stand in another order.
-            if attending.queries is not queries or attending.keys is not keys:
+            if not attending.entire:
                 more.pop("position_ids", None)
             elif unread:
                 unread.pop()(attending.query, attending.key, attending.mask, **more)
@@ -293,6 +293,7 @@ class Rules:
                 account=partial(_account, call),
                 refuse=partial(_refuse, kind),
                 memo=call.tables,
+                own=(queries, keys),
                 alone=len(parts) == 1 and reader is None and known(kind) and plain(kw),
             ),
         )

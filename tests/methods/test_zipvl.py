@@ -264,3 +264,19 @@ def test_other_parts_are_shown_columns_in_their_own_order():
         for i, one in enumerate(samples):
             alone = generate(model, zoo.batch("internvl", [one]), 3)
             assert close((together[0][i : i + 1], together[1][i : i + 1]), alone)
+
+
+@pytest.mark.parametrize("other", [foveate.YOPO(), foveate.TCLLaVA()], ids=repr)
+def test_rows_in_pieces_are_refused_and_the_other_way_round_holds(other):
+    """What a layer needs is chosen once, among all of its tokens."""
+    model = zoo.model("qwen3_vl")
+    samples = [zoo.sample("qwen3_vl", "image", i) for i in (0, 1)]
+    inputs = zoo.batch("qwen3_vl", samples, padding=5)
+    with foveate.attach(model, other + foveate.ZipVL(keep=0.5)):
+        with pytest.raises(foveate.UnsupportedCall, match="put ZipVL first"):
+            model(**inputs)
+    with foveate.attach(model, foveate.ZipVL(keep=0.5) + other):
+        together = generate(model, inputs, 3)
+        for i, one in enumerate(samples):
+            alone = generate(model, zoo.batch("qwen3_vl", [one]), 3)
+            assert close((together[0][i : i + 1], together[1][i : i + 1]), alone)

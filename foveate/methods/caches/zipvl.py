@@ -32,7 +32,7 @@ from torch import Tensor
 
 from foveate.attending import Attend, Attending
 from foveate.budget import ADAPTIVE, Keep
-from foveate.errors import InvalidParameter
+from foveate.errors import InvalidParameter, UnsupportedCall
 from foveate.method import Method, register
 from foveate.ops.attention import Heads
 from foveate.ops.importance import most_important, needed, probe_rows, received, seen_behind
@@ -99,6 +99,11 @@ class ZipVL(Method, RulePart):
         return 2 * min(n, sum(self.probes)) * n * widths.model
 
     def attend(self, call: Attending, proceed: Attend) -> Tensor:
+        if not call.entire:
+            raise UnsupportedCall(
+                f"ZipVL chooses among all tokens of layer {call.layer}, where a method in front of "
+                "it lets rows attend in pieces; put ZipVL first in the composition."
+            )
         valid, heads = call.queries.valid, call.heads()
         lengths = call.queries.counts[0]
         rows, real = probe_rows(valid, *self.probes, self.seed + call.layer, lengths)
