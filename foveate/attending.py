@@ -96,7 +96,8 @@ class Seam:
     where it is given no mask. refuse(why): raises for what this kernel can't be told. memo: what
     rules worked out for several layers of one forward pass; gone with it. alone: nobody else sees
     or changes this call, so that a rule may answer it without the kernel. own: facts of all rows
-    and columns of the layer, the very objects that the first rule is handed.
+    and columns of the layer, the very objects that the first rule is handed. still: the layer
+    rotates nothing, and so does `rotate`.
     """
 
     kind: str
@@ -109,6 +110,7 @@ class Seam:
     memo: dict = field(default_factory=dict)
     alone: bool = False
     own: tuple[Columns, Columns] | None = None
+    still: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,13 +266,13 @@ class Attending:
         return self.seam.whole()
 
     def once(self, make: Callable[[], T]) -> T:
-        """What `make()` gives, asked once for all layers with the same columns and mask.
+        """What `make()` gives, asked once for all layers with the same columns, mask and rotation.
 
         One for each rule: it is told apart by `notes`. Facts carry no gradients: a checkpointed
         layer finds them made when it is computed again.
         """
         alike = (self.notes, self.queries, self.keys, self.mask, self.window)
-        key = ("once", *map(id, alike))
+        key = ("once", self.seam.still, *map(id, alike))
         if key not in self.seam.memo:
             # What is held can't hand its id on to another object.
             with torch.no_grad():

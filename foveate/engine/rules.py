@@ -268,6 +268,7 @@ class Rules:
         stage = call.prompt.at(i)
         queries, keys = self._queries(i, call, q), self._keys(i, call, q, wide)
         cos, sin = self._expanded(call, call.tables["turn", i], len(query))
+        still = not self._rotates.get(i, True)
         start = Attending(
             query=query,
             key=key,
@@ -287,7 +288,7 @@ class Rules:
             seam=Seam(
                 kind=kind,
                 causal=kind != "eager" and getattr(module, "is_causal", True),
-                rotate=partial(_rotate, module) if self._rotates.get(i, True) else _still,
+                rotate=_still if still else partial(_rotate, module),
                 tables=partial(self.boundaries.rotary, self.anatomy.layers[i], query),
                 whole=partial(self._whole, i, call, stage, q, wide),
                 account=partial(_account, call),
@@ -295,6 +296,7 @@ class Rules:
                 memo=call.tables,
                 own=(queries, keys),
                 alone=len(parts) == 1 and reader is None and known(kind) and plain(kw),
+                still=still,
             ),
         )
         steps = [partial(self._asked, p, call) for p in parts]

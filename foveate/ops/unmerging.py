@@ -47,7 +47,8 @@ def visible(
     later ones, as those of a prefix do.
 
     Order is that of virtual positions: copies of a token see each other as they follow, unless it
-    sees others in both directions. What was hidden from a later token stays hidden.
+    sees others in both directions. What was hidden from a later token stays hidden. A window counts
+    both places and columns: a cache that slides lets go of columns, wherever copies of them stand.
     """
     n, q = mapping.shape[1], rows.shape[1]
     columns = mapping.clamp(min=0)
@@ -58,7 +59,8 @@ def visible(
     gap = steps[n - q :, None] - steps
     sees = (own | later) & (gap >= 0)
     if window is not None:
-        sees = ((gap >= 0) & (gap < window)).expand_as(own)
+        held = (rank[:, :, None] - ahead[:, None, :] < window)[:, None]
+        sees = (held & (gap >= 0) & (gap < window)).expand_as(own)
     if not prefill:
         return sees & (mapping >= 0)[:, None, None, :]
     # Only prefixes and blocks that see both ways look ahead.

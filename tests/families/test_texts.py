@@ -121,3 +121,28 @@ def test_new_tokens_see_behind_a_boundary_what_they_would_see_without_a_cache(te
         longer = {**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
         whole = m(**longer, use_cache=False).logits[:, -STEPS - 1 : -1]
     assert torch.allclose(run.logits, whole, atol=1e-4)
+
+
+@every
+def test_places_of_merged_tokens_are_seen_alike_in_prompts_and_by_new_tokens(text):
+    """Windows count places, of columns that a cache still holds; some layers rotate nothing."""
+    m, sample = model(text), zoo.sample("llava", "image", 0)
+    new = torch.tensor([zoo.words(3, 12)])
+    found = []
+    with torch.no_grad(), foveate.attach(m, foveate.DyMU(keep=8)):
+        for steps, padding in ((0, 0), (1, 0), (5, 0), (1, 3)):
+            given = zoo.batch("llava", [sample], padding)
+            ids = torch.cat([given.pop("input_ids"), new], 1)
+            mask = torch.cat([given.pop("attention_mask"), torch.ones_like(new)], 1)
+            at = (mask.cumsum(1) - 1).clamp(min=0)
+            ends = range(ids.shape[1] - 12, ids.shape[1], steps) if steps else ()
+            begin, logits, cache = 0, [], None
+            for end in (*ends, ids.shape[1]):
+                columns = {"input_ids": ids, "position_ids": at}
+                now = {name: x[:, begin:end] for name, x in columns.items()}
+                out = m(**now, **given, attention_mask=mask[:, :end], past_key_values=cache)
+                begin, given, cache = end, {}, out.past_key_values
+                logits.append(out.logits)
+            found.append(torch.cat(logits, 1)[:, -12:])
+    for logits in found[1:]:
+        torch.testing.assert_close(logits, found[0], rtol=0, atol=2e-4)

@@ -48,7 +48,7 @@ def test_virtual_rows_see_what_stands_before_them(unique, more, prefix, window, 
             if v < 0:
                 assert not found[i, j]
             elif window is not None:
-                assert found[i, j] == (0 <= i - j < window)
+                assert found[i, j] == (0 <= i - j < window and u - v < window)
             elif j <= i:
                 assert found[i, j] == bool(v > u or seen[0, 0, u, v])
             else:

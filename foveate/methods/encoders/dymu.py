@@ -300,8 +300,10 @@ def _virtual(call: Attending) -> Virtual:
         q = call.query.shape[2]
         queries, rows = keys.take(steps[:, -q:]), steps[:, :q]
     mask = call.mask
+    # A layer that slides is given no mask where its columns fit; the places may not.
+    slides = call.window is not None and held.shape[1] > call.window
     # Not worth asking the device at every new token.
-    if mask is not None or not call.prefill or not bool(alive.all()):
+    if mask is not None or slides or not call.prefill or not bool(alive.all()):
         mask = _mask(call, replace(call, queries=queries, keys=keys), held, rows)
     tables, turns = call.seam.tables(where), None
     if not call.prefill:
@@ -324,7 +326,8 @@ def _in_place(call: Attending, whole: Whole) -> bool:
 
 
 def _mask(call: Attending, virtual: Attending, held: Tensor, rows: Tensor) -> Tensor | None:
-    if "flash" in call.seam.kind:
+    slides = call.window is not None and held.shape[1] > call.window
+    if "flash" in call.seam.kind and not slides:
         return (held >= 0).long()
     seen = call.seen().expand(len(held), -1, -1, -1)
     at = call.queries.at, call.keys.at
