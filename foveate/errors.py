@@ -27,7 +27,8 @@ class UnknownName(FoveateError, LookupError):
     def of(cls, kind: str, name: object, known: Iterable[str]) -> UnknownName:
         """The error for an unknown `name`, naming the nearest of `known`."""
         known = sorted(known)
-        near = get_close_matches(str(name), known, n=1, cutoff=0.5)
+        lower = {text.lower(): text for text in known}
+        near = [lower[s] for s in get_close_matches(str(name).lower(), lower, n=1, cutoff=0.5)]
         hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}."
         return cls(f"There is no {kind} {str(name)!r}; {hint}")
 

@@ -315,3 +315,36 @@ def test_an_interrupt_is_no_error(tiny, monkeypatch):
     arguments = ["ask", str(PHOTOGRAPH), "-q", "what?", "--model", str(tiny)]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 130 and "Traceback" not in result.output
+
+
+# -- what would take long, or do nothing
+
+
+@pytest.mark.parametrize("option", ["--methods", "--keep", "--tasks"])
+@pytest.mark.parametrize("text", ["", ",", " , "])
+def test_a_bench_of_nothing(tmp_path, option, text):
+    assert "names nothing" in sentence("bench", option, text, "--out", tmp_path)
+
+
+@pytest.mark.parametrize("setting", ["steps=-1", "steps=0", "pictures=0", "checkpoint_every=0"])
+def test_training_of_nothing(tmp_path, setting):
+    out = tmp_path / "parts"
+    text = sentence("train", "--method", "dyvte", "--set", setting, "--out", out)
+    assert setting in text and "at least 1" in text
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**63), "9" * 30])
+def test_a_seed_that_no_generator_takes(tmp_path, seed):
+    assert "--seed" in refused("train", "--method", "dyvte", "--seed", seed, "--out", tmp_path)
+
+
+def test_a_plan_needs_a_file_and_says_so_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("foveate.cli.models.load_model", lambda *_: pytest.fail("loaded"))
+    for out in ("", ".", tmp_path):
+        assert "is a folder" in sentence("tune", "--world", "I1", "--n", 8, "--out", out)
+
+
+def test_a_name_in_other_letters_is_near():
+    assert "did you mean 'divprune'?" in sentence("methods", "DIVPRUNE")

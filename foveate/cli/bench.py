@@ -80,8 +80,8 @@ def bench(
     if measure:
         results = _measure(
             folder, model, device, dtype, not as_json,
-            methods=_list(methods), keep=_keeps(keep), tasks=_list(tasks), n=n, full=full,
-            mode=mode.value, split=split,
+            methods=_list(methods, "--methods"), keep=_keeps(keep), tasks=_list(tasks, "--tasks"),
+            n=n, full=full, mode=mode.value, split=split,
         )  # fmt: skip
     else:
         results = Results.load(folder)
@@ -101,14 +101,19 @@ def bench(
         raise typer.Exit(1)
 
 
-def _list(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+def _list(text: str | None, option: str) -> list[str] | None:
+    from foveate.errors import FoveateError
+
+    parts = None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+    if parts == []:
+        raise FoveateError(f"{option} {text!r} names nothing; name some, or leave it out.")
+    return parts
 
 
 def _keeps(text: str | None) -> list[float | int] | None:
     from foveate.cli.settings import parse_keep
 
-    parts = _list(text)
+    parts = _list(text, "--keep")
     return None if parts is None else [parse_keep(part) for part in parts]
 
 

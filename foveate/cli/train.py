@@ -34,7 +34,9 @@ def train(
     steps: Annotated[
         int | None, typer.Option(min=2, help="Steps in place of the recipe's.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of weights and lessons.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Seed of weights and lessons.")
+    ] = 0,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="A parameter of the recipe of --method, name=value."),

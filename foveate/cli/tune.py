@@ -92,6 +92,8 @@ def tune(
             "Questions are needed: give --data FILE.jsonl, or --world I1,I9 for an embedded model; "
             "'foveate world --split val --out FOLDER' writes such a file."
         )
+    if out.is_dir():
+        raise FoveateError(f"--out {str(out)!r} is a folder; name a file such as plan.json.")
     if not out.parent.is_dir():
         raise FoveateError(f"There is no folder {str(out.parent)!r} for {out.name}.")
     samples = None if data is None else read_samples(data)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate.benchmarks.subject import Subject
-from foveate.errors import UnknownName
+from foveate.errors import InvalidParameter, UnknownName
 from foveate.method import Method
 from foveate.parameters import normalise
 from foveate.trained import save_parts, trained_class, untrained
@@ -70,6 +70,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         normalise(self)
+        for name in ("steps", "pictures", "questions", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise InvalidParameter(
+                    f"{name}={getattr(self, name)} trains nothing; use a count of at least 1."
+                )
 
     def method(self, subject: Subject) -> Method:
         """The method as it will be saved: with the sizes that suit this base model."""
