@@ -32,7 +32,8 @@ class Method:
 
     Class attributes: reduces is False where every token stays and only the way in which layers
     compute changes; `keep` is 1.0 then. adaptive is True where `keep` may be "adaptive". bare:
-    parameters under which the model is the bare one.
+    parameters under which the model is the bare one. coincides: by slug, methods that keep the
+    same tokens as this one in some settings, and why.
     """
 
     slug: ClassVar[str]
@@ -42,6 +43,7 @@ class Method:
     reduces: ClassVar[bool] = True
     adaptive: ClassVar[bool] = False
     bare: ClassVar[Mapping[str, Any]] = MappingProxyType({"keep": 1.0})
+    coincides: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     keep: Keep = 1.0
     positions: str = "native"

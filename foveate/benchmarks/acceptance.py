@@ -166,27 +166,25 @@ def agreement(results: Results, other: Results | None) -> Verdict:
 
 
 def identity(results: Results) -> Verdict:
-    """At keep = 100 % every method is the full model."""
-    title = "at keep = 100 % every method is the full model to the last digit"
-    equal, bits, wrong = 0, 0, []
+    """At keep = 100 % every method gives the scores of the full model, bit for bit."""
+    title = "at keep = 100 % every method gives the full model's scores to the last digit"
+    ran, wrong = 0, []
     for row in results.rows:
         if row["keep"] != 1 or "right" not in row or row["name"] == "full":
             continue
         full = results.row(row["task"], "full", 1.0)
         if full is None:
             continue
-        n = len(row["right"])
-        equal += 1
-        bits += row["digests"] == full["digests"][: len(row["digests"])]
-        if row["right"] != full["right"][:n]:
-            wrong.append(f"{row['name']} on {row['task']}")
-    if not equal:
+        ran += 1
+        if row["digests"] != full["digests"][: len(row["digests"])]:
+            same = row["right"] == full["right"][: len(row["right"])]
+            answers = "same answers" if same else "other answers"
+            wrong.append(f"{row['name']} on {row['task']} ({answers})")
+    if not ran:
         return Verdict(6, title, None, "No method ran at 100 %.")
-    words = f"{equal - len(wrong)} of {equal} settings give the same answers, {bits} of them with "
-    words += "bit-equal scores"
+    words = f"{ran - len(wrong)} of {ran} settings give bit-equal scores"
     words += f"; different: {', '.join(wrong)}" if wrong else ""
-    numbers = {"settings": equal, "bit_equal": bits, "different": wrong}
-    return Verdict(6, title, not wrong, words, numbers)
+    return Verdict(6, title, not wrong, words, {"settings": ran, "different": wrong})
 
 
 def _points(share: float) -> str:

@@ -28,8 +28,9 @@ class Outcome:
 
     right (n,): 0 or 1 per item. digests: per batch a hash of what the model gave, candidate scores
     to the last bit or generated words. tokens_in, tokens_out, tokens_mean: visual tokens per item
-    before, behind and on average over the decoder's layers. flops, flops_full: of the language
-    model's prefill, per item. seconds: median over batches, per item, of each stage; "own" is the
+    before, behind and on average over the decoder's layers. flops, flops_full: per item, of the
+    language model's prefill with the token selection, and of the full prefill. method_flops: of
+    the token selection alone. seconds: median over batches, per item, of each stage; "own" is the
     bench's own time.
     """
 
@@ -40,6 +41,7 @@ class Outcome:
     tokens_mean: float
     flops: float
     flops_full: float
+    method_flops: float
     kv_bytes: float
     seconds: dict[str, float]
 
@@ -97,8 +99,9 @@ def _add(sums: dict[str, float], report: Any) -> None:
         "tokens_in": sum(report.tokens_in),
         "tokens_out": sum(report.tokens_out),
         "tokens_mean": sum(by_layer),
-        "flops": report.flops,
+        "flops": report.flops + report.method_flops,
         "flops_full": report.flops_full,
+        "method_flops": report.method_flops,
         "kv_bytes": report.kv_bytes,
     }
     for name, value in figures.items():

@@ -122,6 +122,9 @@ def _append(path: Path, line: bytes) -> None:
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     """The first entry in which two configurations differ, as words."""
     for name in wanted:
-        if name != "versions" and found.get(name) != wanted[name]:
+        if isinstance(wanted[name], dict):
+            if inner := _difference(found.get(name) or {}, wanted[name]):
+                return inner
+        elif found.get(name) != wanted[name]:
             return f"{name} {found.get(name)!r} in place of {wanted[name]!r}"
     return ""

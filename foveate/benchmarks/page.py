@@ -31,9 +31,7 @@ def write_page(results: Results, path: str | Path, plot: bool = True) -> list[Pa
 def page(results: Results, pictures: list[str]) -> str:
     """The page as Markdown."""
     c = results.configuration
-    told = [row.get("versions", c["versions"]) for row in results.rows]
-    found = {k: {str(one[k]): None for one in told} for k in c["versions"]}
-    versions = ", ".join(f"{k} {' and '.join(v) or c['versions'][k]}" for k, v in found.items())
+    versions = ", ".join(f"{name} {version}" for name, version in c["versions"].items())
     parts = [
         "# The embedded bench",
         f"`{command(results)}`",

@@ -89,7 +89,7 @@ def _pareto(results: Results) -> Any:
     ticks = [x for x in (0.0625, 0.125, 0.2, 0.3, 0.4, 0.5, 0.7, 1) if x >= min([*shares, 0.5])]
     axes.set_xticks(ticks, [f"{100 * x:.3g} %" for x in ticks])
     axes.minorticks_off()
-    axes.set_xlabel("FLOPs of the language model's prefill, share of full")
+    axes.set_xlabel("FLOPs of prefill and token selection, share of full")
     axes.set_ylabel("retained skill R, mean over tasks")
     axes.set_title(f"{results.configuration['model']}: {', '.join(tasks)}", loc="left", fontsize=10)
     axes.grid(color="#e5e5e5", lw=0.6)

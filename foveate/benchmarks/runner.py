@@ -85,7 +85,7 @@ def run(
                 continue
             questions = Questions(under_test, task, n, split)
             if not any(row["task"] == task for row in ledger.rows):
-                ledger.add(_constant(questions, _versions(under_test.model)))
+                ledger.add(_constant(questions))
             # The first call of a process pays for what all later ones find ready.
             first = ask(under_test, questions.batches[:1], Composed())
             if first.tokens_in != under_test.tokens:
@@ -121,8 +121,7 @@ def _measured(
 ) -> dict[str, Any]:
     """The row of one setting; a method that refuses it leaves a row with its reason."""
     row = {"kind": "setting", "task": questions.task, **_labels(setting), "n": 0}
-    row["versions"] = _versions(subject.model)
-    row["run"] = {k: v for k, v in ledger.configuration.items() if k not in ("versions", "n")}
+    row["run"] = {k: v for k, v in ledger.configuration.items() if k != "n"}
     try:
         method = setting.make()
         outcome = ask(
@@ -189,7 +188,7 @@ def _by_evidence(subject: Subject, questions: Questions, spotlight: Spotlight) -
         yield batch
 
 
-def _constant(questions: Questions, versions: dict[str, Any]) -> dict[str, Any]:
+def _constant(questions: Questions) -> dict[str, Any]:
     """The row of the best constant answer, which needs no model."""
     right = questions.constant()
     return {
@@ -203,7 +202,6 @@ def _constant(questions: Questions, versions: dict[str, Any]) -> dict[str, Any]:
         "n": len(right),
         "accuracy": float(right.mean()),
         "right": "".join(map(str, right.tolist())),
-        "versions": versions,
     }
 
 
@@ -247,7 +245,7 @@ def _configuration(subject: Subject, split: str, mode: str, n: int) -> dict[str,
 
 
 def _versions(model: Any) -> dict[str, Any]:
-    """What may change between runs into one folder, so that every row has its own."""
+    """The environment; figures of two environments don't go into one table."""
     return {
         "foveate": foveate.__version__,
         "torch": torch.__version__,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 from foveate import mini
 from foveate.benchmarks.acceptance import positions
 from foveate.benchmarks.against import beaten
 from foveate.benchmarks.figures import SPAN, VACUOUS
 from foveate.benchmarks.results import Results
 from foveate.benchmarks.tables import number, title_of
+from foveate.method import registered
 
 AT = 0.125
 
@@ -27,6 +30,7 @@ def seen(results: Results) -> list[str]:
         *_leak(results),
         *_dearer(results),
         *_inside(results),
+        *_coinciding(results),
         *_out_of_reach(results),
     ]
     return said or ["Too little was measured to say anything."]
@@ -218,6 +222,34 @@ def _inside(results: Results) -> list[str]:
                 f"R is {VACUOUS} or more on {', '.join(tasks)}: there these results say "
                 "nothing about which tokens it keeps, only what it costs."
             )
+    return made
+
+
+def _coinciding(results: Results) -> list[str]:
+    """Methods whose answers are the same in all settings that both ran in."""
+    answers = {
+        s.name: {
+            (task, keep): row["right"]
+            for task in results.tasks
+            for keep in results.keeps
+            if (row := results.row(task, s.name, keep))
+        }
+        for s in results.summaries
+        if s.role == "method"
+    }
+    known = registered()
+    made = []
+    for one, two in combinations(answers, 2):
+        shared = answers[one].keys() & answers[two].keys()
+        if not shared or any(answers[one][at] != answers[two][at] for at in shared):
+            continue
+        reasons = [
+            known[a].coincides[b]
+            for a, b in ((one, two), (two, one))
+            if a in known and b in known[a].coincides
+        ]
+        told = f"{one} and {two} give the same answers in every setting here"
+        made.append(f"{told}: {reasons[0]}." if reasons else f"{told}.")
     return made
 
 

@@ -185,8 +185,8 @@ def cost(results: Results) -> Table:
         rows.append([label(results, s.name), *cells])
         strong.append(s.role == "method")
     full = [results.one(task) for task in results.tasks]
-    note = "Visual tokens, mean over decoder layers · FLOPs of the language model's prefill, share "
-    note += "of full · milliseconds per item, prefill + selection."
+    note = "Visual tokens, mean over decoder layers · FLOPs of the language model's prefill and of "
+    note += "the token selection, share of full · milliseconds per item, prefill + selection."
     if full:
         flops = sum(r["flops"] for r in full) / len(full)
         prefill = 1e3 * sum(r["seconds"]["prefill"] for r in full) / len(full)

@@ -95,9 +95,18 @@ def test_checks_pass_and_fail_by_their_numbers():
 def test_a_method_that_differs_at_one_is_named():
     made = results()
     rows = [r for r in made.rows if not (r["name"] == "good" and r["keep"] == 1)]
-    rows.append(row("I1", "good", 0.8, 1.0, "method"))
+    rows.append(row("I1", "good", 0.8, 1.0, "method", digests=["z"]))
     verdict = check(Results(made.configuration, rows))[5]
-    assert verdict.passed is False and "good on I1" in verdict.words
+    assert verdict.passed is False and "good on I1 (other answers)" in verdict.words
+
+
+def test_equal_answers_with_other_scores_at_one_are_a_difference():
+    made = results()
+    changed = [
+        {**r, "digests": ["z"]} if r["name"] == "good" and r["keep"] == 1 else r for r in made.rows
+    ]
+    verdict = check(Results(made.configuration, changed))[5]
+    assert verdict.passed is False and "good on I1 (same answers)" in verdict.words
 
 
 def test_two_trainings_agree_or_not(made):
@@ -155,6 +164,17 @@ def test_methods_that_no_task_can_tell_apart_are_marked():
     assert any("good drops tokens from layer 2 on" in s for s in seen(vacuous))
     assert not any("drops tokens" in s for s in seen(telling))
     assert "good †" in page(vacuous, []) and "good †" not in page(telling, [])
+
+
+def test_methods_that_answer_alike_are_named_with_the_reason():
+    curve = {0.5: 0.8, 0.25: 0.6, 0.125: 0.3}
+    alike = seen(results(curves={"fastervlm": curve, "hired": curve}))
+    assert any(
+        s.startswith("fastervlm and hired give the same answers") and "without tiles" in s
+        for s in alike
+    )
+    other = seen(results(curves={"fastervlm": curve, "hired": {**curve, 0.125: 0.2}}))
+    assert not any("the same answers" in s for s in other)
 
 
 def test_sentences_follow_from_numbers(made):

@@ -22,6 +22,7 @@ leave goes to the others, and padding is never chosen. Received attention replac
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -54,6 +55,9 @@ class HiRED(TokensMethod):
     slug = "hired"
     paper = "arXiv 2408.10945"
     drops_special = True
+    coincides = MappingProxyType(
+        {"fastervlm": "a picture without tiles has one view, so there is no budget to divide"}
+    )
 
     keep: Keep = 0.2
     alpha: float = 0.5
