@@ -318,7 +318,9 @@ class Splice:
 
     def _right(self) -> bool:
         """Whether some row is padded on the right."""
-        return self.known.valid is not None and not bool(self.known.valid[:, -1].all())
+        valid = self.known.valid
+        # A row of padding only has no side.
+        return valid is not None and bool((valid.any(1) & ~valid[:, -1]).any())
 
     def _behind(self) -> list[list[int]]:
         """Per row and item the most text columns that can be behind the item's last one."""
