@@ -292,6 +292,19 @@ def test_a_recipe_that_cannot_be(tmp_path, arguments, words):
     assert words in sentence("train", *arguments, "--out", tmp_path / "out")
 
 
+def test_two_things_at_once(tmp_path):
+    both = sentence("train", "nano", "--method", "dyvte", "--out", tmp_path / "out")
+    assert "two trainings" in both
+    arguments = ["--world", "I1", "--data", tmp_path / "q.jsonl", "--out", tmp_path / "plan.json"]
+    assert "two sources" in sentence("tune", *arguments)
+
+
+def test_a_text_tower_for_no_model(tmp_path):
+    out = tmp_path / "out"
+    text = sentence("train", "mini-text", "--model", tmp_path, "--steps", "2", "--out", out)
+    assert "can't be read" in text
+
+
 def test_train_into_a_file(tmp_path):
     (tmp_path / "file").write_text("")
     text = sentence("train", "nano", "--steps", "2", "--out", tmp_path / "file")

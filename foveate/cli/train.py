@@ -62,10 +62,15 @@ def train(
     model of the vision tower of --model: minutes on one thread, a run always begins anew.
     mini-image-192 is meant for a GPU, with processes on all cores that draw its pictures.
     """
-    from foveate.errors import FoveateError
+    from foveate.errors import FoveateError, first_sentence
 
-    if (name is None) == (method is None):
+    if name is None and method is None:
         raise FoveateError("Name what to train: an embedded model such as nano, or --method SLUG.")
+    if name is not None and method is not None:
+        raise FoveateError(
+            f"{name.value} and --method {method} are two trainings; name one. Parts of a method "
+            f"for {name.value} are trained by --method {method} --model {name.value}."
+        )
     if settings and method is None:
         raise FoveateError("--set belongs to the recipe of a method; name one with --method.")
     folder = out or Path("runs") / (name.value if name else str(method))
@@ -83,6 +88,9 @@ def train(
         else:
             _parts(str(method), model, folder, settings or [], threads, device, common, as_json)
     except OSError as error:
+        if error.strerror is None:
+            # What transformers raises for a folder that holds no model.
+            raise FoveateError(f"{model!r} can't be read: {first_sentence(error)}") from None
         raise FoveateError(f"{str(folder)!r} can't be written ({error.strerror}).") from None
 
 

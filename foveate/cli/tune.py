@@ -87,7 +87,9 @@ def tune(
         "frames": frames,
     }
     check(**asked)
-    if (data is None) == (world is None):
+    if data is not None and world is not None:
+        raise FoveateError("--data and --world are two sources of questions; give one of them.")
+    if data is None and world is None:
         raise FoveateError(
             "Questions are needed: give --data FILE.jsonl, or --world I1,I9 for an embedded model; "
             "'foveate world --split val --out FOLDER' writes such a file."
