@@ -22,11 +22,15 @@ def step(model, method, masked: bool) -> Counter:
     new, mask = one["input_ids"][:, :1], one["attention_mask"]
     with torch.inference_mode():
         attachment = None if method is None else foveate.attach(model, method)
-        cache = model(**one, use_cache=True).cache
+        cache = model(**one, use_cache=True).past_key_values
         for _ in range(2):
             mask = torch.cat([mask, torch.ones_like(new)], 1)
             with Operators() as seen:
-                model(input_ids=new, cache=cache, **({"attention_mask": mask} if masked else {}))
+                model(
+                    input_ids=new,
+                    past_key_values=cache,
+                    **({"attention_mask": mask} if masked else {}),
+                )
         if attachment is not None:
             attachment.detach()
     return seen.count
@@ -74,20 +78,23 @@ def test_what_a_row_missed_is_no_part_of_it(method, attention):
     alone, batch = pair("llava")
     first, last = torch.tensor([[7]]), torch.tensor([[8]])
     with foveate.attach(model, method), torch.no_grad():
-        cache = model(**_counted(batch), use_cache=True).cache
+        cache = model(**_counted(batch), use_cache=True).past_key_values
         mask, at = batch["attention_mask"], batch["attention_mask"].sum(1, keepdim=True)
         for there in ([1, 1], [0, 1], [0, 1], [1, 1]):
             there = torch.tensor(there)[:, None]
             mask = torch.cat([mask, there], 1)
             new = first if mask.shape[1] == batch["attention_mask"].shape[1] + 1 else last
             got = model(
-                input_ids=new.expand(2, -1), attention_mask=mask, position_ids=at, cache=cache
+                input_ids=new.expand(2, -1),
+                attention_mask=mask,
+                position_ids=at,
+                past_key_values=cache,
             ).logits
             at = at + there
         for i, tokens in enumerate(([first, last], [first, last, last, last])):
-            own = model(**_counted(alone[i]), use_cache=True).cache
+            own = model(**_counted(alone[i]), use_cache=True).past_key_values
             for token in tokens:
-                expected = model(input_ids=token, cache=own).logits
+                expected = model(input_ids=token, past_key_values=own).logits
             assert (got[i] - expected[0]).abs().max() < 2e-4
 
 

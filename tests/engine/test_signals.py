@@ -119,15 +119,11 @@ def test_vision_attention_equals_the_full_map(name, modality, rows):
 def pooled(model, modality: str, batch, per_row: Tensor) -> Tensor:
     """Values (N, ...) of the first item's tokens from those of all tower rows."""
     a = anatomy(model)
-    inputs = {k: v for k, v in batch.items()}
+    features, inputs = zoo.feature_call(model, modality, batch)
     order = a.family.tower_order(a.config, modality, inputs)
     per_row = per_row if order is None else per_row[order]
-    features = getattr(model.model, f"get_{modality}_features")
-    import inspect
-
-    names = [n for n in inspect.signature(features).parameters if n in inputs]
     with torch.no_grad():
-        output = features(**{n: inputs[n] for n in names}, return_dict=True)
+        output = features(**inputs, return_dict=True)
     layout, row = a.family.layouts(a.config, modality, inputs, output)[0]
     return layout.pool(per_row[row:])
 
