@@ -102,9 +102,10 @@ def bench(
 
 
 def _list(text: str | None, option: str) -> list[str] | None:
+    from foveate.cli.settings import parse_list
     from foveate.errors import FoveateError
 
-    parts = None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+    parts = parse_list(text)
     if parts == []:
         raise FoveateError(f"{option} {text!r} names nothing; name some, or leave it out.")
     return parts

@@ -29,6 +29,11 @@ def parse_keep(text: str) -> Keep:
         ) from None
 
 
+def parse_list(text: str | None) -> list[str] | None:
+    """ "a, b" names a and b; None where the option was left out."""
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
 def build_method(method: str | None, keep: str | None, settings: Sequence[str]) -> Method:
     """The method that the options describe; without `--method` one that changes nothing.
 

@@ -70,15 +70,17 @@ def tune(
     Measurements are kept: after an interruption the same command goes on. Exits with 1 where
     nothing cheaper keeps what --max-drop asks for.
     """
+    from foveate.cli.settings import parse_list
     from foveate.cli.tuning_view import Watcher, print_plan
     from foveate.errors import FoveateError
     from foveate.tuning.samples import read_samples
     from foveate.tuning.tuner import check
 
+    shares = parse_list(keep)
     # Cheap mistakes are found before the model loads.
     asked: dict[str, Any] = {
-        "methods": _list(methods),
-        "keep": None if keep is None else [_share(part, "--keep") for part in _list(keep) or []],
+        "methods": parse_list(methods),
+        "keep": None if shares is None else [_share(part, "--keep") for part in shares],
         "max_drop": _share(max_drop, "--max-drop"),
         "budget_flops": None if budget_flops is None else _share(budget_flops, "--budget-flops"),
         "searcher": searcher.value,
@@ -109,7 +111,7 @@ def tune(
         loaded, processor = load_model(model, device.value, dtype.value)
     if samples is None:
         with waiting("drawing the world"):
-            samples = _drawn(loaded, _list(world) or [], n)
+            samples = _drawn(loaded, parse_list(world) or [], n)
     folder = out.with_suffix(".tune")
     name = Path(model).name if Path(model).is_dir() else model
     try:
@@ -133,10 +135,6 @@ def tune(
         print_plan(plan, out)
     if plan.setting is None:
         raise typer.Exit(1)
-
-
-def _list(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _share(text: str, name: str) -> float:

@@ -33,6 +33,7 @@ from foveate.engine.prompt import (
     last_column,
     pad_front,
     renumbered,
+    rotating,
     shifted,
     untouched,
 )
@@ -352,7 +353,7 @@ class Boundaries:
 
     def rotary(self, module: nn.Module, hidden: Tensor, positions: Tensor):
         """(cos, sin) that the model's own rotary module gives for position ids."""
-        positions = _mropes(positions)
+        positions = rotating(positions)
         if self._typed_rotary:
             return self.anatomy.text.rotary_emb(hidden, positions, self.layer_type(module))
         return self.anatomy.text.rotary_emb(hidden, positions)
@@ -373,7 +374,7 @@ class Boundaries:
         given, kind = kw.get("position_ids"), kw.get("layer_type")
         if ("behind", kind) in call.tables or not self._steady or not call.prompt.shifts[0]:
             return None
-        where = _mropes(self._where(call))
+        where = rotating(self._where(call))
         if given is None or given.dim() != where.dim() or given.shape[0] > where.shape[0]:
             return None
         kw["position_ids"] = torch.cat([given.expand(*where.shape[:-1], -1), where], -1)
@@ -432,11 +433,6 @@ class Boundaries:
                 kw["position_ids"] = where if where.dim() == 2 else where[0]
         kw["attention_mask"] = decode_mask(i, call, module, hidden, kw)
         return (hidden,), kw
-
-
-def _mropes(positions: Tensor) -> Tensor:
-    """Ids that rotate, where ids of text may stand in front of them."""
-    return positions[1:] if positions.dim() == 3 and positions.shape[0] == 4 else positions
 
 
 def _counted(kept: Tensor, stage: Stage) -> tuple[list[list[int]], list[int]]:

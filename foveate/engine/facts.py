@@ -9,15 +9,14 @@ from torch import Tensor
 
 from foveate.attending import Columns, Whole
 from foveate.engine.places import at_columns
-from foveate.engine.prompt import Prompt, Stage
+from foveate.engine.prompt import Prompt, Stage, rotating
 from foveate.ops.transfer import on_device
 from foveate.report import Trace
 
 
 def plain(positions: Tensor, b: int) -> Tensor:
     """Ids (B, N), or (3, B, N) where a model rotates by three, of all rows."""
-    if positions.dim() == 3 and positions.shape[0] == 4:
-        positions = positions[1:]
+    positions = rotating(positions)
     return positions.expand(*positions.shape[:-2], b, -1)
 
 

@@ -294,6 +294,11 @@ def counts_of(prompt: Prompt, stage: Stage) -> Counts:
     )
 
 
+def rotating(positions: Tensor) -> Tensor:
+    """Ids that rotate, where ids of text may stand in front of those of three axes."""
+    return positions[1:] if positions.dim() == 3 and positions.shape[0] == 4 else positions
+
+
 def cache_in(arguments: Mapping[str, Any]) -> Any:
     """The cache among the arguments of a call, whichever of its two names transformers uses."""
     cache = arguments.get("cache")

@@ -117,10 +117,8 @@ class VisionRecorder:
 
     def _class_hooks(self) -> list[Any]:
         """Side by side where the projector reads several layers, as it reads patches."""
-        order, blocks = (
-            self.anatomy.feature_blocks(self.modality),
-            self.anatomy.blocks(self.modality),
-        )
+        order = self.anatomy.feature_blocks(self.modality)
+        blocks = self.anatomy.blocks(self.modality)
         seen: dict[int, Tensor] = {}
 
         def after(i: int, _: nn.Module, args: tuple, out: Any) -> None:

@@ -300,10 +300,8 @@ def _virtual(call: Attending) -> Virtual:
         q = call.query.shape[2]
         queries, rows = keys.take(steps[:, -q:]), steps[:, :q]
     mask = call.mask
-    # A layer that slides is given no mask where its columns fit; the places may not.
-    slides = call.window is not None and held.shape[1] > call.window
     # Not worth asking the device at every new token.
-    if mask is not None or slides or not call.prefill or not bool(alive.all()):
+    if mask is not None or _slides(call, held) or not call.prefill or not bool(alive.all()):
         mask = _mask(call, replace(call, queries=queries, keys=keys), held, rows)
     tables, turns = call.seam.tables(where), None
     if not call.prefill:
@@ -325,9 +323,13 @@ def _in_place(call: Attending, whole: Whole) -> bool:
     return bool(((before == now) | (own < 0)).all())
 
 
+def _slides(call: Attending, held: Tensor) -> bool:
+    """Whether places reach beyond the window; the layer's columns may fit and have no mask."""
+    return call.window is not None and held.shape[1] > call.window
+
+
 def _mask(call: Attending, virtual: Attending, held: Tensor, rows: Tensor) -> Tensor | None:
-    slides = call.window is not None and held.shape[1] > call.window
-    if "flash" in call.seam.kind and not slides:
+    if "flash" in call.seam.kind and not _slides(call, held):
         return (held >= 0).long()
     seen = call.seen().expand(len(held), -1, -1, -1)
     at = call.queries.at, call.keys.at
