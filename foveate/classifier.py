@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from foveate.engine.dual import dual_encoder
-from foveate.engine.merging import Merger
+from foveate.engine.tower.clip import dual_encoder
+from foveate.engine.tower.merging import Merger
 from foveate.errors import InvalidParameter, UnsupportedCall
 from foveate.flops import VisionShape, vision_flops
 from foveate.method import Method, as_method

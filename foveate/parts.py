@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from foveate.attending import Attend, Attending, Columns, Feed, Feeding
+from foveate.attention_call import Attend, AttentionCall, Columns, Feed, MLPCall
 from foveate.errors import FoveateError, UnsupportedCall, shown
 from foveate.ops.attention import Heads
 from foveate.signals import Need, Signals
@@ -500,11 +500,11 @@ class RulePart(Part):
         """
         return None
 
-    def attend(self, call: Attending, proceed: Attend) -> Tensor:
+    def attend(self, call: AttentionCall, proceed: Attend) -> Tensor:
         """Output (B, q, H, d) of one attention call; `proceed(call)` asks the user's own kernel."""
         return proceed(call)
 
-    def feed(self, call: Feeding, proceed: Feed) -> Tensor:
+    def feed(self, call: MLPCall, proceed: Feed) -> Tensor:
         """Output (B, N, D) of one MLP call; `proceed(call)` runs the layer's own."""
         return proceed(call)
 

@@ -11,8 +11,8 @@ from unittest.mock import patch
 import torch
 
 import foveate
-from foveate.engine import vision
-from foveate.engine.record import Record
+from foveate.engine.tower import recording as tower
+from foveate.engine.tower.items import Record
 from foveate.method import Method
 from foveate.parts import TokensPart
 from foveate.signals import TextEmbeddings
@@ -28,7 +28,7 @@ def watched(note: Callable[[Callable[[], Any]], Any]) -> Iterator[None]:
         return lambda *args: note(lambda: run(*args))
 
     with (
-        patch.object(vision, "_seen", around(vision._seen)),
+        patch.object(tower, "_seen", around(tower._seen)),
         patch.object(Record, "_signals", around(Record._signals)),
     ):
         yield

@@ -14,28 +14,28 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 
-from foveate.engine.again import hooks_outside
 from foveate.engine.anatomy import Anatomy, anatomy
-from foveate.engine.apart import apart
-from foveate.engine.boundary import Boundaries
-from foveate.engine.caching import Caches
-from foveate.engine.call import Pass
+from foveate.engine.attention_taps import Reader, surrounded, tapped
+from foveate.engine.cache.cache_parts import Caches
+from foveate.engine.cache.provenance import Filled, filled_of, tag, untag
+from foveate.engine.cache.stored_attention import apart
+from foveate.engine.cache.stored_layer import KeptLayer, refuse_foreign
 from foveate.engine.clock import Clock
 from foveate.engine.copies import leave_behind, stay
-from foveate.engine.encoding import Encoder
-from foveate.engine.filled import Filled, filled_of, tag, untag
-from foveate.engine.kept import KeptLayer, refuse_foreign
-from foveate.engine.known import Known, read
-from foveate.engine.labels import Targets, expanded, moved
-from foveate.engine.places import locate, towered
-from foveate.engine.planes import Planes
-from foveate.engine.prompt import Prompt, cache_in, seen_columns, shifted
-from foveate.engine.record import Record
+from foveate.engine.decoder.boundaries import Boundaries
+from foveate.engine.decoder.checkpointing import hooks_outside
+from foveate.engine.decoder.deepstack import Planes
+from foveate.engine.decoder.forward_call import Pass
+from foveate.engine.decoder.rules import Rules
+from foveate.engine.prompt.attention_structure import own_mask, plain, refuse_structure
+from foveate.engine.prompt.host_copy import Known, read
+from foveate.engine.prompt.labels import Targets, expanded, moved
+from foveate.engine.prompt.locations import locate, towered
+from foveate.engine.prompt.prompt import Prompt, cache_in, seen_columns, shifted
+from foveate.engine.prompt.splice import TYPE_NAMES, Splice, compute_3d, worded
 from foveate.engine.reporting import build_report
-from foveate.engine.rules import Rules
-from foveate.engine.splice import TYPE_NAMES, Splice, compute_3d, worded
-from foveate.engine.structure import own_mask, plain, refuse_structure
-from foveate.engine.taps import Reader, surrounded, tapped
+from foveate.engine.tower.encode import Encoder
+from foveate.engine.tower.items import Record
 from foveate.engine.turns import running, turns_of
 from foveate.errors import AlreadyAttached, FoveateError, UnsupportedCall, shown
 from foveate.method import Method, as_method, in_road_order

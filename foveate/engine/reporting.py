@@ -8,7 +8,7 @@ import torch
 
 from foveate.engine.anatomy import Anatomy
 from foveate.engine.clock import Clock
-from foveate.engine.prompt import Prompt, Stage
+from foveate.engine.prompt.prompt import Prompt, Stage
 from foveate.flops import DecoderShape, VisionShape, kv_bytes, prefill_flops, vision_flops
 from foveate.method import Method, in_road_order
 from foveate.parts import CachesPart, DetourPart, LayersPart, Part, RulePart, Widths

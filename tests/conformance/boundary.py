@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaModel
 
-from foveate.engine.ahead import next_attention, next_heads
+from foveate.engine.decoder.lookahead import next_attention, next_heads
 from foveate.parts import BoundaryState, Merge
 from foveate.signals import Signals
 from tests.conformance.host import decoder

@@ -10,8 +10,8 @@ import torch
 import transformers as hf
 from torch import Tensor, nn
 
-from foveate.engine.dual import DualEncoder
-from foveate.engine.merging import Merger
+from foveate.engine.tower.clip import DualEncoder
+from foveate.engine.tower.merging import Merger
 from foveate.parts import BlockState, EncodersPart
 
 

@@ -9,7 +9,7 @@ import torch
 from transformers import DynamicCache
 
 import foveate
-from foveate.engine.kept import KeptLayer
+from foveate.engine.cache.stored_layer import KeptLayer
 from foveate.errors import InvalidParameter, UnsupportedCall
 from tests.engine.running import close, generate, pair
 from tests.families import zoo

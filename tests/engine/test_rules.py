@@ -11,7 +11,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import flash_attention_mask
 
 import foveate
-from foveate.attending import Attending, Feeding
+from foveate.attention_call import AttentionCall, MLPCall
 from foveate.errors import UnsupportedCall
 from foveate.method import Method
 from foveate.methods.layers.fastv import FastV
@@ -38,7 +38,7 @@ class Around(Method, RulePart):
     def raw(self, columns):
         return columns.visual
 
-    def attend(self, call: Attending, proceed) -> Tensor:
+    def attend(self, call: AttentionCall, proceed) -> Tensor:
         shown = call.queries.visual[:, None, :, None], call.keys.visual[:, None, :, None]
         query = torch.where(shown[0], call.turned(call.query), call.query)
         key = torch.where(shown[1], call.rotated(call.key, call.keys.positions), call.key)
@@ -47,7 +47,7 @@ class Around(Method, RulePart):
         assert torch.allclose(again, query, atol=1e-4)
         return proceed(call.masked(call.seen()))
 
-    def feed(self, call: Feeding, proceed) -> Tensor:
+    def feed(self, call: MLPCall, proceed) -> Tensor:
         out = torch.empty_like(call.x)
         for rows in (call.columns.visual, ~call.columns.visual):
             out[rows] = call.apply(call.x[rows], call.width)
@@ -60,7 +60,7 @@ class Pieces(Method, RulePart):
 
     slug = "pieces"
 
-    def attend(self, call: Attending, proceed) -> Tensor:
+    def attend(self, call: AttentionCall, proceed) -> Tensor:
         held = call.whole().held
         # In order, what nobody holds at the end.
         index = held.masked_fill(held < 0, 10**6).sort(1).values
@@ -81,7 +81,7 @@ class NoPicture(Method, RulePart):
     def layers(self, n):
         return tuple(range(2, n))
 
-    def attend(self, call: Attending, proceed) -> Tensor:
+    def attend(self, call: AttentionCall, proceed) -> Tensor:
         return proceed(call.masked(call.seen() & ~call.keys.visual[:, None, None, :]))
 
 
@@ -283,7 +283,7 @@ class Real(Method, RulePart):
 
     slug = "real"
 
-    def attend(self, call: Attending, proceed) -> Tensor:
+    def attend(self, call: AttentionCall, proceed) -> Tensor:
         if not call.prefill:
             return proceed(call)
         valid = call.queries.valid
@@ -368,11 +368,11 @@ class InPrompt(Method, RulePart):
     prompt_only = True
     asked = []
 
-    def attend(self, call: Attending, proceed) -> Tensor:
+    def attend(self, call: AttentionCall, proceed) -> Tensor:
         self.asked.append(call.prefill)
         return proceed(call)
 
-    def feed(self, call: Feeding, proceed) -> Tensor:
+    def feed(self, call: MLPCall, proceed) -> Tensor:
         self.asked.append(call.prefill)
         return proceed(call)
 

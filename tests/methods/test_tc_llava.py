@@ -4,11 +4,11 @@ import pytest
 import torch
 
 import foveate
-from foveate import pieces
+from foveate.engine.decoder import block_attention as blocks
 from foveate.errors import InvalidParameter
 from foveate.methods.layers.tc_llava import TCLLaVA, moments, same_frame
 from foveate.ops.counting import counters
-from tests.conformance.attending import columns, rotary, rotate
+from tests.conformance.attention_call import columns, rotary, rotate
 from tests.engine.running import close, generate, pair
 from tests.families import zoo
 from tests.families.halves import Half
@@ -61,12 +61,12 @@ def test_frames_are_blocks_without_a_mask(name, modality, monkeypatch):
     """Where they are long enough, and rows of a batch are alike; otherwise the mask says it."""
     model, (alone, batch) = zoo.model(name), pair(name, modality)
     opened = []
-    real = pieces._open
-    monkeypatch.setattr(pieces, "_open", lambda *given: opened.append(real(*given)) or opened[-1])
+    real = blocks._open
+    monkeypatch.setattr(blocks, "_open", lambda *given: opened.append(real(*given)) or opened[-1])
     with foveate.attach(model, TCLLaVA()):
         masked = [generate(model, inputs, 3) for inputs in (alone[0], batch)]
         assert not opened
-        monkeypatch.setattr(pieces, "BLOCK", 4)
+        monkeypatch.setattr(blocks, "BLOCK", 4)
         for inputs, expected in zip((alone[0], batch), masked, strict=True):
             assert close(generate(model, inputs, 3), expected)
     assert opened and all(piece.mask is None for piece in opened)

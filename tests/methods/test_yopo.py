@@ -7,8 +7,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import foveate
-from foveate import pieces
-from foveate.engine.neurons import narrowed
+from foveate.engine.decoder import block_attention
+from foveate.engine.decoder.partial_mlp import narrowed
 from foveate.errors import BudgetError, InvalidParameter, UnsupportedCall
 from foveate.method import Method
 from foveate.methods.layers import yopo_heads
@@ -126,7 +126,7 @@ def test_blocks_of_rows_change_nothing_but_the_work(monkeypatch):
     method = YOPO(**{**OFF, "attncut_w": 3, "causal_neighbors": True})
     whole, report = run(method)
     assert report.flops == report.flops_full, "all keys are seen by some row of a short prompt"
-    monkeypatch.setattr(pieces, "BLOCK", 4)
+    monkeypatch.setattr(block_attention, "BLOCK", 4)
     parted, less = run(method)
     assert close(parted, whole) and less.flops < report.flops
     assert not close(run(replace(method, attncut_w=5))[0], whole)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import foveate
-from foveate.attending import Attending, Columns, Seam
+from foveate.attention_call import AttentionCall, Columns, Seam
 from foveate.budget import ADAPTIVE
 from foveate.errors import InvalidParameter
 from tests.engine.running import close, generate, pair
@@ -17,7 +17,7 @@ from tests.families import zoo
 FAMILIES = ["llava", "qwen2_5_vl", "gemma3"]
 
 
-def attending(n: int, seed: int = 0, saved: list | None = None) -> Attending:
+def attending(n: int, seed: int = 0, saved: list | None = None) -> AttentionCall:
     """A causal call over n columns, 10 of them visual: 4 heads of 8 that share 2 key heads."""
     generator = torch.Generator().manual_seed(seed)
     query, key, value = (torch.randn(1, h, n, 8, generator=generator) * 2 for h in (4, 2, 2))
@@ -32,8 +32,10 @@ def attending(n: int, seed: int = 0, saved: list | None = None) -> Attending:
         "place": item[..., None].expand(-1, -1, 3),
     }
     columns = Columns(**{**facts, **picture, "valid": ones})
-    seam = Seam("sdpa", True, None, None, None, lambda flops, kv=None: saved.append(flops), None)
-    return Attending(
+    seam = Seam(
+        "sdpa", True, None, None, None, lambda flops, kv=None: saved.append(flops), None, None
+    )
+    return AttentionCall(
         query=query,
         key=key,
         value=value,
@@ -52,7 +54,7 @@ def attending(n: int, seed: int = 0, saved: list | None = None) -> Attending:
     )
 
 
-def dense(call: Attending) -> torch.Tensor:
+def dense(call: AttentionCall) -> torch.Tensor:
     """Plain causal attention (B, q, H, d)."""
     key, value = (x.repeat_interleave(2, 1) for x in (call.key, call.value))
     n = call.query.shape[2]

@@ -30,7 +30,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from foveate.attending import Attend, Attending
+from foveate.attention_call import Attend, AttentionCall
 from foveate.budget import ADAPTIVE, Keep
 from foveate.errors import InvalidParameter, UnsupportedCall
 from foveate.method import Method, register
@@ -98,7 +98,7 @@ class ZipVL(Method, RulePart):
     def cost(self, n: int, keep: int, widths: Widths) -> int:
         return 2 * min(n, sum(self.probes)) * n * widths.model
 
-    def attend(self, call: Attending, proceed: Attend) -> Tensor:
+    def attend(self, call: AttentionCall, proceed: Attend) -> Tensor:
         if not call.entire:
             raise UnsupportedCall(
                 f"ZipVL chooses among all tokens of layer {call.layer}, where a method in front of "

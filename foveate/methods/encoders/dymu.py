@@ -34,7 +34,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from foveate.attending import Attend, Attending, Columns, Whole
+from foveate.attention_call import Attend, AttentionCall, Columns, Whole
 from foveate.budget import Keep, resolve
 from foveate.errors import BudgetError, InvalidParameter, UnsupportedCall
 from foveate.method import Method, register
@@ -235,7 +235,7 @@ class Unmerging(RulePart):
     def raw(self, columns: Columns) -> Tensor:
         return torch.ones_like(columns.valid)
 
-    def attend(self, call: Attending, proceed: Attend) -> Tensor:
+    def attend(self, call: AttentionCall, proceed: Attend) -> Tensor:
         virtual = call.once(lambda: _virtual(call))
         held, rotate = virtual.held, call.seam.rotate
         if call.prefill:
@@ -274,7 +274,7 @@ class Virtual:
     queries: Columns
     keys: Columns
 
-    def products(self, call: Attending) -> Tensor:
+    def products(self, call: AttentionCall) -> Tensor:
         """Scaled products (B, H, q, N) of rows with unique keys turned to all places."""
         if self.phases is None:
             return replace(
@@ -284,7 +284,7 @@ class Virtual:
         return replace(call, key=key).products(laid_out(paired(call.query)))
 
 
-def _virtual(call: Attending) -> Virtual:
+def _virtual(call: AttentionCall) -> Virtual:
     whole = call.whole()
     held, where = whole.held, whole.positions
     alive, own = held >= 0, held.clamp(min=0)
@@ -310,7 +310,7 @@ def _virtual(call: Attending) -> Virtual:
     return Virtual(held, tables, turns, mask, queries, keys)
 
 
-def _in_place(call: Attending, whole: Whole) -> bool:
+def _in_place(call: AttentionCall, whole: Whole) -> bool:
     """Whether the last token of each row stands where it stood before anything merged."""
     last = whole.held.shape[1] - 1 - (whole.held >= 0).flip(1).long().argmax(1, keepdim=True)
     before, now = whole.positions, call.queries.positions
@@ -323,12 +323,12 @@ def _in_place(call: Attending, whole: Whole) -> bool:
     return bool(((before == now) | (own < 0)).all())
 
 
-def _slides(call: Attending, held: Tensor) -> bool:
+def _slides(call: AttentionCall, held: Tensor) -> bool:
     """Whether places reach beyond the window; the layer's columns may fit and have no mask."""
     return call.window is not None and held.shape[1] > call.window
 
 
-def _mask(call: Attending, virtual: Attending, held: Tensor, rows: Tensor) -> Tensor | None:
+def _mask(call: AttentionCall, virtual: AttentionCall, held: Tensor, rows: Tensor) -> Tensor | None:
     if "flash" in call.seam.kind and not _slides(call, held):
         return (held >= 0).long()
     seen = call.seen().expand(len(held), -1, -1, -1)
@@ -336,7 +336,7 @@ def _mask(call: Attending, virtual: Attending, held: Tensor, rows: Tensor) -> Te
     return virtual.masked(visible(seen, held, rows, at, call.window, call.prefill)).mask
 
 
-def _account(call: Attending, alive: Tensor) -> None:
+def _account(call: AttentionCall, alive: Tensor) -> None:
     """The pairs of the virtual sequence, which are more than those of its columns."""
     few, many = (
         n * (n if call.window is None else n.clamp(max=call.window))

@@ -30,10 +30,9 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from foveate.attending import Attend, Attending, Columns
+from foveate.attention_call import Attend, AttentionCall, Columns
 from foveate.method import Method, register
 from foveate.parts import RulePart
-from foveate.pieces import in_pieces
 
 
 @register
@@ -69,11 +68,11 @@ class TCLLaVA(Method, RulePart):
             return None
         return columns.order + self.gamma * moments(columns, self.text_temporal)
 
-    def attend(self, call: Attending, proceed: Attend) -> Tensor:
+    def attend(self, call: AttentionCall, proceed: Attend) -> Tensor:
         if not (self.block_mask and any(call.queries.counts[1])):
             return proceed(call)
         own = call.queries.visual & call.queries.valid
-        return in_pieces(call, proceed, visible, call.queries.frames.where(own, -1))[0]
+        return call.in_blocks(proceed, visible, call.queries.frames.where(own, -1))[0]
 
 
 def moments(columns: Columns, text: str = "advance") -> Tensor:
@@ -81,7 +80,7 @@ def moments(columns: Columns, text: str = "advance") -> Tensor:
     return columns.frames + columns.words - 1 if text == "advance" else columns.frames
 
 
-def visible(call: Attending) -> Tensor:
+def visible(call: AttentionCall) -> Tensor:
     """What each row sees, (B, 1 or H, q, K) bool: what is earlier, and all of its own frame."""
     return call.seen() | same_frame(call.queries, call.keys)[:, None]
 

@@ -32,7 +32,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from foveate.attending import Attend, Attending, Columns
+from foveate.attention_call import Attend, AttentionCall, Columns
 from foveate.method import Method, register
 from foveate.parts import RulePart
 
@@ -64,7 +64,7 @@ class VistaLLaMA(Method, RulePart):
     def raw(self, columns: Columns) -> Tensor:
         return columns.visual
 
-    def attend(self, call: Attending, proceed: Attend) -> Tensor:
+    def attend(self, call: AttentionCall, proceed: Attend) -> Tensor:
         # New tokens are text.
         halves, some = call.once(lambda: _halves(call)), call.prefill
         asking = call.queries.visual[:, None, :, None]
@@ -87,7 +87,7 @@ class VistaLLaMA(Method, RulePart):
         return proceed(wide)
 
 
-def _halves(call: Attending) -> Tensor:
+def _halves(call: AttentionCall) -> Tensor:
     """In which half of its width each key stands, (B, 1, K, 2, 1)."""
     visual = call.keys.visual
     return torch.stack([~visual, visual], -1)[:, None, :, :, None]

@@ -32,12 +32,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from foveate.attending import Attend, Attending, Columns, Feed, Feeding
+from foveate.attention_call import Attend, AttentionCall, Columns, Feed, MLPCall
 from foveate.budget import Keep
 from foveate.errors import BudgetError, InvalidParameter
 from foveate.method import Method, register
 from foveate.parts import BoundaryState, LayersPart, RulePart
-from foveate.pieces import in_pieces
 
 
 @register
@@ -114,7 +113,7 @@ class YOPO(Method, RulePart, LayersPart):
     def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor:
         return ~state.visual
 
-    def attend(self, call: Attending, proceed: Attend) -> Tensor:
+    def attend(self, call: AttentionCall, proceed: Attend) -> Tensor:
         # On the CPU: to ask a GPU for a choice that is known here would stop it at every layer.
         stays = torch.ones(call.query.shape[1], dtype=torch.bool)
         if self.headmask is not None:
@@ -133,14 +132,14 @@ class YOPO(Method, RulePart, LayersPart):
             out = out.masked_fill(call.queries.visual[:, :, None, None] & silent, 0)
         return out
 
-    def _windowed(self, call: Attending, proceed: Attend) -> tuple[Tensor, Tensor]:
+    def _windowed(self, call: AttentionCall, proceed: Attend) -> tuple[Tensor, Tensor]:
         """Output under the window, and the (query, key) pairs (B,) that it spares."""
         window = self.attncut_w
         if window is None or not call.prefill or not any(call.queries.counts[1]):
             return proceed(call), torch.zeros_like(call.bare_pairs())
-        return in_pieces(call, proceed, lambda part: self.visible(part, window))
+        return call.in_blocks(proceed, lambda part: self.visible(part, window))
 
-    def visible(self, call: Attending, window: int) -> Tensor:
+    def visible(self, call: AttentionCall, window: int) -> Tensor:
         """What each row sees under the window, (B, 1 or H, q, K) bool."""
         seen, (rows, keys) = call.seen(), (call.queries, call.keys)
         near = neighbors(rows.place, keys.place, window)[:, None]
@@ -149,7 +148,7 @@ class YOPO(Method, RulePart, LayersPart):
         same &= rows.frame[:, :, None] == keys.frame[:, None, :]
         return torch.where(same[:, None], near & seen if self.causal_neighbors else near, seen)
 
-    def feed(self, call: Feeding, proceed: Feed) -> Tensor:
+    def feed(self, call: MLPCall, proceed: Feed) -> Tensor:
         neurons = int(call.width / self.mlpcut_ratio)
         if not call.prefill or neurons == call.width or not any(call.columns.counts[1]):
             return proceed(call)
@@ -168,7 +167,7 @@ def neighbors(rows: Tensor, keys: Tensor, window: int) -> Tensor:
     return gap.amax(-1) <= (window - 1) // 2
 
 
-def _values(call: Attending, sees: Tensor) -> Tensor:
+def _values(call: AttentionCall, sees: Tensor) -> Tensor:
     """Values whose visual rows are zero for heads outside `sees` (H,).
 
     Twice as wide, with visual rows and without, where heads that share a value differ.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from foveate.attending import Attend, Attending
+from foveate.attention_call import Attend, AttentionCall
 from foveate.method import Method
 from foveate.parts import RulePart
 
@@ -53,7 +53,7 @@ class HeadRatios(Method, RulePart):
         stays[:first] = True
         return tuple(map(tuple, stays.int().tolist()))
 
-    def attend(self, call: Attending, proceed: Attend) -> Tensor:
+    def attend(self, call: AttentionCall, proceed: Attend) -> Tensor:
         if call.prefill:
             if call.layer == 0:
                 shape = (len(call.query), call.layers, call.query.shape[1])
@@ -62,7 +62,7 @@ class HeadRatios(Method, RulePart):
         return proceed(call)
 
 
-def _ratio(call: Attending) -> Tensor:
+def _ratio(call: AttentionCall) -> Tensor:
     """Ratio (B, H) of one call, some rows at a time."""
     b, heads, n, _ = call.query.shape
     key = call.key.repeat_interleave(heads // call.key.shape[1], 1)

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import torch
 
-from foveate.attending import Whole
+from foveate.attention_call import Whole
 from foveate.methods.encoders.dymu import DyMU, Unmerging, Watching
-from tests.conformance.attending import attending, columns, rotary
+from tests.conformance.attention_call import attending, columns, rotary
 from tests.conformance.reading import only
 from tests.conformance.tower import Tower, clip_layer, in_halves, merged
 

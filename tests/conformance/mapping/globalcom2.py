@@ -2,7 +2,7 @@
 
 import torch
 
-from foveate.engine.taps import products
+from foveate.engine.attention_taps import products
 from foveate.families.base import raster
 from foveate.families.specials import joined, newline_behind
 from foveate.families.tiles import stitched, unpad_image

@@ -2,7 +2,7 @@
 
 import torch
 
-from foveate.engine.taps import probabilities
+from foveate.engine.attention_taps import probabilities
 from foveate.families.base import raster
 from foveate.families.tiles import stitched, unpad_image
 from foveate.methods.tokens.hired import HiRED

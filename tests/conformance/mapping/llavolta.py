@@ -2,7 +2,7 @@
 
 import torch
 
-from foveate.engine.columns import merged
+from foveate.engine.decoder.columns import merged
 from foveate.methods.layers.llavolta import LLaVolta, setting_at
 from tests.conformance.boundary import one_sample
 

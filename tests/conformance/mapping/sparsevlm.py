@@ -2,7 +2,7 @@
 
 import torch
 
-from foveate.engine.columns import merged
+from foveate.engine.decoder.columns import merged
 from foveate.methods.layers.sparsevlm import SparseVLM, clustered
 from foveate.ops.attention import Heads
 from foveate.parts import Merge

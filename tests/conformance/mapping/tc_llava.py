@@ -6,7 +6,7 @@ import torch
 
 from foveate.methods.layers.tc_llava import TCLLaVA
 from foveate.ops.counting import counters
-from tests.conformance.attending import columns
+from tests.conformance.attention_call import columns
 
 
 def positions(inputs, weights, params):

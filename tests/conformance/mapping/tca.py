@@ -2,7 +2,7 @@
 
 import torch
 
-from foveate.engine.merging import fused
+from foveate.engine.tower.merging import fused
 from foveate.methods.encoders.tca import TCA
 from foveate.parts import BlockState
 from tests.conformance.reading import only

@@ -2,7 +2,7 @@
 
 import torch
 
-from foveate.engine.columns import merged
+from foveate.engine.decoder.columns import merged
 from foveate.families.base import raster
 from foveate.methods.tokens.visiondrop import VisionDrop
 from foveate.signals import ClassState, ProjectorInput, Signals, VisionAttention, VisionKeys

@@ -7,7 +7,7 @@ import torch
 
 from foveate.methods.layers.vista_llama import VistaLLaMA
 from foveate.methods.projectors.vista_llama import SequentialProjector, emitted
-from tests.conformance.attending import attending, columns, rotary, rotate
+from tests.conformance.attention_call import attending, columns, rotary, rotate
 from tests.conformance.reading import only
 
 

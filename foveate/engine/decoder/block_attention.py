@@ -9,7 +9,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from foveate.attending import Attend, Attending, Columns
+from foveate.attention_call import Attend, AttentionCall, Columns
 from foveate.ops.gather import rows_at
 from foveate.ops.transfer import on_device
 
@@ -23,7 +23,7 @@ JOINED, PAIRS = 512, 1.25
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
+class Block:
     """What layers that hold the same columns share of one block: facts, and the mask.
 
     rows: slice of the query rows. index (B, K): keys that any of them sees, None for all of the
@@ -38,7 +38,7 @@ class Piece:
     mask: Tensor | None
     spared: Tensor
 
-    def of(self, call: Attending) -> Attending:
+    def of(self, call: AttentionCall) -> AttentionCall:
         """This block of a layer's call."""
         return replace(
             call,
@@ -59,10 +59,10 @@ class Piece:
         return rows_at(x, self.index)
 
 
-def in_pieces(
-    call: Attending,
+def in_blocks(
+    call: AttentionCall,
     proceed: Attend,
-    visible: Callable[[Attending], Tensor],
+    visible: Callable[[AttentionCall], Tensor],
     alike: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Output (B, q, H, d) where rows see what `visible` says of them, and the pairs (B,) it spares.
@@ -72,23 +72,23 @@ def in_pieces(
     rows in succession that see the same where the first and the last of them do have one number,
     other rows -1. They are one block and need no mask, which spares kernels what a mask costs.
     """
-    pieces = call.once(lambda: list(_cut(call, visible, alike)))
-    out = [proceed(piece.of(call)) for piece in pieces]
-    return torch.cat(out, 1), torch.stack([piece.spared for piece in pieces]).sum(0)
+    blocks = call.once(lambda: list(_cut(call, visible, alike)))
+    out = [proceed(block.of(call)) for block in blocks]
+    return torch.cat(out, 1), torch.stack([block.spared for block in blocks]).sum(0)
 
 
 def _cut(
-    call: Attending, visible: Callable[[Attending], Tensor], alike: Tensor | None
-) -> Iterator[Piece]:
-    block = BLOCK_ON_GPU if call.query.is_cuda else BLOCK
+    call: AttentionCall, visible: Callable[[AttentionCall], Tensor], alike: Tensor | None
+) -> Iterator[Block]:
+    size = BLOCK_ON_GPU if call.query.is_cuda else BLOCK
     spans = list(_spans(call.query.shape[2], alike))
     ends = _ends(call, [span for span, together in spans if together], visible)
     for span, together in spans:
-        piece = _open(call, span, next(ends)) if together else None
-        if piece is not None:
-            yield piece
+        block = _open(call, span, next(ends)) if together else None
+        if block is not None:
+            yield block
             continue
-        for rows, seen in _joined(call, span, block, visible):
+        for rows, seen in _joined(call, span, size, visible):
             yield _masked(call, rows, seen)
 
 
@@ -125,7 +125,7 @@ class Ends:
 
 
 def _ends(
-    call: Attending, spans: list[slice], visible: Callable[[Attending], Tensor]
+    call: AttentionCall, spans: list[slice], visible: Callable[[AttentionCall], Tensor]
 ) -> Iterator[Ends]:
     """Read at once for all spans: to wait for each would stop a GPU as often."""
     if not spans:
@@ -138,8 +138,8 @@ def _ends(
         yield Ends(own, valid[:, rows], at[:, rows])
 
 
-def _open(call: Attending, rows: slice, ends: Ends) -> Piece | None:
-    """Rows that are alike as a piece without a mask, None where they see unlike columns."""
+def _open(call: AttentionCall, rows: slice, ends: Ends) -> Block | None:
+    """Rows that are alike as a block without a mask, None where they see unlike columns."""
     b, device, seen = len(call.query), call.query.device, ends.seen
     if bool((seen != seen[:1, :1, :1]).any()) or not bool(ends.valid.all()):
         return None
@@ -150,17 +150,17 @@ def _open(call: Attending, rows: slice, ends: Ends) -> Piece | None:
     bare = call.keys.valid[:, : int(ends.at.max()) + 1].sum(1)
     spared = steps.shape[1] * (bare - index.shape[1])
     queries, keys = call.queries.take(steps), call.keys.take(index)
-    return Piece(rows, None if first else index, queries, keys, None, spared)
+    return Block(rows, None if first else index, queries, keys, None, spared)
 
 
 def _joined(
-    call: Attending, span: slice, block: int, visible: Callable[[Attending], Tensor]
+    call: AttentionCall, span: slice, size: int, visible: Callable[[AttentionCall], Tensor]
 ) -> Iterator[tuple[slice, Tensor]]:
     """Blocks of rows with what they see, (B, 1 or H, q, K) bool, joined where that is worth it."""
     held: list[Tensor] = []
     begin, pairs, union = span.start, 0, torch.empty(0)
-    for start in range(span.start, span.stop, block):
-        stop = min(start + block, span.stop)
+    for start in range(span.start, span.stop, size):
+        stop = min(start + size, span.stop)
         part = _rows(call, slice(start, stop))
         seen = visible(part) & part.queries.valid[:, None, :, None]
         used = seen.any(2).any(1)
@@ -175,12 +175,12 @@ def _joined(
     yield slice(begin, span.stop), torch.cat(held, 2)
 
 
-def _rows(call: Attending, rows: slice) -> Attending:
+def _rows(call: AttentionCall, rows: slice) -> AttentionCall:
     steps = torch.arange(rows.start, rows.stop, device=call.query.device)
     return call.rows(steps.expand(len(call.query), -1))
 
 
-def _masked(call: Attending, rows: slice, seen: Tensor) -> Piece:
+def _masked(call: AttentionCall, rows: slice, seen: Tensor) -> Block:
     part = _rows(call, rows)
     real = part.queries.valid
     used = seen.any(2).any(1)
@@ -198,4 +198,4 @@ def _masked(call: Attending, rows: slice, seen: Tensor) -> Piece:
     part = part.columns(keep, asked)
     bare = call.keys.valid[:, : end + 1].sum(1)
     spared = real.sum(1) * (bare - asked.sum(1))
-    return Piece(rows, None if whole else keep, part.queries, part.keys, part.mask, spared)
+    return Block(rows, None if whole else keep, part.queries, part.keys, part.mask, spared)

@@ -7,9 +7,9 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from foveate.attending import Columns, Whole
-from foveate.engine.places import at_columns
-from foveate.engine.prompt import Prompt, Stage, rotating
+from foveate.attention_call import Columns, Whole
+from foveate.engine.prompt.locations import at_columns
+from foveate.engine.prompt.prompt import Prompt, Stage, rotating
 from foveate.ops.transfer import on_device
 from foveate.report import Trace
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foveate.engine.taps import extras, probabilities, surrounded
+from foveate.engine.attention_taps import extras, probabilities, surrounded
 from foveate.errors import UnsupportedModel
 from foveate.ops.attention import Heads
 from foveate.ops.gather import rows_at

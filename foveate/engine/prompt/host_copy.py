@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foveate.engine.structure import own_mask, plain
+from foveate.engine.prompt.attention_structure import own_mask, plain
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from foveate.engine.prompt import Stage
+from foveate.engine.prompt.prompt import Stage
 from foveate.ops.attention import Heads
 from foveate.ops.gather import rows_at, rows_summed
 from foveate.parts import Merge

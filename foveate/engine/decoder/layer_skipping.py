@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foveate.engine.call import Pass
-from foveate.engine.columns import settled
-from foveate.engine.prompt import Stage
+from foveate.engine.decoder.columns import settled
+from foveate.engine.decoder.forward_call import Pass
+from foveate.engine.prompt.prompt import Stage
 from foveate.errors import InvalidParameter, UnsupportedCall
 from foveate.ops.gather import rows_at
 from foveate.parts import Detour, DetourPart, Part

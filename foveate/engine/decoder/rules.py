@@ -12,16 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foveate.attending import Attending, Columns, Feeding, Seam, Whole, chained
-from foveate.engine.again import carried, checkpointed
-from foveate.engine.ahead import rotates
+from foveate.attention_call import AttentionCall, Columns, MLPCall, Seam, Whole, chained
 from foveate.engine.anatomy import Anatomy
-from foveate.engine.boundary import Boundaries
-from foveate.engine.call import Pass
-from foveate.engine.facts import fitted, joined, new_columns, stage_columns, whole
-from foveate.engine.neurons import narrowed
-from foveate.engine.prompt import Stage, shifted
-from foveate.engine.taps import (
+from foveate.engine.attention_taps import (
     Kernel,
     Reader,
     extras,
@@ -30,7 +23,15 @@ from foveate.engine.taps import (
     plain,
     surrounded,
 )
-from foveate.engine.windows import window_of
+from foveate.engine.decoder.block_attention import in_blocks
+from foveate.engine.decoder.boundaries import Boundaries
+from foveate.engine.decoder.checkpointing import carried, checkpointed
+from foveate.engine.decoder.column_facts import fitted, joined, new_columns, stage_columns, whole
+from foveate.engine.decoder.forward_call import Pass
+from foveate.engine.decoder.lookahead import rotates
+from foveate.engine.decoder.partial_mlp import narrowed
+from foveate.engine.decoder.windows import window_of
+from foveate.engine.prompt.prompt import Stage, shifted
 from foveate.errors import InvalidParameter, UnsupportedCall, UnsupportedModel
 from foveate.parts import RulePart
 
@@ -248,7 +249,7 @@ class Rules:
         weights: list[Tensor | None] = []
         unread = [] if reader is None else [reader]
 
-        def last(attending: Attending) -> Tensor:
+        def last(attending: AttentionCall) -> Tensor:
             more = {**kw, "scaling": attending.scaling}
             # As many columns as the layer has may be others, or stand in another order.
             if not attending.entire:
@@ -269,7 +270,7 @@ class Rules:
         queries, keys = self._queries(i, call, q), self._keys(i, call, q, wide)
         cos, sin = self._expanded(call, call.tables["turn", i], len(query))
         still = not self._rotates.get(i, True)
-        start = Attending(
+        start = AttentionCall(
             query=query,
             key=key,
             value=value,
@@ -293,6 +294,7 @@ class Rules:
                 whole=partial(self._whole, i, call, stage, q, wide),
                 account=partial(_account, call),
                 refuse=partial(_refuse, kind),
+                blocks=in_blocks,
                 memo=call.tables,
                 own=(queries, keys),
                 alone=len(parts) == 1 and reader is None and known(kind) and plain(kw),
@@ -321,7 +323,7 @@ class Rules:
     def _notes(self, call: Pass, part: RulePart) -> dict[str, Tensor]:
         return call.prompt.notes.setdefault(id(part.owner), {})
 
-    def _asked(self, part: RulePart, call: Pass, attending: Attending, proceed) -> Tensor:
+    def _asked(self, part: RulePart, call: Pass, attending: AttentionCall, proceed) -> Tensor:
         notes = self._notes(call, part)
         own = attending if attending.notes is notes else replace(attending, notes=notes)
         return part.attend(own, proceed)
@@ -343,7 +345,7 @@ class Rules:
         def run(x: Tensor, neurons: int | None) -> Tensor:
             return own(x) if neurons is None or neurons >= width else narrow(x, neurons)
 
-        feeding = Feeding(
+        feeding = MLPCall(
             x=x,
             columns=columns,
             layer=i,

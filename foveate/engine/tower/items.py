@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from foveate.engine.clock import Clock
-from foveate.engine.fusing import held_to, numbered
+from foveate.engine.tower.fusing import held_to, numbered
 from foveate.errors import BudgetError
 from foveate.ops.transfer import on_device
 from foveate.parts import Part, TokensPart, counted, merged_grid

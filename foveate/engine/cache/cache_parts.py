@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from foveate.engine.anatomy import Anatomy
-from foveate.engine.apart import direct
-from foveate.engine.call import Pass
-from foveate.engine.kept import KeptLayer, plain
-from foveate.engine.masks import decode_mask
-from foveate.engine.prompt import Stage, cache_in, gather_positions
-from foveate.engine.taps import Reader, extras, implementation, known, probabilities
+from foveate.engine.attention_taps import Reader, extras, implementation, known, probabilities
+from foveate.engine.cache.stored_attention import direct
+from foveate.engine.cache.stored_layer import KeptLayer, plain
+from foveate.engine.decoder.forward_call import Pass
+from foveate.engine.decoder.masks import decode_mask
+from foveate.engine.prompt.prompt import Stage, cache_in, gather_positions
 from foveate.errors import InvalidParameter
 from foveate.parts import CachesPart, CacheState
 

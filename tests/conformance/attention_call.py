@@ -9,7 +9,7 @@ import transformers as hf
 from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from foveate.attending import Attending, Columns, Seam, Whole
+from foveate.attention_call import AttentionCall, Columns, Seam, Whole
 
 
 def columns(visual: Tensor, valid: Tensor, positions: Tensor) -> Columns:
@@ -54,11 +54,11 @@ def attending(
     tables: Callable,
     whole: Whole | None = None,
     scaling: float | None = None,
-) -> Attending:
+) -> AttentionCall:
     """A call of layer 0 of 1 whose rows and keys were rotated already, or stay raw."""
     cos, sin = tables(rows.positions)
-    seam = Seam("sdpa", True, rotate, tables, lambda: whole, lambda *_: None, lambda _: None)
-    return Attending(
+    seam = Seam("sdpa", True, rotate, tables, lambda: whole, lambda *_: None, lambda _: None, None)
+    return AttentionCall(
         query=query,
         key=key,
         value=value,

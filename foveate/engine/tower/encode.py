@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foveate.engine.again import hooks_outside
 from foveate.engine.anatomy import Anatomy
 from foveate.engine.clock import Clock
-from foveate.engine.merging import Merger
+from foveate.engine.decoder.checkpointing import hooks_outside
 from foveate.engine.offloaded import at_hand
-from foveate.engine.record import Item, Record
-from foveate.engine.vision import VisionRecorder
+from foveate.engine.tower.items import Item, Record
+from foveate.engine.tower.merging import Merger
+from foveate.engine.tower.recording import VisionRecorder
 from foveate.errors import UnsupportedCall, UnsupportedModel
 from foveate.families.base import Family, resolve_path
 from foveate.parts import Part, fewest

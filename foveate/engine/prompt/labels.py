@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foveate.engine.prompt import Prompt, Stage
+from foveate.engine.prompt.prompt import Prompt, Stage
 from foveate.errors import UnsupportedCall
 
 IGNORED = -100

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from foveate.engine.kept import KeptLayer
-from foveate.engine.taps import Around, Kernel, plain
+from foveate.engine.attention_taps import Around, Kernel, plain
+from foveate.engine.cache.stored_layer import KeptLayer
 from foveate.ops.attention import folded, shown
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foveate.engine.call import Pass
-from foveate.engine.columns import both_ways
-from foveate.engine.prompt import Stage, cache_in
-from foveate.engine.taps import implementation
-from foveate.engine.windows import window_of
+from foveate.engine.attention_taps import implementation
+from foveate.engine.decoder.columns import both_ways
+from foveate.engine.decoder.forward_call import Pass
+from foveate.engine.decoder.windows import window_of
+from foveate.engine.prompt.prompt import Stage, cache_in
 from foveate.errors import UnsupportedCall
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from foveate.engine.anatomy import Anatomy
-from foveate.engine.dual import DualEncoder
-from foveate.engine.taps import implementation, probabilities, received
+from foveate.engine.attention_taps import implementation, probabilities, received
+from foveate.engine.tower.clip import DualEncoder
 from foveate.errors import UnsupportedCall, UnsupportedModel
 from foveate.ops.matching import merge
 from foveate.parts import BlockState, EncodersPart

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers.masking_utils import create_masks_for_generate
 
 from foveate.engine.anatomy import Anatomy
-from foveate.engine.prompt import cache_in
+from foveate.engine.prompt.prompt import cache_in
 from foveate.errors import UnsupportedCall
 
 _PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")

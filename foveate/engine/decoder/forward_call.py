@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from foveate.engine.prompt import Prompt, Stage
+from foveate.engine.prompt.prompt import Prompt, Stage
 from foveate.ops.attention import Heads
 from foveate.parts import Merge
 from foveate.signals import DecoderAttention, DecoderKeys, DecoderTransition, VisionAttention
 
 if TYPE_CHECKING:
-    from foveate.engine.detours import Around
+    from foveate.engine.decoder.layer_skipping import Around
 
 
 @dataclass

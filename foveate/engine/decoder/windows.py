@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from foveate.engine.prompt import Stage
+from foveate.engine.prompt.prompt import Stage
 from foveate.errors import UnsupportedModel
 
 

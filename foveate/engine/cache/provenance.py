@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
-from foveate.engine.kept import KeptLayer, croppable
-from foveate.engine.prompt import Prompt
+from foveate.engine.cache.stored_layer import KeptLayer, croppable
+from foveate.engine.prompt.prompt import Prompt
 from foveate.errors import UnsupportedCall
 from foveate.method import Method
 

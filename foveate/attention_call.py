@@ -90,14 +90,14 @@ class Whole:
 
 @dataclass(frozen=True, eq=False)
 class Seam:
-    """What the engine does for a rule inside one layer; rules call the methods of `Attending`.
+    """What the engine does for a rule inside one layer; rules call the methods of `AttentionCall`.
 
     kind: name of the user's attention function. causal: whether it hides later columns by itself
     where it is given no mask. refuse(why): raises for what this kernel can't be told. memo: what
     rules worked out for several layers of one forward pass; gone with it. alone: nobody else sees
     or changes this call, so that a rule may answer it without the kernel. own: facts of all rows
     and columns of the layer, the very objects that the first rule is handed. still: the layer
-    rotates nothing, and so does `rotate`.
+    rotates nothing, and so does `rotate`. blocks: how `AttentionCall.in_blocks` is computed.
     """
 
     kind: str
@@ -107,6 +107,7 @@ class Seam:
     whole: Callable[[], Whole]
     account: Callable[..., None]
     refuse: Callable[[str], None]
+    blocks: Callable[..., tuple[Tensor, Tensor]]
     memo: dict = field(default_factory=dict)
     alone: bool = False
     own: tuple[Columns, Columns] | None = None
@@ -114,7 +115,7 @@ class Seam:
 
 
 @dataclass(frozen=True, eq=False)
-class Attending:
+class AttentionCall:
     """One call of a layer's attention. Frozen: rules hand changed copies on.
 
     query (B, H, q, d), key and value (B, Hkv, K, d): rotated, cache appended, grouped heads not
@@ -172,7 +173,7 @@ class Attending:
                 visible = visible & (gap < self.window)
         return visible.expand(-1, self.query.shape[2], -1)[:, None]
 
-    def masked(self, visible: Tensor) -> Attending:
+    def masked(self, visible: Tensor) -> AttentionCall:
         """The same call where rows see what `visible` (B or 1, 1 or H, q, K) bool says.
 
         Rows that are padding see all, so that no softmax is over nothing.
@@ -186,7 +187,7 @@ class Attending:
             return replace(self, mask=mask.masked_fill(~visible, lowest))
         return replace(self, mask=visible)
 
-    def rows(self, index: Tensor, valid: Tensor | None = None) -> Attending:
+    def rows(self, index: Tensor, valid: Tensor | None = None) -> AttentionCall:
         """Only the query rows at `index` (B, R); those outside `valid` (B, R) are padding."""
         queries = self.queries.take(index)
         call = replace(
@@ -202,7 +203,7 @@ class Attending:
         wide = index[:, None, :, None].expand(-1, seen.shape[1], -1, seen.shape[3])
         return call.masked(seen.gather(2, wide))
 
-    def columns(self, index: Tensor, valid: Tensor | None = None) -> Attending:
+    def columns(self, index: Tensor, valid: Tensor | None = None) -> AttentionCall:
         """Only the key columns at `index` (B, R); those outside `valid` (B, R) are padding."""
         keys = self.keys.take(index)
         keys = keys if valid is None else keys.but(valid)
@@ -213,7 +214,7 @@ class Attending:
         wide = index[:, None, None, :].expand(-1, seen.shape[1], seen.shape[2], -1)
         return call.masked(seen.gather(3, wide) & keys.valid[:, None, None, :])
 
-    def square(self, index: Tensor, valid: Tensor | None = None) -> Attending:
+    def square(self, index: Tensor, valid: Tensor | None = None) -> AttentionCall:
         """Only the columns at ascending `index` (B, R), as rows and as keys; for prefill.
 
         Those outside `valid` (B, R) are padding. A kernel that hides what is later by itself goes
@@ -279,6 +280,26 @@ class Attending:
                 self.seam.memo[key] = alike, make()
         return self.seam.memo[key][1]
 
+    def in_blocks(
+        self,
+        proceed: Attend,
+        visible: Callable[[AttentionCall], Tensor],
+        alike: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Attention under a rule's own mask, block by block of rows; the mask is never whole.
+
+        Args:
+            proceed: what answers the call of one block.
+            visible: from a block's call to what its rows see, (B, 1 or H, q, K) bool. Asked once
+                for all layers that hold the same columns under the same mask.
+            alike: (B, q) int. Rows in succession with one number are one block without a mask,
+                which kernels compute faster, where the first and the last of them see the same.
+                Other rows have -1.
+
+        Returns the output (B, q, H, d), and the pairs of row and key (B,) that are not computed.
+        """
+        return self.seam.blocks(self, proceed, visible, alike)
+
     def products(self, query: Tensor) -> Tensor:
         """Scaled products (B, H, q, K) of a few rows `query` (B, H, q, d) with all keys."""
         rows = folded(query, self.key.shape[1])
@@ -318,7 +339,7 @@ class Attending:
 
 
 @dataclass(frozen=True, eq=False)
-class Feeding:
+class MLPCall:
     """One call of a layer's MLP. x (B, N, D): what it is given. columns: facts of these.
 
     run(x, neurons): the user's own MLP on any (..., D), with its first `neurons` neurons only.
@@ -342,8 +363,8 @@ class Feeding:
         return 2 * self.matrices * self.x.shape[-1] * (self.width if neurons is None else neurons)
 
 
-Attend = Callable[[Attending], Tensor]
-Feed = Callable[[Feeding], Tensor]
+Attend = Callable[[AttentionCall], Tensor]
+Feed = Callable[[MLPCall], Tensor]
 
 
 def chained(functions, last):

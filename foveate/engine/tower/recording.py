@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate.engine.anatomy import Anatomy
-from foveate.engine.taps import mutual, probabilities, products, received, tapped
+from foveate.engine.attention_taps import mutual, probabilities, products, received, tapped
 from foveate.errors import UnsupportedModel
 from foveate.families.base import resolve_path
 from foveate.ops.transfer import on_device

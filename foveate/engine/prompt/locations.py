@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from foveate.engine.planned import Placed
-from foveate.engine.prompt import Prompt, Stage
+from foveate.engine.prompt.column_sources import Placed
+from foveate.engine.prompt.prompt import Prompt, Stage
 from foveate.ops.gather import rows_at
 from foveate.ops.transfer import on_device
 from foveate.report import Trace

@@ -12,20 +12,23 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from foveate.engine.ahead import next_attention, next_heads
 from foveate.engine.anatomy import Anatomy
-from foveate.engine.call import Pass
-from foveate.engine.columns import (
+from foveate.engine.attention_taps import extras, implementation, probabilities
+from foveate.engine.decoder.columns import (
     holder_of,
     merged,
     moved_heads,
     realigned,
     settled,
 )
-from foveate.engine.detours import Detours
-from foveate.engine.masks import decode_mask, prefill_mask, softened, square
-from foveate.engine.places import extents_of, places_of
-from foveate.engine.prompt import (
+from foveate.engine.decoder.forward_call import Pass
+from foveate.engine.decoder.layer_skipping import Detours
+from foveate.engine.decoder.lookahead import next_attention, next_heads
+from foveate.engine.decoder.masks import decode_mask, prefill_mask, softened, square
+from foveate.engine.decoder.transitions import watched
+from foveate.engine.decoder.windows import shown_to, window_of
+from foveate.engine.prompt.locations import extents_of, places_of
+from foveate.engine.prompt.prompt import (
     Stage,
     counts_of,
     decode_shift,
@@ -37,9 +40,6 @@ from foveate.engine.prompt import (
     shifted,
     untouched,
 )
-from foveate.engine.taps import extras, implementation, probabilities
-from foveate.engine.transitions import watched
-from foveate.engine.windows import shown_to, window_of
 from foveate.errors import InvalidParameter, UnsupportedCall
 from foveate.ops.attention import Heads
 from foveate.ops.gather import rows_at

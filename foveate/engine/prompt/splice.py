@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from foveate.engine.anatomy import Anatomy
-from foveate.engine.known import Known, padding
-from foveate.engine.planned import Placed, planned
-from foveate.engine.prompt import (
+from foveate.engine.prompt.column_sources import Placed, planned
+from foveate.engine.prompt.host_copy import Known, padding
+from foveate.engine.prompt.prompt import (
     Given,
     Prompt,
     Stage,
@@ -24,7 +24,7 @@ from foveate.engine.prompt import (
     renumbered,
     untouched,
 )
-from foveate.engine.record import Record
+from foveate.engine.tower.items import Record
 from foveate.errors import UnsupportedCall
 from foveate.ops.counting import counters
 from foveate.ops.transfer import on_device

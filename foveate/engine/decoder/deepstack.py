@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from foveate.engine.anatomy import Anatomy
-from foveate.engine.boundary import Boundaries
-from foveate.engine.call import Pass
-from foveate.engine.columns import merged
-from foveate.engine.prompt import Stage
+from foveate.engine.decoder.boundaries import Boundaries
+from foveate.engine.decoder.columns import merged
+from foveate.engine.decoder.forward_call import Pass
+from foveate.engine.prompt.prompt import Stage
 from foveate.ops.gather import rows_at
 from foveate.parts import Merge
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
-from foveate.attending import Columns
+from foveate.attention_call import Columns
 from foveate.engine.clock import Clock
 from foveate.errors import UnsupportedCall
 from foveate.ops.transfer import on_device
