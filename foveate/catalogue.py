@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 from foveate.errors import UnknownName
-from foveate.hosting import told
+from foveate.family_support import supported_families
 from foveate.method import registered
 from foveate.parameter_docs import parameter_docs
 from foveate.systems import MethodInfo, systems
@@ -60,7 +60,7 @@ def describe(slug: str) -> dict[str, Any]:
         "trained": cls.trained,
         "prompt_agnostic": cls.prompt_agnostic,
         "needs": list(needs),
-        "families": told(slug) if cls.__module__.startswith("foveate.") else "",
+        "families": supported_families(slug) if cls.__module__.startswith("foveate.") else "",
         "bench": measured().get(slug, {}),
         "parameters": [
             {

@@ -21,7 +21,7 @@ from foveate.engine.cache.provenance import Filled, filled_of, tag, untag
 from foveate.engine.cache.stored_attention import apart
 from foveate.engine.cache.stored_layer import KeptLayer, refuse_foreign
 from foveate.engine.clock import Clock
-from foveate.engine.copies import leave_behind, stay
+from foveate.engine.copies import exclude_from_copies, include_in_copies
 from foveate.engine.decoder.boundaries import Boundaries
 from foveate.engine.decoder.checkpointing import hooks_outside
 from foveate.engine.decoder.deepstack import Planes
@@ -34,9 +34,9 @@ from foveate.engine.prompt.locations import locate, towered
 from foveate.engine.prompt.prompt import Prompt, cache_in, seen_columns, shifted
 from foveate.engine.prompt.splice import TYPE_NAMES, Splice, compute_3d, worded
 from foveate.engine.reporting import build_report
+from foveate.engine.thread_lock import lock_of, running
 from foveate.engine.tower.encode import Encoder
 from foveate.engine.tower.items import Record
-from foveate.engine.turns import running, turns_of
 from foveate.errors import AlreadyAttached, FoveateError, UnsupportedCall, shown
 from foveate.method import Method, as_method, in_road_order
 from foveate.parts import CachesPart, EncodersPart, FramesPart, Part, RulePart, TokensPart
@@ -137,7 +137,7 @@ class Attachment:
         self._report: Any = None
         self._hooks: dict[nn.Module, list[Any]] = {}
         towers = [self.anatomy.tower(m) for m in self.anatomy.modalities]
-        self._turns = turns_of([self.anatomy.text, *towers])
+        self._lock = lock_of([self.anatomy.text, *towers])
         self._attach()
 
     @property
@@ -196,7 +196,7 @@ class Attachment:
     def detach(self) -> None:
         """Take every hook away; a second time does nothing."""
         for module, handles in self._hooks.items():
-            stay(module)
+            include_in_copies(module)
             for handle in handles:
                 handle.remove()
         self._hooks.clear()
@@ -252,7 +252,7 @@ class Attachment:
             self._before(a.layers[i], functools.partial(self._rules_before_layer, i))
         own = {a.inner: (*self._own, "_foveate"), a.outer: (*_BATCHED, "generate")}
         for module, handles in self._hooks.items():
-            leave_behind(module, {handle.id for handle in handles}, own.get(module, ()))
+            exclude_from_copies(module, {handle.id for handle in handles}, own.get(module, ()))
 
     def _attach_boundaries(self) -> None:
         a = self.anatomy
@@ -289,7 +289,7 @@ class Attachment:
             inputs = {**dict(zip(names, args, strict=False)), **kwargs}
             if here.clock is None or here.clock.count("prefill"):
                 here.clock = Clock(next(self.anatomy.inner.parameters()).device)
-            with self._turns, here.clock.span("encode"):
+            with self._lock, here.clock.span("encode"):
                 here.encoding = True
                 try:
                     return self._encoder.run(modality, original, inputs, here.clock)
@@ -346,11 +346,11 @@ class Attachment:
         here = self._here
         # What an interrupted call left behind; a call that runs inside another one is none of it.
         self._drop(here.calls, running(inner) - 1 if here.calls else 0)
-        self._turns.enter()
+        self._lock.enter()
         outside = here.asked[-1] if here.asked else None
         inside = outside is None or any(call.asked is outside for call in here.calls)
         here.calls.append(Call(Targets() if inside else outside))
-        self._turns.left.append(here.calls[-1].close)
+        self._lock.cleanups.append(here.calls[-1].close)
         kw = self.anatomy.bind(args, kwargs)
         if cache_in(kw) is not None and not hasattr(cache_in(kw), "layers"):
             _refuse_batching()
@@ -709,9 +709,9 @@ class Attachment:
             call = calls.pop()
             if isinstance(call, Call):
                 call.close()
-                if call.close in self._turns.left:
-                    self._turns.left.remove(call.close)
-                self._turns.leave()
+                if call.close in self._lock.cleanups:
+                    self._lock.cleanups.remove(call.close)
+                self._lock.leave()
 
 
 _BATCHED = ("generate_batch", "init_continuous_batching", "continuous_batching_context_manager")

@@ -1,4 +1,4 @@
-"""Copies of an attached model are bare: deepcopy, pickle and torch.save leave the method behind."""
+"""Copies of an attached model: deepcopy, pickle and torch.save leave out the hooks of a method."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ _HOOKS = (
 )
 
 
-def leave_behind(module: nn.Module, hooks: set[int], names: Iterable[str]) -> None:
-    """From now on copies of `module` lack these hooks, by their ids, and these own attributes.
+def exclude_from_copies(module: nn.Module, hooks: set[int], names: Iterable[str]) -> None:
+    """Leave hooks and attributes of this package out of later copies of `module`.
 
-    Both copy and pickle ask the object itself how it is taken apart.
+    It overrides `__reduce_ex__` on the instance, which both `copy` and `pickle` call.
+
+    Args:
+        module: The module that copies are made of.
+        hooks: Ids of the hook handles to leave out.
+        names: Instance attributes to leave out.
     """
     names = {"__reduce_ex__", *names}
 
@@ -35,6 +40,6 @@ def leave_behind(module: nn.Module, hooks: set[int], names: Iterable[str]) -> No
     module.__dict__["__reduce_ex__"] = reduce
 
 
-def stay(module: nn.Module) -> None:
-    """Take back what `leave_behind` did."""
+def include_in_copies(module: nn.Module) -> None:
+    """Undo `exclude_from_copies`."""
     module.__dict__.pop("__reduce_ex__", None)

@@ -9,7 +9,7 @@ import torch
 
 import foveate
 from foveate.errors import BudgetError, UnsupportedCall
-from foveate.hosting import hosts
+from foveate.family_support import supports
 from foveate.method import Method, registered
 from foveate.parts import EncodersPart, TokensPart
 from foveate.tokens import Grid
@@ -23,7 +23,7 @@ def acting(kind: type) -> list[str]:
 
 ENCODERS, TOKENS = acting(EncodersPart), acting(TokensPart)
 TILED = ["llava_next", "llava_onevision"]
-HOSTED = [(f, m) for f, m in zoo.CASES if hosts("tome", f, m)]
+HOSTED = [(f, m) for f, m in zoo.CASES if supports("tome", f, m)]
 
 
 def checked(name: str, modality: str, method: Method) -> list[int]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import foveate
-from foveate.hosting import REFUSED, hosts
+from foveate.family_support import UNSUPPORTED, supports
 from foveate.method import registered
 from foveate.parts import CachesPart, DetourPart, LayersPart, RulePart
 from tests.engine.running import close, generate, pair
@@ -16,7 +16,7 @@ from tests.methods.made import made
 QUICK = {"llava", "llava_next", "llava_onevision", "qwen2_5_vl", "gemma3"}
 # What the refusal says of the way out, or of the reason.
 SAYS = {
-    **dict.fromkeys(REFUSED, "no attention"),
+    **dict.fromkeys(UNSUPPORTED, "no attention"),
     "downsample": "one size",
     **dict.fromkeys(("tome", "dymu", "tca"), "VisionZip"),
 }
@@ -42,7 +42,7 @@ def test_method_on_family(slug, name, modality):
     model = zoo.model(name)
     alone, batch = pair(name, modality)
     method = halved(slug)
-    if not hosts(slug, name, modality):
+    if not supports(slug, name, modality):
         with foveate.attach(model, method), pytest.raises(foveate.FoveateError, match=SAYS[slug]):
             generate(model, alone[0], 1)
         return

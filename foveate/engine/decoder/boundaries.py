@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from foveate.contract_checks import check_at_boundary
 from foveate.engine.anatomy import Anatomy
 from foveate.engine.attention_taps import extras, implementation, probabilities
 from foveate.engine.decoder.columns import (
@@ -52,7 +53,6 @@ from foveate.signals import (
     Signals,
     VisionAttention,
 )
-from foveate.verdicts import at_boundary
 
 
 class Boundaries:
@@ -194,7 +194,7 @@ class Boundaries:
             before = prompt.stream(i)
             state = self.state(i, call, module, hidden, kw, before)
             state.notes = call.notes.setdefault(id(part), {})
-            verdict = at_boundary(part, part.at_boundary(i, self.n, state), before.valid)
+            verdict = check_at_boundary(part, part.at_boundary(i, self.n, state), before.valid)
             if verdict is None:
                 continue
             if isinstance(verdict, Soft):

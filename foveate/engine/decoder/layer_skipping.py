@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from foveate.contract_checks import check_runs
 from foveate.engine.decoder.columns import settled
 from foveate.engine.decoder.forward_call import Pass
 from foveate.engine.prompt.prompt import Stage
@@ -15,7 +16,6 @@ from foveate.errors import InvalidParameter, UnsupportedCall
 from foveate.ops.gather import rows_at
 from foveate.parts import Detour, DetourPart, Part
 from foveate.signals import DecoderHeads, DecoderKeys, DecoderTransition
-from foveate.verdicts import runs
 
 
 @dataclass(eq=False)
@@ -101,7 +101,7 @@ class Detours:
         state = self.boundaries.state(i, call, module, hidden, kw, stage)
         state.hidden = hidden
         state.notes = call.notes.setdefault(id(part), {})
-        return runs(part, part.runs(i, self.n, state), stage.valid)
+        return check_runs(part, part.runs(i, self.n, state), stage.valid)
 
     def _refuse_readers(self, i: int) -> None:
         seen = [n for n in (DecoderKeys(i), DecoderTransition(i)) if n in self.boundaries.needs]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from foveate.engine.offloaded import at_hand
+from foveate.engine.offloaded_weights import loaded
 from foveate.errors import UnsupportedCall
 
 
@@ -33,7 +33,7 @@ def narrowed(mlp: nn.Module) -> tuple[int, int, Callable[[Tensor, int], Tensor]]
                     f"An MLP of {type(module).__name__} can't be run on some of its neurons; "
                     "merge adapters and load the model without quantisation."
                 )
-        with at_hand((down, *rising)):
+        with loaded((down, *rising)):
             gate, up = (_rows(m, s, neurons) for m, s in _starts(rising, width))
             inside = activation(linear(x, *gate)) * linear(x, *up)
             return linear(inside, down.weight[:, :neurons], down.bias)

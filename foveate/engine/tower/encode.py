@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from foveate.engine.anatomy import Anatomy
 from foveate.engine.clock import Clock
 from foveate.engine.decoder.checkpointing import hooks_outside
-from foveate.engine.offloaded import at_hand
+from foveate.engine.offloaded_weights import loaded
 from foveate.engine.tower.items import Item, Record
 from foveate.engine.tower.merging import Merger
 from foveate.engine.tower.recording import VisionRecorder
@@ -74,7 +74,7 @@ class Encoder:
             if slots is not None:
                 # Pictures of another size have the tower interpolate its table of positions.
                 tables = (m for m in a.tower(modality).modules() if isinstance(m, nn.Embedding))
-                stack.enter_context(at_hand(tables))
+                stack.enter_context(loaded(tables))
             output = original(**inputs)
         if not (a.config.return_dict if asked is None else asked):
             return output.to_tuple()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foveate.contract_checks import check_reduce
 from foveate.engine.clock import Clock
 from foveate.engine.tower.fusing import held_to, numbered
 from foveate.errors import BudgetError
@@ -25,7 +26,6 @@ from foveate.signals import (
     VisionKeys,
 )
 from foveate.tokens import Grid, Layout, VisualTokens
-from foveate.verdicts import reduced
 
 
 @dataclass
@@ -168,7 +168,7 @@ class Record:
                 grid = part.left(grid, keep)
                 signals = self._signals(part.needs, members, tokens, text)
                 self.changed = True
-                tokens = reduced(part, part.reduce(tokens, signals, keep), tokens, keep)
+                tokens = check_reduce(part, part.reduce(tokens, signals, keep), tokens, keep)
             for row, i in enumerate(members):
                 done[i] = tokens.row(row)
         left = [done[i] for i in range(len(self.items))]

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from foveate.contract_checks import check_merge
 from foveate.engine.anatomy import Anatomy
 from foveate.engine.attention_taps import implementation, probabilities, received
 from foveate.engine.tower.clip import DualEncoder
 from foveate.errors import UnsupportedCall, UnsupportedModel
 from foveate.ops.matching import merge
 from foveate.parts import BlockState, EncodersPart
-from foveate.verdicts import merges
 
 
 class Merger:
@@ -195,7 +195,7 @@ class Merger:
                 self.distilled,
                 self.even,
             )
-            plan = merges(part, part.merge(i, self.count, state), self.size)
+            plan = check_merge(part, part.merge(i, self.count, state), self.size)
             if plan is None:
                 continue
             merged.append(part)

@@ -8,12 +8,12 @@ from typing import ClassVar
 from torch import Tensor
 
 from foveate.budget import Keep, resolve
+from foveate.contract_checks import check_select
 from foveate.method import Method
 from foveate.ops.allocate import share_evenly
 from foveate.parts import TokensPart
 from foveate.signals import Signals
 from foveate.tokens import Grid, VisualTokens
-from foveate.verdicts import selected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class TokensMethod(Method, TokensPart):
         raise NotImplementedError
 
     def reduce(self, tokens: VisualTokens, signals: Signals, keep: int) -> VisualTokens:
-        return tokens.take(selected(self, self.select(tokens, signals, keep), tokens, keep))
+        return tokens.take(check_select(self, self.select(tokens, signals, keep), tokens, keep))
 
 
 def is_everything(keep: Keep, n: int) -> bool:

@@ -20,7 +20,7 @@ from foveate.tokens import VisualTokens
 _INTS = (torch.int16, torch.int32, torch.int64)
 
 
-def selected(part: Part, index: Any, tokens: VisualTokens, keep: int) -> Tensor:
+def check_select(part: Part, index: Any, tokens: VisualTokens, keep: int) -> Tensor:
     """What `select` returned as indices (B, keep) of different tokens."""
     b, n = tokens.features.shape[:2]
     wanted = f"indices (B, keep) = ({b}, {keep}) as int64 on {tokens.features.device}"
@@ -37,7 +37,7 @@ def selected(part: Part, index: Any, tokens: VisualTokens, keep: int) -> Tensor:
     return index
 
 
-def reduced(part: Part, made: Any, tokens: VisualTokens, keep: int) -> VisualTokens:
+def check_reduce(part: Part, made: Any, tokens: VisualTokens, keep: int) -> VisualTokens:
     """What `reduce` returned as `keep` tokens whose books are in order."""
     if not isinstance(made, VisualTokens):
         raise _wrong(
@@ -70,7 +70,7 @@ def reduced(part: Part, made: Any, tokens: VisualTokens, keep: int) -> VisualTok
     return made
 
 
-def at_boundary(part: Part, verdict: Any, valid: Tensor) -> Tensor | Merge | Soft | None:
+def check_at_boundary(part: Part, verdict: Any, valid: Tensor) -> Tensor | Merge | Soft | None:
     """What `at_boundary` returned of the columns of `valid` (B, N)."""
     b, n = shape = tuple(valid.shape)
     if isinstance(verdict, Soft):
@@ -91,7 +91,7 @@ def at_boundary(part: Part, verdict: Any, valid: Tensor) -> Tensor | Merge | Sof
     return verdict
 
 
-def runs(part: Part, verdict: Any, valid: Tensor) -> Detour | None:
+def check_runs(part: Part, verdict: Any, valid: Tensor) -> Detour | None:
     """What `runs` returned of the columns of `valid` (B, N)."""
     if verdict is None:
         return None
@@ -110,7 +110,9 @@ def runs(part: Part, verdict: Any, valid: Tensor) -> Detour | None:
     return verdict
 
 
-def merges(part: Part, plan: Any, size: Tensor) -> tuple[Tensor, int, *tuple[Tensor, ...]] | None:
+def check_merge(
+    part: Part, plan: Any, size: Tensor
+) -> tuple[Tensor, int, *tuple[Tensor, ...]] | None:
     """What `merge` returned of a tower's tokens, of sizes (B, T)."""
     if plan is None:
         return None
