@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -336,6 +337,14 @@ def test_doctor_knows_the_extras_of_the_package():
         if extra != "dev"
     }
     assert declared == EXTRAS
+
+
+def test_every_extra_has_code_and_every_error_names_an_existing_extra():
+    code = "\n".join(p.read_text() for p in (ROOT / "foveate").rglob("*.py"))
+    named = set(re.findall(r"foveate\[(\w+)\]", code))
+    assert named == set(EXTRAS)
+    for extra, (package, *_) in EXTRAS.items():
+        assert re.search(rf"^ +(import|from) {package}\b", code, re.M), extra
 
 
 def test_doctor(monkeypatch):

@@ -14,15 +14,10 @@ from typing import Any
 
 EXTRAS = {
     "video": ("av",),
-    "serve": ("fastapi", "uvicorn", "openai"),
-    "ray": ("ray",),
     "plot": ("matplotlib",),
     "search": ("optuna", "scipy"),
-    "train": ("peft", "trl", "accelerate"),
-    "gen": ("diffusers",),
-    "experts": ("rapidocr", "onnxruntime"),
 }
-"""Packages of each extra, under their import names, which are those of the distributions too."""
+"""Packages of each extra by import name, which is also the distribution name."""
 
 COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
 """Packages that must be built for the very PyTorch beside them."""
