@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from foveate.atomic_file import replacing
 from foveate.benchmarks.errors import BenchError
 
 ROWS = "results.jsonl"
@@ -51,9 +52,8 @@ class Ledger:
             return found
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            partial = folder / f"{RUN}.partial"
-            partial.write_text(json.dumps(configuration, indent=1) + "\n", encoding="utf-8")
-            os.replace(partial, folder / RUN)
+            with replacing(folder / RUN) as partial:
+                partial.write_text(json.dumps(configuration, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise BenchError(f"{str(folder)!r} can't be written ({error.strerror}).") from None
         return cls(folder, configuration, [])

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import lessons
+from . import checkpoint, lessons
 from .ahead import Ahead
 from .alignment import Alignment, Seen
 from .architecture import new_processor
@@ -222,11 +222,13 @@ class Trainer:
 
     # -- checkpoints ---------------------------------------------------------------------------
 
+    def _identity(self) -> dict:
+        """What a checkpoint must have been made with to continue this run."""
+        return {"recipe": asdict(self.recipe), "seed": self.seed}
+
     def save(self, path: Path) -> None:
-        """Write everything that the rest of the run depends on; replaces the file at once."""
+        """Write everything that the rest of the run depends on."""
         state = {
-            "recipe": asdict(self.recipe),
-            "seed": self.seed,
             "model": self.model.state_dict(),
             "alignment": self.alignment.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -236,18 +238,11 @@ class Trainer:
             "history": self.history,
             "sums": self._sums,
         }
-        partial = path.with_suffix(".partial")
-        torch.save(state, partial)
-        os.replace(partial, path)
+        checkpoint.save(path, self._identity(), state)
 
     def restore(self, path: Path) -> None:
-        """Continue from a checkpoint of the same recipe and seed, made on whatever device."""
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        if state["seed"] != self.seed or state["recipe"] != asdict(self.recipe):
-            raise TrainingError(
-                f"{path} belongs to another run (seed {state['seed']}, recipe {state['recipe']}): "
-                "train into another folder, or pass resume=False to begin anew."
-            )
+        """Continue from a checkpoint of the same recipe and seed, from any device."""
+        state = checkpoint.load(path, self._identity())
         self.model.load_state_dict(state["model"])
         self.alignment.load_state_dict(state["alignment"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -296,15 +291,15 @@ def train(
     torch.set_num_threads(1)
     try:
         trainer = Trainer(recipe, seed, threads, subject, place)
-        checkpoint = out / "checkpoint.pt"
-        if resume and checkpoint.exists():
-            trainer.restore(checkpoint)
+        saved = out / "checkpoint.pt"
+        if resume and saved.exists():
+            trainer.restore(saved)
         title = f"training {subject.name}"
         with closing(trainer), bar(title, recipe.steps, trainer.step, progress) as tick:
             for losses in trainer.run():
                 tick(trainer.step, " ".join(f"{k} {v:.3f}" for k, v in losses.items()))
                 if trainer.step % recipe.checkpoint_every == 0 or trainer.step == recipe.steps:
-                    trainer.save(checkpoint)
+                    trainer.save(saved)
                     (out / "history.json").write_text(json.dumps(trainer.history))
         export(trainer, out)
         facts = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 from foveate.benchmarks.subject import subject as subject_of
+from foveate.mini import checkpoint
 from foveate.mini.errors import TrainingError
 from foveate.mini.progress import bar
 from foveate.training.card import write_card
@@ -75,31 +75,28 @@ class Trainer:
                 sums = {}
             yield figures
 
-    def save(self, path: Path) -> None:
-        """Write everything that the rest of the run depends on; replaces the file at once."""
-        state = {
+    def _identity(self) -> dict[str, Any]:
+        """What a checkpoint must have been made with to continue this run."""
+        return {
             "recipe": asdict(self.recipe),
             "base": self.run.subject.weights,
             "seed": self.seed,
+        }
+
+    def save(self, path: Path) -> None:
+        """Write everything that the rest of the run depends on."""
+        state = {
             "module": self.run.module.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "step": self.run.step,
             "seconds": self.seconds,
             "history": self.history,
         }
-        partial = path.with_suffix(".partial")
-        torch.save(state, partial)
-        os.replace(partial, path)
+        checkpoint.save(path, self._identity(), state)
 
     def restore(self, path: Path) -> None:
         """Continue from a checkpoint of the same recipe, base model and seed."""
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        mine = asdict(self.recipe), self.run.subject.weights, self.seed
-        if (state["recipe"], state["base"], state["seed"]) != mine:
-            raise TrainingError(
-                f"{path} belongs to another run (seed {state['seed']}, recipe {state['recipe']}): "
-                "train into another folder, or pass resume=False to begin anew."
-            )
+        state = checkpoint.load(path, self._identity())
         self.run.module.load_state_dict(state["module"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.run.step, self.seconds = state["step"], state["seconds"]
@@ -134,15 +131,15 @@ def train(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(recipe, model, processor, seed)
-    checkpoint = out / "checkpoint.pt"
-    if resume and checkpoint.exists():
-        trainer.restore(checkpoint)
+    saved = out / "checkpoint.pt"
+    if resume and saved.exists():
+        trainer.restore(saved)
     with bar(f"training {slug}", recipe.steps, trainer.run.step, progress) as tick:
         for figures in trainer.steps(max(1, recipe.steps // 40)):
             done = trainer.run.step
             tick(done, " ".join(f"{k} {v:.3f}" for k, v in figures.items()))
             if done % recipe.checkpoint_every == 0 or done == recipe.steps:
-                trainer.save(checkpoint)
+                trainer.save(saved)
     trainer.run.module.eval()
     facts = {"seed": seed, "recipe": asdict(recipe), "seconds": round(trainer.seconds)}
     made = recipe.finish(trainer.run, out, **facts, command=command)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from foveate.atomic_file import replacing
 from foveate.errors import FoveateError, shown
 from foveate.method import Method, from_dict
 from foveate.tuning.errors import TuneError
@@ -46,10 +47,9 @@ class Plan:
     def save(self, path: str | Path) -> Path:
         """Write the plan; a file of that name is replaced only by a whole one."""
         path = Path(path)
-        partial = path.with_name(path.name + ".partial")
         try:
-            partial.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
-            os.replace(partial, path)
+            with replacing(path) as partial:
+                partial.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise TuneError(f"{str(path)!r} can't be written ({error.strerror}).") from None
         return path
