@@ -166,4 +166,5 @@ def _parts(
         return
     for label, row in card.get("test", {}).items():
         typer.echo(f"{label:>12}  {row['mean']:.3f}  {row['tokens']:.0%} of the tokens")
-    typer.echo(f"{slug} for {name} is in {written}; use it with {cls.usage.format(folder=written)}")
+    usage = cls.usage.format(folder=written, slug=slug)
+    typer.echo(f"{slug} for {name} is in {written}; use it with {usage}")

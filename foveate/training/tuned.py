@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from foveate.benchmarks.subject import Subject
-from foveate.method import Composed, Method
+from foveate.method import Composed, Method, create
 from foveate.training import beside
 from foveate.training.batches import Batch
 from foveate.training.recipe import Recipe, Run
@@ -24,9 +24,13 @@ class TunedRecipe(Recipe):
     """
 
     trains: ClassVar[str] = "model"
+    usage: ClassVar[str] = "--model {folder}/tuned --method {slug}"
 
     steps: int = 200
     rate: float = 2e-4
+
+    def method(self, subject: Subject) -> Method:
+        return create(self.slug)
 
     def start(self, subject: Subject, method: Method, seed: int) -> nn.Module:
         return beside.copies(subject, "tuned", "plain")

@@ -66,10 +66,19 @@ def llava(
     return model, {"input_ids": ids, "pixel_values": torch.zeros(len(rows), 3, 2 * h, 2 * w)}
 
 
-def load_decoder(model: Any, weights: Mapping[str, Tensor]) -> None:
-    """Give the decoder the weights of a case, all but the embeddings."""
+def built(
+    params: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    rows: Tensor,
+    visual: Tensor,
+    kind: type = hf.LlamaConfig,
+    grid: tuple[int, int] | None = None,
+) -> tuple[Any, dict]:
+    """A `llava` with the decoder of a case; its weights are all but the embeddings."""
+    model, call = llava(decoder(params, kind), rows, visual, grid)
     found = model.get_decoder().load_state_dict(dict(weights), strict=False)
     assert found.missing_keys == ["embed_tokens.weight"] and not found.unexpected_keys, found
+    return model, call
 
 
 @dataclass
@@ -86,6 +95,12 @@ class Ran:
     lengths: list[int]
     keys: Tensor
     decoded: list[Tensor] = field(default_factory=list)
+
+    def new_tokens(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`decode_hidden`, shaped as the case's `decode_embeds`; empty without new tokens."""
+        if not self.decoded:
+            return {}
+        return {"decode_hidden": torch.stack(self.decoded).view_as(inputs["decode_embeds"])}
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from foveate.families.base import raster
 from foveate.methods.tokens.aim import AIM
 from foveate.ops.attention import Heads
 from foveate.signals import ProjectorInput, Signals, VisionKeys
-from tests.conformance.host import decoder, llava, load_decoder, prompted, run
+from tests.conformance.host import built, prompted, run
 from tests.conformance.reading import only
 
 
@@ -60,8 +60,7 @@ def forward(inputs, weights, params):
     start, length = bounds[:, 0], bounds[:, 1] - bounds[:, 0]
     rows, visual, n = prompted(inputs, start, length)
     assert (bounds[:, 2] == n).all()
-    model, call = llava(decoder(params, Qwen2Config), rows, visual)
-    load_decoder(model, weights)
+    model, call = built(params, weights, rows, visual, Qwen2Config)
     method = AIM(
         keep=AIM.held,
         l1=params["l1"],
@@ -78,7 +77,7 @@ def forward(inputs, weights, params):
     text = ~visual.gather(1, last)
     out = {"prefill_hidden_text": ran.hidden[text].view(len(rows), -1, rows.shape[2])}
     out["layer_masks"] = masks
-    return out | ({"decode_hidden": torch.stack(ran.decoded)} if ran.decoded else {})
+    return out | ran.new_tokens(inputs)
 
 
 OPS = {"score": score, "merge": merge, "forward": forward}

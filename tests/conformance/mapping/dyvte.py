@@ -7,7 +7,7 @@ from foveate.methods.layers.dyvte import DyVTE, Gates
 from foveate.trained import lent
 from foveate.training.batches import Batch
 from foveate.training.recipes.dyvte import DyVTERecipe
-from tests.conformance.host import decoder, llava, load_decoder, prompted, run
+from tests.conformance.host import built, prompted, run
 from tests.conformance.reading import only
 
 
@@ -26,10 +26,9 @@ def _gates(weights, prefix, width, layers):
 
 
 def _model(weights, params, prefix, rows, visual):
-    model, call = llava(decoder(params), rows, visual)
     own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-    load_decoder(model, {k: v for k, v in own.items() if "visual_gates" not in k})
-    return model, call
+    decoder = {k: v for k, v in own.items() if "visual_gates" not in k}
+    return built(params, decoder, rows, visual)
 
 
 @torch.no_grad()
@@ -57,10 +56,7 @@ def forward(inputs, weights, params):
         "prefill_hidden_text": ran.hidden[text].view(len(rows), -1, rows.shape[2]),
         "cache_len": torch.tensor(ran.lengths),
     }
-    if not ran.decoded:
-        return out
-    decoded = torch.stack(ran.decoded)
-    return out | {"decode_hidden": decoded.view_as(inputs["decode_embeds"])}
+    return out | ran.new_tokens(inputs)
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ import torch
 
 from foveate.methods.layers.pyramiddrop import PyramidDrop
 from tests.conformance.boundary import next_layer, one_sample, staying
-from tests.conformance.host import decoder, llava, load_decoder, prompted, run
+from tests.conformance.host import built, prompted, run
 from tests.conformance.reading import only
 
 
@@ -47,18 +47,14 @@ def staged(method, inputs, weights, params):
     original = params["visual_original"]
     rows, visual, n = prompted(inputs, params["visual_start"], original)
     only(params, prompt_text_len=n - original)
-    model, call = llava(decoder(params), rows, visual)
-    load_decoder(model, weights)
+    model, call = built(params, weights, rows, visual)
     ran = run(model, call, method, n)
-    out = {
+    return {
         "prefill_hidden": ran.hidden,
         "cache_len": torch.tensor(ran.lengths),
         "last_layer_keys": ran.keys,
+        **ran.new_tokens(inputs),
     }
-    if not ran.decoded:
-        return out
-    decoded = torch.stack(ran.decoded)
-    return out | {"decode_hidden": decoded.view_as(inputs["decode_embeds"])}
 
 
 OPS = {"rank_drop": rank_drop, "forward": forward}

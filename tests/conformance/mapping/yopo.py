@@ -1,29 +1,22 @@
 """YOPO on the real engine: a LLaVA with the case's decoder, its prompt and decoded tokens."""
 
-import torch
-
 from foveate.families.base import raster
 from foveate.methods.layers.yopo import YOPO, neighbors
-from tests.conformance.host import decoder, llava, load_decoder, prompted, run
+from tests.conformance.host import built, prompted, run
 
 RULES = ("attncut_w", "layercut_num", "mlpcut_ratio", "renormalize", "causal_neighbors")
 
 
 def forward(inputs, weights, params):
     rows, visual, n = prompted(inputs, params["visual_start"], params["visual_len"])
-    model, call = llava(decoder(params), rows, visual, tuple(params["grid"]))
-    load_decoder(model, weights)
+    model, call = built(params, weights, rows, visual, grid=tuple(params["grid"]))
     method = YOPO(
         keep=0.5,
         headmask=tuple(map(tuple, inputs["headmask"].tolist())),
         **{name: params[name] for name in RULES if name in params},
     )
     ran = run(model, call, method, n)
-    out = {"prefill_hidden": ran.hidden}
-    if not ran.decoded:
-        return out
-    decoded = torch.stack(ran.decoded)
-    return out | {"decode_hidden": decoded.view_as(inputs["decode_embeds"])}
+    return {"prefill_hidden": ran.hidden, **ran.new_tokens(inputs)}
 
 
 def neighbor_mask(inputs, weights, params):
