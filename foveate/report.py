@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -10,23 +10,48 @@ from torch import Tensor
 from foveate.tokens import Layout
 
 
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The scores by which a method ranked the tokens of one visual item at one place.
+
+    Attributes:
+        stage: where the tokens were ranked: "encoders", "tokens", "layers" or "caches".
+        layer: boundary k, tokens were pruned before decoder layer k; None before the LLM.
+        method: slug of the method.
+        values: (S,) float32 on the CPU, one score per slot of `Trace.layout`; larger is kept. A
+            merged token gives its score to every slot that it holds. NaN where a slot was not
+            ranked: it had been dropped, or it is a special token such as a newline.
+    """
+
+    stage: str
+    layer: int | None
+    method: str
+    values: Tensor
+
+
 @dataclass(frozen=True)
 class Trace:
     """What became of one visual item, on the CPU: enough to draw it.
 
-    layout: all S slots of the item. index (K,): the slot each survivor stands in, -1 for a vector
-    that had none. assign (S,): the survivor that holds each slot, -1 where it was dropped.
-    size (K,): slots that each survivor stands for.
+    Attributes:
+        layout: all S slots of the item.
+        index: (K,) the slot that each kept token stands in, -1 for a vector that had none.
+        assign: (S,) the kept token that holds each slot, -1 where it was dropped.
+        size: (K,) slots that each kept token stands for.
+        scores: one entry per place where a method ranked tokens, in the order in which they were
+            ranked; empty unless the model was attached with `record_scores=True`.
     """
 
     layout: Layout
     index: Tensor
     assign: Tensor
     size: Tensor
+    scores: tuple[Scores, ...] = ()
 
     def cpu(self) -> Trace:
         """The trace on the CPU."""
-        return Trace(self.layout, self.index.cpu(), self.assign.cpu(), self.size.cpu())
+        scores = tuple(replace(s, values=s.values.float().cpu()) for s in self.scores)
+        return Trace(self.layout, self.index.cpu(), self.assign.cpu(), self.size.cpu(), scores)
 
 
 @dataclass

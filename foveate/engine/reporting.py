@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 
@@ -161,4 +162,4 @@ def _survivors(trace: Trace, left: torch.Tensor, held: torch.Tensor) -> Trace:
     )
     new = torch.cat([new, new.new_full((1,), -1)])
     assign = new[trace.assign.masked_fill(trace.assign < 0, n)]
-    return Trace(trace.layout, trace.index[left], assign, size[: len(left)])
+    return replace(trace, index=trace.index[left], assign=assign, size=size[: len(left)])
