@@ -49,9 +49,14 @@ class Widths:
 
 
 class Part:
-    """Base of all parts. `stage` is one of `STAGES`; `needs` are the signals it will read."""
+    """Base of all parts. `stage` is one of `STAGES`; `needs` are the signals it will read.
+
+    drawn_as: how pictures show its tokens: "patches" (kept, merged or dropped), "low-pass" (the
+    low spatial frequencies of the picture) or "smaller" (a picture of fewer pixels).
+    """
 
     stage: ClassVar[str]
+    drawn_as: ClassVar[str] = "patches"
     positions: str = "original"
 
     def cost(self, n: int, keep: int, widths: Widths) -> int:

@@ -30,6 +30,24 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class LayerSpan:
+    """What consecutive decoder layers process of one visual item.
+
+    Attributes:
+        first: first layer, 0-based.
+        last: last layer, included.
+        tokens: visual tokens of the item in each of these layers.
+        assign: (S,) int tensor, the token that holds each slot, -1 where these layers do not
+            process it.
+    """
+
+    first: int
+    last: int
+    tokens: int
+    assign: Tensor
+
+
+@dataclass(frozen=True)
 class Trace:
     """What became of one visual item, on the CPU: enough to draw it.
 
@@ -40,6 +58,10 @@ class Trace:
         size: (K,) slots that each kept token stands for.
         scores: one entry per place where a method ranked tokens, in the order in which they were
             ranked; empty unless the model was attached with `record_scores=True`.
+        by_layer: what the decoder layers process, one entry per change, first layer first.
+        drawn_as: how pictures show the tokens, see `foveate.parts.Part.drawn_as`.
+        cell: pixels per side of the square that a slot covers in the encoder's picture; 0 where
+            that is unknown.
     """
 
     layout: Layout
@@ -47,11 +69,19 @@ class Trace:
     assign: Tensor
     size: Tensor
     scores: tuple[Scores, ...] = ()
+    by_layer: tuple[LayerSpan, ...] = ()
+    drawn_as: str = "patches"
+    cell: int = 0
 
     def cpu(self) -> Trace:
         """The trace on the CPU."""
-        scores = tuple(replace(s, values=s.values.float().cpu()) for s in self.scores)
-        return Trace(self.layout, self.index.cpu(), self.assign.cpu(), self.size.cpu(), scores)
+        return replace(
+            self,
+            index=self.index.cpu(),
+            assign=self.assign.cpu(),
+            size=self.size.cpu(),
+            scores=tuple(replace(s, values=s.values.float().cpu()) for s in self.scores),
+        )
 
 
 @dataclass

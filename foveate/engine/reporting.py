@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import groupby
+from math import isqrt
 
 import torch
 
@@ -13,7 +15,7 @@ from foveate.engine.prompt.prompt import Prompt, Stage
 from foveate.flops import DecoderShape, VisionShape, kv_bytes, prefill_flops, vision_flops
 from foveate.method import Method, in_road_order
 from foveate.parts import CachesPart, DetourPart, LayersPart, Part, RulePart, Widths
-from foveate.report import Report, Trace
+from foveate.report import LayerSpan, Report, Trace
 
 Runs = list[tuple[int, list[int]]]
 """Per crop or frame its patches, and the tokens that ran through each block of the tower."""
@@ -46,7 +48,10 @@ def _static(anatomy: Anatomy, method: Method, prompt: Prompt) -> Report:
     stages = [prompt.at(i) for i in range(layers)]
     last = prompt.stages[-1]
     items = {id(s): s.item.cpu() for s in (*prompt.stages, *prompt.detours.values())}
-    slots = last.slot.cpu()
+    slots = {id(s): s.slot.cpu() for s in (*prompt.stages, *prompt.detours.values())}
+    drawn_as = next((p.drawn_as for p in method.parts() if p.drawn_as != "patches"), "patches")
+    patch = getattr(anatomy.config.vision_config, "patch_size", 0)
+    patch = patch if isinstance(patch, int) else 0
     done: set[int] = set()
     for b, row in enumerate(prompt.traces):
         for number, trace in enumerate(row):
@@ -54,15 +59,18 @@ def _static(anatomy: Anatomy, method: Method, prompt: Prompt) -> Report:
                 continue
             done.add(id(trace))
             trace = trace.cpu()
-            left = slots[b][items[id(last)][b] == number]
-            held = _held(prompt, last, b, number, len(trace.index))
-            final = _survivors(trace, left.sort().values, held)
+            left = {k: slots[k][b][v[b] == number].sort().values for k, v in items.items()}
+            final = replace(
+                _within(prompt, last, b, number, trace, left[id(last)]),
+                by_layer=_by_layer(prompt, stages, b, number, trace, left),
+                drawn_as=drawn_as,
+                cell=patch * isqrt(trace.layout.rows.shape[1]),
+            )
             report.traces.append(final)
             report.kept.append(final.index.sort().values)
             report.tokens_in.append(trace.layout.n)
-            report.tokens_out.append(len(left))
-            held = {k: int((v[b] == number).sum()) for k, v in items.items()}
-            report.tokens_by_layer.append([held[id(s)] for s in stages])
+            report.tokens_out.append(len(final.index))
+            report.tokens_by_layer.append([len(left[id(s)]) for s in stages])
     shape = DecoderShape.from_config(anatomy.config)
     width = next(anatomy.text.parameters()).element_size()
     for b, full in enumerate(prompt.full):
@@ -78,6 +86,30 @@ def _static(anatomy: Anatomy, method: Method, prompt: Prompt) -> Report:
         report.kv_bytes -= 0 if held is None else int(held.sum())
     report.kv_bytes += sum(prompt.stored.values())
     return report
+
+
+def _by_layer(
+    prompt: Prompt,
+    stages: list[Stage],
+    b: int,
+    number: int,
+    trace: Trace,
+    left: dict[int, torch.Tensor],
+) -> tuple[LayerSpan, ...]:
+    """Which tokens of an item each layer processes; layers that process the same form one span.
+
+    stages: per layer what runs through it. left: per stage, by its id, the item's tokens in it.
+    """
+    made: list[LayerSpan] = []
+    for _, group in groupby(range(len(stages)), lambda i: id(stages[i])):
+        run = list(group)
+        own = left[id(stages[run[0]])]
+        assign = _within(prompt, prompt.stream(run[0]), b, number, trace, own).assign
+        if made and len(own) == made[-1].tokens and torch.equal(assign, made[-1].assign):
+            made[-1] = replace(made[-1], last=run[-1])
+        else:
+            made.append(LayerSpan(run[0], run[-1], len(own), assign))
+    return tuple(made)
 
 
 def _vision(anatomy: Anatomy, runs: Runs) -> int | None:
@@ -133,7 +165,7 @@ def _before(prompt: Prompt, k: int) -> Stage:
 
 
 def _held(prompt: Prompt, last: Stage, b: int, number: int, n: int) -> torch.Tensor:
-    """Token (n,) that stands for each of an item's tokens behind the last boundary.
+    """Token (n,) that stands for each of an item's tokens after the last boundary of `last`.
 
     -1 for those that nothing took in; itself for those that merged with none.
     """
@@ -144,6 +176,13 @@ def _held(prompt: Prompt, last: Stage, b: int, number: int, n: int) -> torch.Ten
     by = torch.full((n,), -1)
     by[slot[own]] = slot[holder[own].clamp(min=0)].masked_fill(holder[own] < 0, -1)
     return by
+
+
+def _within(
+    prompt: Prompt, stream: Stage, b: int, number: int, trace: Trace, left: torch.Tensor
+) -> Trace:
+    """The trace of an item's tokens `left` (K,), in layers that `stream` enters."""
+    return _survivors(trace, left, _held(prompt, stream, b, number, len(trace.index)))
 
 
 def _survivors(trace: Trace, left: torch.Tensor, held: torch.Tensor) -> Trace:

@@ -46,6 +46,39 @@ def test_layers_of_a_staircase():
     assert held == [text + n + 3 for n in report.tokens_by_layer[0]]
 
 
+def test_trace_says_which_tokens_each_layer_processes():
+    report, _, _ = run("llava", Half() + HalfAt(k=2) + HalfAt(k=4))
+    first, second, third = report.traces[0].by_layer
+    assert [(s.first, s.last, s.tokens) for s in (first, second, third)] == [
+        (0, 1, 8),
+        (2, 3, 4),
+        (4, 4, 2),
+    ]
+    held = [(s.assign >= 0).nonzero()[:, 0].tolist() for s in (first, second, third)]
+    assert held == [list(range(0, 16, 2)), [0, 4, 8, 12], [0, 8]]
+    assert torch.equal(third.assign, report.traces[0].assign)
+
+
+def test_trace_says_which_tokens_skip_a_layer():
+    method = foveate.VideoLLMMoD(selector="uniform", keep_ratio=0.25)
+    report, _, _ = run("llava", method)
+    spans = report.traces[0].by_layer
+    assert [(s.first, s.last, s.tokens) for s in spans] == [
+        (0, 0, 16),
+        (1, 1, 4),
+        (2, 2, 16),
+        (3, 3, 4),
+        (4, 4, 16),
+    ]
+    assert int((spans[1].assign >= 0).sum()) == 4 and int((spans[2].assign >= 0).sum()) == 16
+
+
+def test_layers_after_a_merge_hold_the_slots_of_merged_tokens():
+    report, _, _ = run("llava", foveate.LLaVolta(keep=0.25))
+    *_, last = report.traces[0].by_layer
+    assert last.tokens == 4 and torch.bincount(last.assign).tolist() == [4, 4, 4, 4]
+
+
 def test_flops_and_cache_bytes_by_hand():
     """Llama: 5 layers of width 32, 4 heads of 8 with 2 key heads, feed-forward 64, 128 words."""
     report, _, batch = run("llava", HalfAt(k=2))

@@ -33,6 +33,7 @@ class Downsample(Method, FramesPart):
     """stretch: how far the aspect ratio may go to come nearer to the budget, at least 1."""
 
     slug = "downsample"
+    drawn_as = "smaller"
 
     keep: Keep = 0.25
     stretch: float = 1.25

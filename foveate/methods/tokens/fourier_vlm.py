@@ -55,6 +55,7 @@ class FourierVLM(TokensMethod):
     slug = "fourier_vlm"
     paper = "arXiv 2508.06038"
     drops_special = True
+    drawn_as = "low-pass"
 
     keep: Keep = 0.25
     reserve: int | tuple[int, int] | None = None
