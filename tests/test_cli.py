@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from foveate.assets import PHOTOGRAPH
 from foveate.cli import app
 from foveate.cli.checkup import EXTRAS
-from foveate.cli.settings import build_method, parse_keep
+from foveate.cli.method_options import build_method, parse_keep
 from foveate.errors import InvalidParameter
 from foveate.method import from_dict, registered
 from foveate.parts import CachesPart, DetourPart, LayersPart, RulePart

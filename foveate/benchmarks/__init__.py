@@ -9,7 +9,7 @@
 
 from foveate.benchmarks.acceptance import Verdict, check
 from foveate.benchmarks.errors import BenchError
-from foveate.benchmarks.figures import Cell, Summary
+from foveate.benchmarks.metrics import Cell, Summary
 from foveate.benchmarks.results import Results
 from foveate.benchmarks.runner import run
 

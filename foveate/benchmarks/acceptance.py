@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from foveate.benchmarks.evidence import COUNTING
-from foveate.benchmarks.figures import SPAN
+from foveate.benchmarks.metrics import SPAN
 from foveate.benchmarks.results import Results
 from foveate.benchmarks.statistics import interval, kendall
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from foveate.benchmarks.evidence import Spotlight, importance, overlap
+from foveate.benchmarks.evidence import EvidenceBoxes, importance, overlap
 from foveate.method import Method
 from foveate.methods.tokens.base import TokensMethod
 from foveate.parts import BoundaryState, LayersPart
@@ -30,7 +30,7 @@ class Oracle(TokensMethod):
     drops_special = True
 
     positions: str = "original"
-    spotlight: Spotlight = field(default_factory=Spotlight, compare=False)
+    spotlight: EvidenceBoxes = field(default_factory=EvidenceBoxes, compare=False)
     background: bool = False
 
     def select(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
@@ -47,7 +47,7 @@ class Oracle(TokensMethod):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class AntiOracle(TokensMethod):
+class EvidenceRemoved(TokensMethod):
     """Evidence tokens dropped, all others kept: what the encoder has leaked to its neighbours.
 
     The batch's items must hold equally many evidence tokens, `spotlight.dropped`.
@@ -56,7 +56,7 @@ class AntiOracle(TokensMethod):
     slug = "anti_oracle"
 
     positions: str = "original"
-    spotlight: Spotlight = field(default_factory=Spotlight, compare=False)
+    spotlight: EvidenceBoxes = field(default_factory=EvidenceBoxes, compare=False)
 
     def count(self, grid: Grid) -> int:
         return grid.n - self.spotlight.dropped
@@ -68,7 +68,7 @@ class AntiOracle(TokensMethod):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class LateBlind(Method, LayersPart):
+class DropAllTokens(Method, LayersPart):
     """No visual tokens from decoder layer k on: what the layers before k have already fetched."""
 
     slug = "late_blind"

@@ -18,7 +18,7 @@ CELL_SHARE = 0.12
 
 
 @dataclass
-class Spotlight:
+class EvidenceBoxes:
     """Where the evidence of the pictures in the running batch lies; whoever asks sets it.
 
     boxes: per picture its evidence boxes in pixels. size: side of the pictures in pixels.

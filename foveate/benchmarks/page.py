@@ -8,9 +8,9 @@ from pathlib import Path
 from foveate.atomic_file import replacing
 from foveate.benchmarks.acceptance import check
 from foveate.benchmarks.errors import BenchError
+from foveate.benchmarks.key_findings import seen
 from foveate.benchmarks.plot import draw
 from foveate.benchmarks.results import Results
-from foveate.benchmarks.sentences import seen
 from foveate.benchmarks.tables import Table, tables
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from foveate.benchmarks.errors import BenchError
-from foveate.benchmarks.figures import SPAN, VACUOUS, Cell, Interval, Summary
-from foveate.benchmarks.ledger import Ledger
+from foveate.benchmarks.metrics import SPAN, VACUOUS, Cell, Interval, Summary
+from foveate.benchmarks.run_folder import RunFolder
 from foveate.benchmarks.statistics import (
     interval,
     mcnemar,
@@ -38,7 +38,7 @@ class Results:
     @classmethod
     def load(cls, folder: str | Path) -> Results:
         """The results in a folder that `run` wrote."""
-        ledger = Ledger.load(folder)
+        ledger = RunFolder.load(folder)
         if not ledger.rows:
             raise BenchError(f"{str(folder)!r} holds no finished setting yet; run the bench in it.")
         return cls(ledger.configuration, ledger.rows)

@@ -12,14 +12,14 @@ import torch
 import transformers
 
 import foveate
-from foveate.benchmarks.asking import MODES, Outcome, ask
 from foveate.benchmarks.errors import BenchError
-from foveate.benchmarks.evidence import Spotlight, evidence_cells
-from foveate.benchmarks.ledger import Ledger
-from foveate.benchmarks.questions import BATCH, Batch, Questions
+from foveate.benchmarks.evaluation import MODES, EvalResult, evaluate_method
+from foveate.benchmarks.evidence import EvidenceBoxes, evidence_cells
+from foveate.benchmarks.loaded_model import LoadedModel, inspect_model
 from foveate.benchmarks.results import Results
+from foveate.benchmarks.run_folder import RunFolder
 from foveate.benchmarks.settings import IDENTITY_ITEMS, Setting, chosen, plan, shares
-from foveate.benchmarks.subject import Subject, subject
+from foveate.benchmarks.task_items import BATCH, Batch, TaskItems
 from foveate.errors import FoveateError, UnknownName
 from foveate.families.base import raster
 from foveate.flops import DecoderShape, VisionShape, prefill_flops, vision_flops
@@ -60,14 +60,14 @@ def run(
         raise UnknownName.of("mode", mode, MODES)
     if split not in SPLITS or split == "train":
         raise UnknownName.of("test split", split, [s for s in SPLITS if s != "train"])
-    under_test = subject(model, processor, name)
+    under_test = inspect_model(model, processor, name)
     picked = _tasks(tasks, under_test)
     named = chosen(methods, full)
     keeps = shares(keep, under_test.tokens)
     n = _count(n, split, full, under_test, len(picked))
-    ledger = Ledger.open(out, _configuration(under_test, split, mode, n))
+    ledger = RunFolder.open(out, _configuration(under_test, split, mode, n))
     done = ledger.keys()
-    spotlight = Spotlight()
+    spotlight = EvidenceBoxes()
     plans = {
         task: plan(
             named, keeps, under_test.layers, task, spotlight, None if full else IDENTITY_ITEMS
@@ -83,11 +83,11 @@ def run(
             tick(finished, task)
             if not open_:
                 continue
-            questions = Questions(under_test, task, n, split)
+            questions = TaskItems(under_test, task, n, split)
             if not any(row["task"] == task for row in ledger.rows):
                 ledger.add(_constant(questions))
             # The first call of a process pays for what all later ones find ready.
-            first = ask(under_test, questions.batches[:1], Composed())
+            first = evaluate_method(under_test, questions.batches[:1], Composed())
             if first.tokens_in != under_test.tokens:
                 raise BenchError(
                     f"{under_test.name} makes {first.tokens_in:g} tokens of a picture of "
@@ -101,7 +101,7 @@ def run(
     return Results(ledger.configuration, ledger.rows)
 
 
-def default_items(subject: Subject, tasks: int) -> int:
+def default_items(subject: LoadedModel, tasks: int) -> int:
     """Items of each of `tasks` tasks that keep a default run short, the same on every machine."""
     shape = DecoderShape.from_config(subject.model.config)
     cost = prefill_flops(shape, subject.tokens + 12)
@@ -112,11 +112,11 @@ def default_items(subject: Subject, tasks: int) -> int:
 
 
 def _measured(
-    subject: Subject,
-    questions: Questions,
+    subject: LoadedModel,
+    questions: TaskItems,
     setting: Setting,
-    spotlight: Spotlight,
-    ledger: Ledger,
+    spotlight: EvidenceBoxes,
+    ledger: RunFolder,
     mode: str,
 ) -> dict[str, Any]:
     """The row of one setting; a method that refuses it leaves a row with its reason."""
@@ -124,7 +124,7 @@ def _measured(
     row["run"] = {k: v for k, v in ledger.configuration.items() if k != "n"}
     try:
         method = setting.make()
-        outcome = ask(
+        outcome = evaluate_method(
             subject,
             _batches(subject, questions, setting, spotlight),
             method,
@@ -150,7 +150,7 @@ def _described(method: Method) -> dict[str, Any]:
     return {k: v for k, v in method.to_dict().items() if k != "spotlight"}
 
 
-def _figures(outcome: Outcome) -> dict[str, Any]:
+def _figures(outcome: EvalResult) -> dict[str, Any]:
     """An outcome as JSON types: one character per item says whether it was right."""
     plain = {k: v for k, v in vars(outcome).items() if k not in ("right", "seconds")}
     return {
@@ -163,7 +163,7 @@ def _figures(outcome: Outcome) -> dict[str, Any]:
 
 
 def _batches(
-    subject: Subject, questions: Questions, setting: Setting, spotlight: Spotlight
+    subject: LoadedModel, questions: TaskItems, setting: Setting, spotlight: EvidenceBoxes
 ) -> Iterator[Batch] | list[Batch]:
     if setting.pictures == "mean colour":
         return questions.blind
@@ -174,7 +174,9 @@ def _batches(
     return questions.batches
 
 
-def _by_evidence(subject: Subject, questions: Questions, spotlight: Spotlight) -> Iterator[Batch]:
+def _by_evidence(
+    subject: LoadedModel, questions: TaskItems, spotlight: EvidenceBoxes
+) -> Iterator[Batch]:
     """Batches of items with equally many evidence tokens; the spotlight is set for each."""
     side = subject.size // subject.patch
     layout = raster(1, side, side)
@@ -188,7 +190,7 @@ def _by_evidence(subject: Subject, questions: Questions, spotlight: Spotlight) -
         yield batch
 
 
-def _constant(questions: Questions) -> dict[str, Any]:
+def _constant(questions: TaskItems) -> dict[str, Any]:
     """The row of the best constant answer, which needs no model."""
     right = questions.constant()
     return {
@@ -205,7 +207,7 @@ def _constant(questions: Questions) -> dict[str, Any]:
     }
 
 
-def _tasks(tasks: Sequence[str] | None, subject: Subject) -> list[str]:
+def _tasks(tasks: Sequence[str] | None, subject: LoadedModel) -> list[str]:
     if tasks is None:
         return list(subject.tasks)
     for task in tasks:
@@ -214,7 +216,7 @@ def _tasks(tasks: Sequence[str] | None, subject: Subject) -> list[str]:
     return list(dict.fromkeys(tasks))
 
 
-def _count(n: int | None, split: str, full: bool, subject: Subject, tasks: int) -> int:
+def _count(n: int | None, split: str, full: bool, subject: LoadedModel, tasks: int) -> int:
     limit = SPLIT_SIZES[split]
     if n is None:
         return limit if full else min(limit, default_items(subject, tasks))
@@ -223,7 +225,7 @@ def _count(n: int | None, split: str, full: bool, subject: Subject, tasks: int) 
     return n
 
 
-def _configuration(subject: Subject, split: str, mode: str, n: int) -> dict[str, Any]:
+def _configuration(subject: LoadedModel, split: str, mode: str, n: int) -> dict[str, Any]:
     """What all rows of a folder share; rows of anything else could not be compared with them."""
     parameter = next(subject.model.parameters())
     return {

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from foveate.benchmarks.controls import AntiOracle, LateBlind, Oracle
+from foveate.benchmarks.controls import DropAllTokens, EvidenceRemoved, Oracle
 from foveate.benchmarks.errors import BenchError
-from foveate.benchmarks.evidence import COUNTING, Spotlight
+from foveate.benchmarks.evidence import COUNTING, EvidenceBoxes
 from foveate.budget import check_keep
 from foveate.errors import UnknownName
 from foveate.method import Composed, Method, create, registered
@@ -99,7 +99,7 @@ def plan(
     keeps: Sequence[float],
     layers: int,
     task: str,
-    spotlight: Spotlight,
+    spotlight: EvidenceBoxes,
     identity: int | None = IDENTITY_ITEMS,
 ) -> list[Setting]:
     """All settings of one task, controls first, so that an interrupted run has its scale."""
@@ -107,8 +107,8 @@ def plan(
         Setting("full", "control", 1.0, Composed),
         Setting("blind", "control", None, Composed, pictures="mean colour"),
         Setting(
-            "anti_oracle", "control", None, partial(AntiOracle, spotlight=spotlight), None, None,
-            "grouped",
+            "anti_oracle", "control", None, partial(EvidenceRemoved, spotlight=spotlight), None,
+            None, "grouped",
         ),
     ]  # fmt: skip
     makers: dict[str, tuple[str, Any]] = {
@@ -134,5 +134,5 @@ def plan(
                 make = partial(maker, keep=keep)
                 made.append(Setting(name, role, keep, make, seed, items=items))
     for k in range(layers):
-        made.append(Setting("late_blind", "curve", None, partial(LateBlind, k=k), k=k))
+        made.append(Setting("late_blind", "curve", None, partial(DropAllTokens, k=k), k=k))
     return made

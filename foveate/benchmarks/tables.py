@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import median
 
-from foveate.benchmarks.against import BASES, kinds, named, sign
-from foveate.benchmarks.figures import Cell, Interval, Summary
+from foveate.benchmarks.baseline_comparison import BASES, kinds, named, sign
+from foveate.benchmarks.metrics import Cell, Interval, Summary
 from foveate.benchmarks.results import Results
 
 

@@ -68,8 +68,8 @@ def ask(
 ) -> None:
     """Ask a model about pictures, with fewer visual tokens."""
     # Cheap mistakes are found before the model loads.
+    from foveate.cli.method_options import build_method
     from foveate.cli.overlay_file import check_overlay, write_overlay
-    from foveate.cli.settings import build_method
     from foveate.errors import FoveateError
     from foveate.media import load_image
 

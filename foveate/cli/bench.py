@@ -102,7 +102,7 @@ def bench(
 
 
 def _list(text: str | None, option: str) -> list[str] | None:
-    from foveate.cli.settings import parse_list
+    from foveate.cli.method_options import parse_list
     from foveate.errors import FoveateError
 
     parts = parse_list(text)
@@ -112,7 +112,7 @@ def _list(text: str | None, option: str) -> list[str] | None:
 
 
 def _keeps(text: str | None) -> list[float | int] | None:
-    from foveate.cli.settings import parse_keep
+    from foveate.cli.method_options import parse_keep
 
     parts = _list(text, "--keep")
     return None if parts is None else [parse_keep(part) for part in parts]
@@ -147,9 +147,9 @@ def _measure(
 
 
 def _finished(folder: Path) -> int:
-    from foveate.benchmarks.ledger import Ledger
+    from foveate.benchmarks.run_folder import RunFolder
 
-    return sum(row["kind"] == "setting" for row in Ledger.load(folder).rows)
+    return sum(row["kind"] == "setting" for row in RunFolder.load(folder).rows)
 
 
 def _files(results: Any, folder: Path, page: Path | None, plot: bool) -> list[Path]:
@@ -173,7 +173,7 @@ def _print(results: Any, verdicts: list[Any], written: list[Path], folder: Path)
     from rich.markup import escape
     from rich.table import Table
 
-    from foveate.benchmarks.sentences import seen
+    from foveate.benchmarks.key_findings import seen
     from foveate.benchmarks.tables import tables
     from foveate.cli.console import console
 

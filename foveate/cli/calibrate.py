@@ -42,7 +42,7 @@ def calibrate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find the thresholds by which pictures keep a share of their tokens on average."""
-    from foveate.cli.settings import build_method
+    from foveate.cli.method_options import build_method
     from foveate.errors import FoveateError, UnknownName
     from foveate.media import load_image
     from foveate.method import registered

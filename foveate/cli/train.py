@@ -144,8 +144,8 @@ def _parts(
     import torch
 
     from foveate.cli.console import print_json
+    from foveate.cli.method_options import parameters_of
     from foveate.cli.models import load_model
-    from foveate.cli.settings import parameters_of
     from foveate.training import recipe_of, train
 
     cls = recipe_of(slug)

@@ -70,8 +70,8 @@ def tune(
     Measurements are kept: after an interruption the same command goes on. Exits with 1 where
     nothing cheaper keeps what --max-drop asks for.
     """
-    from foveate.cli.settings import parse_list
-    from foveate.cli.tuning_view import Watcher, print_plan
+    from foveate.cli.method_options import parse_list
+    from foveate.cli.tune_output import Watcher, print_plan
     from foveate.errors import FoveateError
     from foveate.tuning.samples import read_samples
     from foveate.tuning.tuner import check

@@ -30,7 +30,7 @@ def measure(
     """
     from foveate import attach
     from foveate.benchmarks.controls import Oracle
-    from foveate.benchmarks.evidence import COUNTING, Spotlight
+    from foveate.benchmarks.evidence import COUNTING, EvidenceBoxes
 
     model, processor = load_folder(folder)
     model.to(device)
@@ -51,7 +51,7 @@ def measure(
             "blind": share(blind=True),
             "constant": full.constant[task],
         }
-        light = Spotlight()
+        light = EvidenceBoxes()
         oracle = Oracle(keep=KEEP, spotlight=light, background=task in COUNTING)
         with attach(model, oracle):
             row["oracle"] = share(mode="likelihood", before=light.point)

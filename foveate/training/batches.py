@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from foveate.benchmarks.subject import Subject
+from foveate.benchmarks.loaded_model import LoadedModel
 from foveate.mini import lessons
 from foveate.mini.evaluate import prompt
 from foveate.mini.world.scene import Canvas
@@ -38,7 +38,7 @@ class Batch:
         return {**self.inputs, "attention_mask": asked}
 
 
-def draw(subject: Subject, step: int, seed: int, pictures: int, questions: int) -> Batch:
+def draw(subject: LoadedModel, step: int, seed: int, pictures: int, questions: int) -> Batch:
     """The batch of one step: `questions` about each of `pictures`, the same whenever it is asked.
 
     A picture that has less to ask makes the batch smaller.

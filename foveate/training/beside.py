@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 import foveate
-from foveate.benchmarks.subject import Subject
+from foveate.benchmarks.loaded_model import LoadedModel
 from foveate.method import Method
 from foveate.mini.weights_loading import silent_bars
 from foveate.training.batches import Batch
 
 
-def copies(subject: Subject, *names: str) -> nn.ModuleDict:
+def copies(subject: LoadedModel, *names: str) -> nn.ModuleDict:
     """A copy of the base model for each name."""
     return nn.ModuleDict({name: copy.deepcopy(subject.model) for name in names})
 
@@ -56,7 +56,7 @@ def losses(
     return total - total.detach() + figures[next(iter(methods))], figures
 
 
-def save(models: nn.ModuleDict, subject: Subject, out: Path) -> None:
+def save(models: nn.ModuleDict, subject: LoadedModel, out: Path) -> None:
     """Write every copy in bfloat16, with its processor, into a folder of its name."""
     for name, model in models.items():
         with silent_bars():

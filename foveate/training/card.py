@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from foveate.benchmarks.asking import ask
-from foveate.benchmarks.questions import Questions
-from foveate.benchmarks.subject import Subject
+from foveate.benchmarks.evaluation import evaluate_method
+from foveate.benchmarks.loaded_model import LoadedModel
+from foveate.benchmarks.task_items import TaskItems
 from foveate.method import Composed, Method
 from foveate.mini.progress import bar
 from foveate.trained import RANDOM
@@ -21,7 +21,7 @@ from foveate.training.recipe import Row
 
 
 def measure(
-    subject: Subject, rows: Mapping[str, Row], count: int, progress: bool = False
+    subject: LoadedModel, rows: Mapping[str, Row], count: int, progress: bool = False
 ) -> dict[str, dict[str, Any]]:
     """By name of a method: accuracy by task on `count` test items each, and what it cost.
 
@@ -34,11 +34,11 @@ def measure(
     with bar("measuring", len(subject.tasks) * len(pairs), show=progress) as tick, torch.no_grad():
         done = 0
         for task in subject.tasks:
-            questions = Questions(subject, task, count)
+            questions = TaskItems(subject, task, count)
             for name, (under, method) in pairs.items():
                 # Some rows of a table must see the questions ahead.
                 before = getattr(method, "before", None)
-                found = ask(under, questions.batches, method, before=before)
+                found = evaluate_method(under, questions.batches, method, before=before)
                 table[name]["tasks"][task] = round(float(found.right.mean()), 4)
                 costs = table[name].setdefault("costs", [])
                 costs.append((found.tokens_mean / found.tokens_in, found.flops / found.flops_full))
@@ -64,7 +64,7 @@ def _told(method: Method) -> str:
 
 def write_card(
     folder: Path,
-    subject: Subject,
+    subject: LoadedModel,
     facts: dict[str, Any],
     history: list[dict[str, float]],
     rows: Mapping[str, Row],

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from foveate.benchmarks.subject import subject as subject_of
+from foveate.benchmarks.loaded_model import inspect_model
 from foveate.mini import checkpoint
 from foveate.mini.errors import TrainingError
 from foveate.mini.progress import bar
@@ -26,7 +26,7 @@ class Trainer:
     def __init__(self, recipe: Recipe, model: Any, processor: Any, seed: int):
         self.recipe, self.seed = recipe, seed
         model.eval().requires_grad_(False)
-        subject = subject_of(model, processor)
+        subject = inspect_model(model, processor)
         method = recipe.method(subject)
         module = recipe.start(subject, method, seed).to(model.device).train()
         self.run = Run(subject=subject, module=module, method=method)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from foveate.benchmarks.subject import Subject
+from foveate.benchmarks.loaded_model import LoadedModel
 from foveate.errors import InvalidParameter, UnknownName
 from foveate.method import Method
 from foveate.parameters import normalise
@@ -28,7 +28,7 @@ class Run:
     step: 0-based; share: of the steps done. generator: of this step's own random numbers.
     """
 
-    subject: Subject
+    subject: LoadedModel
     module: nn.Module
     method: Method
     step: int = 0
@@ -42,7 +42,7 @@ class Run:
 
 
 # What a row of the card measures.
-Row = Method | tuple[Subject, Method]
+Row = Method | tuple[LoadedModel, Method]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +76,11 @@ class Recipe:
                     f"{name}={getattr(self, name)} trains nothing; use a count of at least 1."
                 )
 
-    def method(self, subject: Subject) -> Method:
+    def method(self, subject: LoadedModel) -> Method:
         """The method as it will be saved: with the sizes that suit this base model."""
         return trained_class(self.slug)(weights="random")
 
-    def start(self, subject: Subject, method: Method, seed: int) -> nn.Module:
+    def start(self, subject: LoadedModel, method: Method, seed: int) -> nn.Module:
         """What is trained, as it is before the first step. A recipe that trains the base model
         itself gives the model, and says in `finish` where it goes."""
         return untrained(method, seed, **base_facts(subject))
@@ -116,7 +116,7 @@ class Recipe:
         return {"trained": trained, "untrained": untrained_parts}
 
 
-def base_facts(subject: Subject) -> dict[str, int]:
+def base_facts(subject: LoadedModel) -> dict[str, int]:
     """Facts of the base model that trained parts may depend on."""
     return {
         "width": subject.model.config.get_text_config().hidden_size,

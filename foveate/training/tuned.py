@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from foveate.benchmarks.subject import Subject
+from foveate.benchmarks.loaded_model import LoadedModel
 from foveate.method import Composed, Method, create
 from foveate.training import beside
 from foveate.training.batches import Batch
@@ -29,10 +29,10 @@ class TunedRecipe(Recipe):
     steps: int = 200
     rate: float = 2e-4
 
-    def method(self, subject: Subject) -> Method:
+    def method(self, subject: LoadedModel) -> Method:
         return create(self.slug)
 
-    def start(self, subject: Subject, method: Method, seed: int) -> nn.Module:
+    def start(self, subject: LoadedModel, method: Method, seed: int) -> nn.Module:
         return beside.copies(subject, "tuned", "plain")
 
     def parameters(self, module: nn.Module) -> Iterable[nn.Parameter]:

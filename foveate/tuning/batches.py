@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from foveate.benchmarks.questions import Batch
+from foveate.benchmarks.task_items import Batch
 from foveate.engine.anatomy import anatomy
 from foveate.media import load_image, read_frames
 from foveate.prompts import starts_by_itself, turn

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from foveate.benchmarks.asking import ask
-from foveate.benchmarks.ledger import Ledger
-from foveate.benchmarks.questions import Batch
+from foveate.benchmarks.evaluation import evaluate_method
+from foveate.benchmarks.run_folder import RunFolder
+from foveate.benchmarks.task_items import Batch
 from foveate.errors import FoveateError
 from foveate.method import Method
 from foveate.tuning.pictures import Pictures
@@ -21,7 +21,7 @@ from foveate.tuning.pictures import Pictures
 PARTS = ("fit", "held_out")
 
 
-class Evaluations(Ledger):
+class Evaluations(RunFolder):
     """The measurements of one search."""
 
     fields = frozenset({"part", "source", "method", "right"})
@@ -115,7 +115,9 @@ class Evaluator:
         sums: dict[str, float] = {}
         try:
             for mode, batches in self._batches[part].items():
-                outcome = ask(self._subject, batches, method, mode, inputs=pictures.inputs)
+                outcome = evaluate_method(
+                    self._subject, batches, method, mode, inputs=pictures.inputs
+                )
                 numbers = sorted(n for batch in batches for n in batch.numbers)
                 right |= dict(zip(numbers, outcome.right.tolist(), strict=True))
                 for name in ("flops", "flops_full", "tokens_mean"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from foveate.benchmarks.questions import Batch
+from foveate.benchmarks.task_items import Batch
 from foveate.engine.anatomy import anatomy
 from foveate.method import Method, in_road_order
 

@@ -13,8 +13,8 @@ import torch
 import transformers
 
 import foveate
+from foveate.benchmarks.loaded_model import weights_digest
 from foveate.benchmarks.statistics import wilson
-from foveate.benchmarks.subject import weights_digest
 from foveate.engine.anatomy import anatomy
 from foveate.errors import InvalidParameter, UnknownName, shown
 from foveate.method import Composed, method_class
@@ -22,7 +22,7 @@ from foveate.parameters import as_declared
 from foveate.tuning.batches import batches_of
 from foveate.tuning.errors import TuneError
 from foveate.tuning.evaluations import PARTS, Evaluations, Evaluator, Score
-from foveate.tuning.front import front, loss
+from foveate.tuning.pareto import accuracy_drop, pareto_front
 from foveate.tuning.plan import Plan
 from foveate.tuning.samples import Sample, read_samples, split
 from foveate.tuning.schedules import SEARCHERS
@@ -98,7 +98,7 @@ def _plan(
     evaluate: Evaluator, search: Search, chosen: Score | None, name: str, asked: dict[str, Any]
 ) -> Plan:
     scores = list(evaluate.scores.values())
-    shown = front(scores)
+    shown = pareto_front(scores)
     if chosen is not None and all(s.method != chosen.method for s in shown):
         shown.append(chosen)
     whole = evaluate(Composed(), "bare model", "held_out")
@@ -129,7 +129,7 @@ def _plan(
 def _figures(full: Score, score: Score) -> dict[str, Any]:
     """Figures of a setting on one part; intervals hold with 95 %."""
     n = len(score.right)
-    lost, between = loss(full.right, score.right)
+    lost, between = accuracy_drop(full.right, score.right)
     return {
         "n": n,
         "accuracy": score.accuracy,

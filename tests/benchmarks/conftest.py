@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from foveate.benchmarks.subject import subject
+from foveate.benchmarks.loaded_model import inspect_model
 from foveate.mini.architecture import nano_config, new_model, new_processor
 
 
@@ -26,7 +26,7 @@ def pair():
 
 @pytest.fixture(scope="session")
 def under_test(pair):
-    return subject(*pair, "thin")
+    return inspect_model(*pair, "thin")
 
 
 @pytest.fixture(scope="session")

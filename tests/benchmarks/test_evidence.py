@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import foveate
-from foveate.benchmarks.asking import ask
-from foveate.benchmarks.controls import AntiOracle, LateBlind, Oracle
-from foveate.benchmarks.evidence import Spotlight, evidence_cells, importance, overlap
-from foveate.benchmarks.questions import Questions
+from foveate.benchmarks.controls import DropAllTokens, EvidenceRemoved, Oracle
+from foveate.benchmarks.evaluation import evaluate_method
+from foveate.benchmarks.evidence import EvidenceBoxes, evidence_cells, importance, overlap
+from foveate.benchmarks.task_items import TaskItems
 from foveate.families.base import raster
 from foveate.mini import world
 
@@ -45,7 +45,7 @@ def test_boxes_take_turns():
 
 @pytest.fixture(scope="module")
 def asked(under_test):
-    return Questions(under_test, "I1", 6)
+    return TaskItems(under_test, "I1", 6)
 
 
 def kept(under_test, batch, method):
@@ -60,7 +60,7 @@ def cells(item):
 
 
 def test_oracle_keeps_the_evidence(under_test, asked):
-    spotlight, batch = Spotlight(), asked.batches[0]
+    spotlight, batch = EvidenceBoxes(), asked.batches[0]
     spotlight.point(batch.items)
     few = kept(under_test, batch, Oracle(keep=3, spotlight=spotlight))
     many = kept(under_test, batch, Oracle(keep=40, spotlight=spotlight))
@@ -73,14 +73,14 @@ def test_oracle_keeps_the_evidence(under_test, asked):
 
 
 def test_anti_oracle_drops_the_evidence_and_nothing_else(under_test, asked):
-    spotlight = Spotlight()
+    spotlight = EvidenceBoxes()
     counts = [evidence_cells(i, LAYOUT.grid, LAYOUT.position) for i in asked.items]
     seen = []
     for dropped, batch in asked.grouped(counts):
         spotlight.dropped = dropped
         spotlight.point(batch.items)
         for item, left in zip(
-            batch.items, kept(under_test, batch, AntiOracle(spotlight=spotlight)), strict=True
+            batch.items, kept(under_test, batch, EvidenceRemoved(spotlight=spotlight)), strict=True
         ):
             assert left == set(range(64)) - cells(item)
         seen += batch.numbers
@@ -88,16 +88,16 @@ def test_anti_oracle_drops_the_evidence_and_nothing_else(under_test, asked):
 
 
 def test_grouped_batches_come_back_in_order(under_test, asked):
-    plain = ask(under_test, asked.batches, foveate.create("uniform", keep=0.5))
+    plain = evaluate_method(under_test, asked.batches, foveate.create("uniform", keep=0.5))
     mixed = [batch for _, batch in asked.grouped([3, 1, 2, 1, 3, 1])]
     assert mixed[0].numbers == [1, 3, 5]
-    turned = ask(under_test, mixed, foveate.create("uniform", keep=0.5))
+    turned = evaluate_method(under_test, mixed, foveate.create("uniform", keep=0.5))
     assert (plain.right == turned.right).all()
 
 
 def test_counting_keeps_all_objects_and_some_ground(under_test):
-    asked = Questions(under_test, "I4", 6)
-    spotlight, batch = Spotlight(), asked.batches[0]
+    asked = TaskItems(under_test, "I4", 6)
+    spotlight, batch = EvidenceBoxes(), asked.batches[0]
     spotlight.point(batch.items)
     assert all(
         len(boxes) == len(i.scene.objects)
@@ -116,7 +116,7 @@ def test_counting_keeps_all_objects_and_some_ground(under_test):
 
 def test_evidence_may_fill_the_picture():
     item = world.items("I1", "test", 1)[0]
-    spotlight = Spotlight([((0, 0, 64, 64),)], 64)
+    spotlight = EvidenceBoxes([((0, 0, 64, 64),)], 64)
     tokens = LAYOUT.tokens(torch.zeros(1, 64, 4))
     for background in (False, True):
         method = Oracle(spotlight=spotlight, background=background)
@@ -127,5 +127,5 @@ def test_evidence_may_fill_the_picture():
 
 def test_late_blind_leaves_no_visual_token(under_test, asked):
     for k in range(under_test.layers):
-        out = ask(under_test, asked.batches, LateBlind(k=k))
+        out = evaluate_method(under_test, asked.batches, DropAllTokens(k=k))
         assert out.tokens_out == 0 and out.tokens_mean == pytest.approx(64 * k / 2)

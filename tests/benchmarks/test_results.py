@@ -3,10 +3,10 @@
 import pytest
 
 from foveate.benchmarks.acceptance import check
+from foveate.benchmarks.key_findings import seen
 from foveate.benchmarks.page import command, page, write_page
 from foveate.benchmarks.plot import draw
 from foveate.benchmarks.results import Results
-from foveate.benchmarks.sentences import seen
 from foveate.benchmarks.tables import tables
 
 from .synthetic import KEEPS, results, row

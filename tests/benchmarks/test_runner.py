@@ -6,9 +6,8 @@ import json
 import pytest
 
 from foveate import benchmarks
-from foveate.benchmarks import ledger as ledger_module
-from foveate.benchmarks import runner
-from foveate.benchmarks.ledger import Ledger
+from foveate.benchmarks import run_folder, runner
+from foveate.benchmarks.run_folder import RunFolder
 from foveate.errors import FoveateError
 
 ASKED = {"methods": ["divprune", "pyramiddrop"], "keep": [0.25], "tasks": ["I1"], "n": 4}
@@ -58,7 +57,7 @@ def test_keep_of_one_is_full_to_the_last_bit(whole):
 
 
 def test_a_second_run_measures_nothing(pair, whole, monkeypatch):
-    monkeypatch.setattr(runner, "ask", None)
+    monkeypatch.setattr(runner, "evaluate_method", None)
     out, results = whole
     assert benchmarks.run(*pair, out=out, **ASKED).rows == results.rows
 
@@ -80,7 +79,7 @@ def test_a_kill_in_the_middle_of_a_line_costs_one_setting(pair, whole, tmp_path,
     (tmp_path / "results.jsonl").write_bytes(data[:-cut])
     again = benchmarks.run(*pair, out=tmp_path, **ASKED)
     assert settings(again.rows) == settings(results.rows)
-    assert len(Ledger.load(tmp_path).rows) == len(results.rows)
+    assert len(RunFolder.load(tmp_path).rows) == len(results.rows)
 
 
 def test_a_broken_line_in_the_middle_is_named(whole, tmp_path):
@@ -108,7 +107,7 @@ def test_another_configuration_is_refused(pair, whole, monkeypatch):
 
 
 def test_a_full_disk_keeps_what_was_written(pair, whole, tmp_path, monkeypatch):
-    write = ledger_module._append
+    write = run_folder._append
     left = iter(range(3))
 
     def full(path, line):
@@ -117,11 +116,11 @@ def test_a_full_disk_keeps_what_was_written(pair, whole, tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         write(path, line)
 
-    monkeypatch.setattr(ledger_module, "_append", full)
+    monkeypatch.setattr(run_folder, "_append", full)
     with pytest.raises(FoveateError, match="No space left on device.*3 finished"):
         benchmarks.run(*pair, out=tmp_path / "run", **ASKED)
     monkeypatch.undo()
-    assert len(Ledger.load(tmp_path / "run").rows) == 3
+    assert len(RunFolder.load(tmp_path / "run").rows) == 3
     again = benchmarks.run(*pair, out=tmp_path / "run", **ASKED)
     assert settings(again.rows) == settings(whole[1].rows)
 
@@ -139,7 +138,7 @@ def test_an_interruption_keeps_finished_settings(pair, whole, tmp_path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         benchmarks.run(*pair, out=tmp_path, **ASKED)
     monkeypatch.undo()
-    assert sum(r["kind"] == "setting" for r in Ledger.load(tmp_path).rows) == 4
+    assert sum(r["kind"] == "setting" for r in RunFolder.load(tmp_path).rows) == 4
     again = benchmarks.run(*pair, out=tmp_path, **ASKED)
     assert settings(again.rows) == settings(whole[1].rows)
     assert "_foveate" not in vars(pair[0].model)

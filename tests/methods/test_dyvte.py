@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import foveate
-from foveate.benchmarks.controls import LateBlind
+from foveate.benchmarks.controls import DropAllTokens
 from foveate.errors import BudgetError, InvalidParameter
 from foveate.methods.layers.dyvte import DyVTE, Gates, exit_labels, latest, text_features
 from foveate.trained import lent, untrained
@@ -44,7 +44,7 @@ def test_gates_that_never_open_are_the_bare_model():
 def test_an_exit_is_a_prompt_whose_pictures_end_there(behind):
     model = zoo.model("llava")
     (one, _), _ = pair("llava")
-    with foveate.attach(model, LateBlind(k=behind + 1)):
+    with foveate.attach(model, DropAllTokens(k=behind + 1)):
         expected = generate(model, one)
     with lent("dyvte", Scripted([behind])), foveate.attach(model, DyVTE()) as att:
         assert close(generate(model, one), expected)

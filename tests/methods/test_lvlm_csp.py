@@ -7,9 +7,9 @@ import torch
 
 import foveate
 from foveate import LVLMCSP
-from foveate.benchmarks.asking import ask
-from foveate.benchmarks.questions import Questions
-from foveate.benchmarks.subject import subject
+from foveate.benchmarks.evaluation import evaluate_method
+from foveate.benchmarks.loaded_model import inspect_model
+from foveate.benchmarks.task_items import TaskItems
 from foveate.errors import BudgetError, InvalidParameter
 from foveate.families.base import raster
 from foveate.ops.select import top_k
@@ -188,11 +188,11 @@ def test_refusals():
 @pytest.mark.slow
 def test_tokens_that_come_back_beat_those_that_left_for_good():
     """Where a shape stands, with equally many tokens on average over the layers."""
-    under_test = subject(*foveate.mini("nano"), "nano")
-    batches = Questions(under_test, "I2", 150).batches
-    csp = ask(under_test, batches, LVLMCSP(keep=0.22, b1=1, b2=2))
+    under_test = inspect_model(*foveate.mini("nano"), "nano")
+    batches = TaskItems(under_test, "I2", 150).batches
+    csp = evaluate_method(under_test, batches, LVLMCSP(keep=0.22, b1=1, b2=2))
     share = csp.tokens_mean / csp.tokens_in
     assert 0.2 < share < 0.23
-    early = ask(under_test, batches, foveate.FasterVLM(keep=share))
+    early = evaluate_method(under_test, batches, foveate.FasterVLM(keep=share))
     assert early.tokens_mean >= csp.tokens_mean - 0.5
     assert csp.right.mean() > early.right.mean() + 0.1

@@ -5,7 +5,7 @@ import torch
 
 import foveate
 from foveate.benchmarks.controls import Oracle
-from foveate.benchmarks.evidence import Spotlight
+from foveate.benchmarks.evidence import EvidenceBoxes
 from foveate.errors import FoveateError
 from foveate.mini import world
 from foveate.mini.architecture import nano_config, new_model, new_processor
@@ -48,7 +48,7 @@ def test_controls_know_the_item_of_every_row(untrained, mixed, monkeypatch, leng
 
     monkeypatch.setattr(module, "_length", lambda processor, words: length)
     rows = []
-    light = Spotlight()
+    light = EvidenceBoxes()
 
     def before(items):
         rows.append(len(items))

@@ -11,7 +11,7 @@ from torch import nn
 
 import foveate
 from foveate import method as registry
-from foveate.benchmarks.subject import subject
+from foveate.benchmarks.loaded_model import inspect_model
 from foveate.errors import FoveateError, UnknownName
 from foveate.mini.errors import TrainingError
 from foveate.parts import LayersPart
@@ -75,7 +75,7 @@ def _brightest(monkeypatch):
 
 
 def test_batches_are_drawn_by_number_and_end_in_answers(nano):
-    under = subject(*nano)
+    under = inspect_model(*nano)
     batch, again = (draw(under, 3, 0, pictures=3, questions=2) for _ in range(2))
     assert all(torch.equal(batch.inputs[k], again.inputs[k]) for k in batch.inputs)
     assert not torch.equal(batch.inputs["pixel_values"][0], batch.inputs["pixel_values"][-1])

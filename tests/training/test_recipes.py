@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import foveate
-from foveate.benchmarks.subject import subject
+from foveate.benchmarks.loaded_model import inspect_model
 from foveate.mini.weights_loading import load_folder
 from foveate.training import recipe_of, train
 from foveate.training.batches import draw
@@ -56,7 +56,7 @@ def test_llavolta_leaves_a_model_and_its_twin(nano, tmp_path):
     assert len(card["test"]) == 5 and {"bare", "staged", "plain"} <= set(card["test"])
     page = (out / "README.md").read_text()
     assert "trained on with `llavolta`" in page and "Pooling saves" in page
-    assert subject(*load_folder(out / "staged")).layers == 6
+    assert inspect_model(*load_folder(out / "staged")).layers == 6
 
 
 @pytest.mark.parametrize("slug", ["vista_llama", "tc_llava"])
@@ -76,7 +76,7 @@ def test_a_tuned_model_is_used_with_its_method(nano, tmp_path):
     card = json.loads((out / "card.json").read_text())
     assert len(card["test"]) == 5 and "trained on without" in card["test"]
     assert "The loss with the method goes from" in (out / "README.md").read_text()
-    assert subject(*load_folder(out / "tuned")).layers == 6
+    assert inspect_model(*load_folder(out / "tuned")).layers == 6
 
 
 def test_learning_relevance_asks_the_prompt_alone(nano):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import foveate
-from foveate.benchmarks.subject import subject
+from foveate.benchmarks.loaded_model import inspect_model
 from foveate.training.batches import IGNORED, draw
 from foveate.training.relevance import attention_maps, explained, overlap, relevance, upper_half
 
@@ -50,7 +50,7 @@ def test_overlap_counts_the_best():
 
 def test_padding_has_no_relevance_and_rows_are_those_of_single_samples(nano):
     model, processor = nano
-    batch = draw(subject(model, processor), 0, 0, pictures=2, questions=2)
+    batch = draw(inspect_model(model, processor), 0, 0, pictures=2, questions=2)
     kernel = model.get_decoder().config._attn_implementation
     scores, right = relevance(model, batch.inputs, batch.labels)
     assert scores.shape == batch.labels.shape and right.dtype == torch.bool
@@ -65,7 +65,7 @@ def test_padding_has_no_relevance_and_rows_are_those_of_single_samples(nano):
 
 def test_a_wrong_answer_is_told(nano):
     model, processor = nano
-    batch = draw(subject(model, processor), 0, 0, pictures=1, questions=1)
+    batch = draw(inspect_model(model, processor), 0, 0, pictures=1, questions=1)
     labels = batch.labels.clone()
     column = int((labels[0] != IGNORED).nonzero()[0])
     labels[0, column] = (labels[0, column] + 1) % 100

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from foveate.cli import app, tuning_view
+from foveate.cli import app, tune_output
 from foveate.mini import world
 from foveate.mini.world import exports
 from foveate.tuning.evaluations import Score
@@ -97,8 +97,8 @@ def test_questions_in_a_file(folder, tmp_path):
 def test_the_front_is_drawn_as_it_grows(monkeypatch):
     drawn = StringIO()
     terminal = Console(file=drawn, force_terminal=True, width=120)
-    monkeypatch.setattr(tuning_view, "Console", lambda stderr: terminal)
-    with tuning_view.Watcher(show=True) as watch:
+    monkeypatch.setattr(tune_output, "Console", lambda stderr: terminal)
+    with tune_output.Watcher(show=True) as watch:
         watch(Score({"methods": []}, "bare model", np.ones(4, dtype=int)))
         cheap = {"method": "divprune", "keep": 0.5}
         watch(Score(cheap, "sweep", np.array([1, 1, 1, 0]), cost=0.5))

@@ -5,12 +5,12 @@ import json
 import pytest
 
 import foveate
-from foveate.benchmarks.asking import ask
+from foveate.benchmarks.evaluation import evaluate_method
 from foveate.errors import InvalidParameter, UnknownName
 from foveate.tuning import Sample, TuneError, from_plan, read_plan, world_samples
 from foveate.tuning.batches import batches_of
 from foveate.tuning.evaluations import Evaluator
-from foveate.tuning.front import front
+from foveate.tuning.pareto import pareto_front
 from foveate.tuning.pictures import Pictures
 from foveate.tuning.search import Search
 
@@ -38,9 +38,9 @@ def test_pictures_that_were_kept_give_the_same_answers(pair, samples, slug):
     batches = batches_of(*pair, samples[:5], 3)["likelihood"]
     pictures = Pictures(pair[0])
     pictures.turn_to(method)
-    plain = ask(Same(pair), batches, method)
+    plain = evaluate_method(Same(pair), batches, method)
     for _ in range(2):
-        again = ask(Same(pair), batches, method, inputs=pictures.inputs)
+        again = evaluate_method(Same(pair), batches, method, inputs=pictures.inputs)
         assert again.digests == plain.digests and again.flops == plain.flops
     assert len(pictures._kept) == 2
 
@@ -126,7 +126,7 @@ def test_free_answers_are_written(pair, samples):
 def test_the_front_holds_what_no_cheaper_setting_equals(pair, samples):
     seen = []
     quick(pair, samples, watch=seen.append)
-    best = front(seen)
+    best = pareto_front(seen)
     assert [s.cost for s in best] == sorted(s.cost for s in best)
     for score in seen:
         assert any(b.cost <= score.cost and b.accuracy >= score.accuracy for b in best)

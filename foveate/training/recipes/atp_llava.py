@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import foveate
-from foveate.benchmarks.subject import Subject
+from foveate.benchmarks.loaded_model import LoadedModel
 from foveate.method import Method
 from foveate.methods.layers.atp_llava import ATPLLaVA
 from foveate.methods.layers.pyramiddrop import PyramidDrop
@@ -62,7 +62,7 @@ class ATPLLaVARecipe(Recipe):
     most: float = 0.8
     scores: str = "cross"
 
-    def method(self, subject: Subject) -> Method:
+    def method(self, subject: LoadedModel) -> Method:
         return ATPLLaVA(weights="random", scores=self.scores)
 
     def loss(self, run: Run, batch: Batch) -> tuple[Tensor, dict[str, float]]:

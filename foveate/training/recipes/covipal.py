@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import foveate
-from foveate.benchmarks.subject import Subject
+from foveate.benchmarks.loaded_model import LoadedModel
 from foveate.method import Method
 from foveate.methods.layers.covipal import CoViPAL, scores
 from foveate.methods.layers.fastv import FastV
@@ -55,7 +55,7 @@ class CoViPALRecipe(Recipe):
                 f"and one of {', '.join(TARGETS)}."
             )
 
-    def method(self, subject: Subject) -> Method:
+    def method(self, subject: LoadedModel) -> Method:
         width = subject.model.config.get_text_config().hidden_size
         inner = self.inner or min(256, width // 4 // 8 * 8)
         sizes = {"boundary": self.boundary, "ppm": self.ppm, "inner": inner}

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import foveate
-from foveate.benchmarks.controls import LateBlind
-from foveate.benchmarks.subject import Subject
+from foveate.benchmarks.controls import DropAllTokens
+from foveate.benchmarks.loaded_model import LoadedModel
 from foveate.method import Method
 from foveate.methods.layers.dyvte import DyVTE, exit_labels, text_features
 from foveate.parts import BoundaryState
@@ -36,7 +36,7 @@ class DyVTERecipe(Recipe):
     loss_ratio: float = 1.03
     hidden: int | None = None
 
-    def method(self, subject: Subject) -> Method:
+    def method(self, subject: LoadedModel) -> Method:
         width = subject.model.config.get_text_config().hidden_size
         return DyVTE(weights="random", hidden=self.hidden or width // 2)
 
@@ -73,7 +73,7 @@ class DyVTERecipe(Recipe):
         for bias in (-2.0, 2.0):
             rows[f"exit_bias {bias:+g}"] = _with(trained, exit_bias=bias)
         for k in range(1, run.subject.layers):
-            rows[f"all leave at {k}"] = LateBlind(k=k)
+            rows[f"all leave at {k}"] = DropAllTokens(k=k)
         return rows
 
 

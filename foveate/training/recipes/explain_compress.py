@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import foveate
-from foveate.benchmarks import questions
-from foveate.benchmarks.subject import Subject
+from foveate.benchmarks import task_items
+from foveate.benchmarks.loaded_model import LoadedModel
 from foveate.budget import Keep, resolve
 from foveate.method import Method
 from foveate.methods.layers.base import item_batches
@@ -35,7 +35,7 @@ class ExplainCompressRecipe(Recipe):
     steps: int = 240
     rate: float = 2e-3
 
-    def method(self, subject: Subject) -> Method:
+    def method(self, subject: LoadedModel) -> Method:
         heads = subject.model.config.get_text_config().num_attention_heads
         return ExplainCompress(weights="random", heads=heads)
 
@@ -80,14 +80,14 @@ class ExplainCompressRecipe(Recipe):
 class Oracle:
     """The relevance of a batch's tokens to what the bare model answers to it."""
 
-    def __init__(self, subject: Subject):
+    def __init__(self, subject: LoadedModel):
         self.subject = subject
         # What is attached to the model must not reach the labels.
         self.model = copy.deepcopy(subject.model)
         self.scores: Tensor | None = None
 
     @torch.no_grad()
-    def read(self, batch: questions.Batch) -> None:
+    def read(self, batch: task_items.Batch) -> None:
         """Answer the batch, and explain the answers."""
         prompt = batch.inputs["input_ids"].shape[1]
         ids = self.model.generate(**batch.inputs, max_new_tokens=8, do_sample=False)
@@ -114,7 +114,7 @@ class Ranked(Method, LayersPart):
     keep: Keep = 0.5
     oracle: Oracle | None = field(default=None, compare=False)
 
-    def before(self, batch: questions.Batch) -> None:
+    def before(self, batch: task_items.Batch) -> None:
         """Called ahead of each batch of questions."""
         if self.oracle is not None:
             self.oracle.read(batch)
@@ -132,5 +132,5 @@ class Ranked(Method, LayersPart):
         return keep
 
 
-def _end(subject: Subject) -> int:
+def _end(subject: LoadedModel) -> int:
     return subject.processor.tokenizer.eos_token_id

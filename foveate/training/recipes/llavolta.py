@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 import foveate
-from foveate.benchmarks.subject import Subject
+from foveate.benchmarks.loaded_model import LoadedModel
 from foveate.method import Method
 from foveate.methods.layers.llavolta import LLaVolta, setting_at
 from foveate.training import beside
@@ -35,10 +35,10 @@ class LLaVoltaRecipe(Recipe):
     strides: tuple[int, ...] = (8, 2, 2, 1)
     layers: tuple[float, ...] = (1 / 16, 1 / 16, 1 / 2, 0.0)
 
-    def method(self, subject: Subject) -> Method:
+    def method(self, subject: LoadedModel) -> Method:
         return LLaVolta(stride=self.strides[0], layer=self._layers(subject)[0])
 
-    def start(self, subject: Subject, method: Method, seed: int) -> nn.Module:
+    def start(self, subject: LoadedModel, method: Method, seed: int) -> nn.Module:
         return beside.copies(subject, "staged", "plain")
 
     def parameters(self, module: nn.Module) -> Iterable[nn.Parameter]:
@@ -75,6 +75,6 @@ class LLaVoltaRecipe(Recipe):
             rows[f"{name}, {trained!r}"] = subject, trained
         return rows
 
-    def _layers(self, subject: Subject) -> tuple[int, ...]:
+    def _layers(self, subject: LoadedModel) -> tuple[int, ...]:
         # Before layer 1 nothing was seen of the text.
         return tuple(max(1, round(share * subject.layers)) for share in self.layers)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import foveate
-from foveate.benchmarks.subject import Subject
+from foveate.benchmarks.loaded_model import LoadedModel
 from foveate.method import Method
 from foveate.methods.layers.videollm_mod import VideoLLMMoD
 from foveate.parts import BoundaryState
@@ -47,10 +47,10 @@ class VideoLLMMoDRecipe(Recipe):
     warm: int = 16
     spread: float = 0.1
 
-    def method(self, subject: Subject) -> VideoLLMMoD:
+    def method(self, subject: LoadedModel) -> VideoLLMMoD:
         return VideoLLMMoD(weights="random", keep_ratio=self.keep_ratio, gate=self.gate)
 
-    def start(self, subject: Subject, method: Method, seed: int) -> nn.Module:
+    def start(self, subject: LoadedModel, method: Method, seed: int) -> nn.Module:
         module = super().start(subject, method, seed)
         width = subject.model.config.get_text_config().hidden_size
         kinds = (width, self.spread, OPEN[self.gate])

@@ -6,8 +6,8 @@ from itertools import combinations
 
 from foveate import mini
 from foveate.benchmarks.acceptance import positions
-from foveate.benchmarks.against import beaten
-from foveate.benchmarks.figures import SPAN, VACUOUS
+from foveate.benchmarks.baseline_comparison import beaten
+from foveate.benchmarks.metrics import SPAN, VACUOUS
 from foveate.benchmarks.results import Results
 from foveate.benchmarks.tables import number, title_of
 from foveate.method import registered

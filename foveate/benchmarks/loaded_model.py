@@ -13,7 +13,7 @@ from foveate.mini.world import TASKS, WORLD_VERSION, tasks
 
 
 @dataclass(frozen=True)
-class Subject:
+class LoadedModel:
     """A model with its processor. `size` and `patch` are pixels, `tokens` counts per picture."""
 
     model: Any = field(repr=False)
@@ -27,7 +27,7 @@ class Subject:
     layers: int
 
 
-def subject(model: Any, processor: Any, name: str | None = None) -> Subject:
+def inspect_model(model: Any, processor: Any, name: str | None = None) -> LoadedModel:
     """What the bench must know of a model; its card is looked for beside its weights.
 
     Raises `BenchError` for weights of another version of the world: scores on pictures that a model
@@ -50,7 +50,7 @@ def subject(model: Any, processor: Any, name: str | None = None) -> Subject:
         )
     exist = tasks(size, patch, medium="image")
     known = tuple(task for task in card.get("kept", card.get("test", ())) if task in exist)
-    return Subject(
+    return LoadedModel(
         model=model,
         processor=processor,
         name=name or card.get("name") or folder.name or type(model).__name__,

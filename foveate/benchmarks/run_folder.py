@@ -18,7 +18,7 @@ ROWS = "results.jsonl"
 RUN = "run.json"
 
 
-class Ledger:
+class RunFolder:
     """The rows of one run, and the file that they are in.
 
     fields: what every row has. origin: what writes such folders, and with which command.

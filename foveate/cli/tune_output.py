@@ -12,7 +12,7 @@ from rich.table import Table
 from foveate.cli.console import console
 from foveate.method import from_dict
 from foveate.tuning.evaluations import Score
-from foveate.tuning.front import front
+from foveate.tuning.pareto import pareto_front
 from foveate.tuning.plan import Plan
 
 ROWS = 12
@@ -41,7 +41,7 @@ class Watcher:
         self._scores[repr(score.method)] = score
         full = next(iter(self._scores.values()))
         table = _table(f"{len(self._scores)} measured, last by {score.source}")
-        for best in front(self._scores.values())[-ROWS:]:
+        for best in pareto_front(self._scores.values())[-ROWS:]:
             lost = full.accuracy - best.accuracy
             table.add_row(_words(best.method), f"{best.cost:.1%}", f"{100 * lost:+.1f}", "")
         self._live.update(table, refresh=True)

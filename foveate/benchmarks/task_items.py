@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from foveate.benchmarks.subject import Subject
+from foveate.benchmarks.loaded_model import LoadedModel
 from foveate.mini import world
 from foveate.mini.evaluate import blinded, prompt
 from foveate.mini.world.item import Item
@@ -29,10 +29,10 @@ class Batch:
     inputs: dict[str, Any]
 
 
-class Questions:
+class TaskItems:
     """The first `n` test items of a task."""
 
-    def __init__(self, subject: Subject, task: str, n: int, split: str = "test"):
+    def __init__(self, subject: LoadedModel, task: str, n: int, split: str = "test"):
         self.subject = subject
         self.task = task
         self.items = world.items(task, split, n, size=subject.size, patch=subject.patch)

@@ -4,21 +4,21 @@ from dataclasses import replace
 
 import pytest
 
-from foveate.benchmarks.asking import ask
-from foveate.benchmarks.questions import Batch, Questions
+from foveate.benchmarks.evaluation import evaluate_method
+from foveate.benchmarks.task_items import Batch, TaskItems
 from foveate.method import Composed, create
 from foveate.mini.evaluate import constant_answer, evaluate
 
 
 @pytest.mark.parametrize(("mode", "task"), [("likelihood", "I1"), ("generate", "I2")])
 def test_same_as_plain_evaluation(under_test, mode, task):
-    asked = Questions(under_test, task, 8)
+    asked = TaskItems(under_test, task, 8)
     plain = evaluate(under_test.model, under_test.processor, asked.items, mode=mode)
-    found = ask(under_test, asked.batches, Composed(), mode)
+    found = evaluate_method(under_test, asked.batches, Composed(), mode)
     assert found.right.tolist() == [r.correct for r in plain.results]
     assert asked.constant().mean() == pytest.approx(constant_answer(asked.items)[task])
     blind = evaluate(under_test.model, under_test.processor, asked.items, mode=mode, blind=True)
-    dark = ask(under_test, asked.blind, Composed(), mode)
+    dark = evaluate_method(under_test, asked.blind, Composed(), mode)
     assert dark.right.tolist() == [r.correct for r in blind.results]
 
 
@@ -26,25 +26,25 @@ def test_same_as_plain_evaluation(under_test, mode, task):
     "method", [Composed(), create("uniform", keep=0.5), create("fastv", keep=0.5, k=1)], ids=repr
 )
 def test_long_candidates_are_read_behind_the_prompt(under_test, method):
-    asked = Questions(under_test, "I1", 5)
+    asked = TaskItems(under_test, "I1", 5)
     words = ("red square", "blue", "a green star", "the ring")
     items = [replace(i, candidates=words, answer=words[n % 4]) for n, i in enumerate(asked.items)]
     batch = Batch(list(range(5)), items, asked.batches[0].inputs)
-    together = ask(under_test, [batch], method)
+    together = evaluate_method(under_test, [batch], method)
     if not method.parts():
         plain = evaluate(under_test.model, under_test.processor, items, mode="likelihood")
         assert together.right.tolist() == [r.correct for r in plain.results]
     alone = asked.prepared([[i] for i in range(5)])
     single = [Batch([i], [items[i]], one.inputs) for i, one in enumerate(alone)]
-    assert ask(under_test, single, method).right.tolist() == together.right.tolist()
+    assert evaluate_method(under_test, single, method).right.tolist() == together.right.tolist()
 
 
 def test_figures_of_a_setting(under_test):
-    asked = Questions(under_test, "I5", 6)
-    found = ask(under_test, asked.batches, create("uniform", keep=0.25))
+    asked = TaskItems(under_test, "I5", 6)
+    found = evaluate_method(under_test, asked.batches, create("uniform", keep=0.25))
     assert (found.tokens_in, found.tokens_out, found.tokens_mean) == (64, 16, 16)
     assert found.flops < found.flops_full
     assert {"encode", "select", "prefill", "wall", "own"} <= set(found.seconds)
     assert len(found.digests) == 1
-    again = ask(under_test, asked.batches, create("uniform", keep=0.25))
+    again = evaluate_method(under_test, asked.batches, create("uniform", keep=0.25))
     assert again.digests == found.digests

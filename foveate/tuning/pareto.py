@@ -10,7 +10,7 @@ from foveate.benchmarks.statistics import interval, resampled
 from foveate.tuning.evaluations import Score
 
 
-def front(scores: Iterable[Score]) -> list[Score]:
+def pareto_front(scores: Iterable[Score]) -> list[Score]:
     """The scores that no cheaper one equals, cheapest first."""
     best: list[Score] = []
     for score in sorted(scores, key=lambda s: (s.cost, -s.accuracy)):
@@ -19,7 +19,7 @@ def front(scores: Iterable[Score]) -> list[Score]:
     return best
 
 
-def loss(full: np.ndarray, right: np.ndarray) -> tuple[float, tuple[float, float]]:
+def accuracy_drop(full: np.ndarray, right: np.ndarray) -> tuple[float, tuple[float, float]]:
     """Accuracy lost against `full` on the same samples, with its 95 % interval, paired."""
     drawn = resampled(np.stack([full, right]))
     low, high = interval(drawn[:, 0] - drawn[:, 1]) or (0.0, 0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from foveate.benchmarks.figures import Interval
+from foveate.benchmarks.metrics import Interval
 from foveate.benchmarks.results import Results
 
 BASES = ("random", "downsample")

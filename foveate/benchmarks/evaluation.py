@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 import foveate
-from foveate.benchmarks.questions import Batch
-from foveate.benchmarks.subject import Subject
+from foveate.benchmarks.loaded_model import LoadedModel
+from foveate.benchmarks.task_items import Batch
 from foveate.method import Method
 
 MODES = ("likelihood", "generate")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EvalResult:
     """What became of one setting.
 
     right (n,): 0 or 1 per item. digests: per batch a hash of what the model gave, candidate scores
@@ -46,14 +46,14 @@ class Outcome:
     seconds: dict[str, float]
 
 
-def ask(
-    subject: Subject,
+def evaluate_method(
+    subject: LoadedModel,
     batches: Iterable[Batch],
     method: Method,
     mode: str = "likelihood",
     before: Callable[[Batch], None] | None = None,
     inputs: Callable[[Batch], dict[str, Any]] | None = None,
-) -> Outcome:
+) -> EvalResult:
     """Answers of `method` to all items of `batches`, in the order of their numbers.
 
     before(batch) runs ahead of each batch, for controls that must know it. inputs(batch): what the
@@ -85,7 +85,7 @@ def ask(
     seconds = {stage: median(values) for stage, values in times.items()}
     whole = time.perf_counter() - began
     seconds |= {"wall": whole / n, "own": (whole - calls) / n}
-    return Outcome(
+    return EvalResult(
         right=np.array([right[number] for number in sorted(right)], dtype=int),
         digests=digests,
         **{name: total / n for name, total in sums.items()},
@@ -108,7 +108,7 @@ def _add(sums: dict[str, float], report: Any) -> None:
         sums[name] = sums.get(name, 0.0) + value
 
 
-def _greedy(subject: Subject, batch: Batch) -> tuple[list[str], bytes]:
+def _greedy(subject: LoadedModel, batch: Batch) -> tuple[list[str], bytes]:
     tokenizer = subject.processor.tokenizer
     words = {word for item in batch.items for word in item.candidates}
     longest = max(len(tokenizer(word, add_special_tokens=False).input_ids) for word in words)
@@ -119,7 +119,7 @@ def _greedy(subject: Subject, batch: Batch) -> tuple[list[str], bytes]:
     return answers, "\n".join(answers).encode()
 
 
-def _likely(subject: Subject, batch: Batch) -> tuple[list[str], bytes]:
+def _likely(subject: LoadedModel, batch: Batch) -> tuple[list[str], bytes]:
     """The likeliest candidate of every item, and the scores as bytes."""
     tokenizer = subject.processor.tokenizer
     spelled = {
@@ -140,7 +140,7 @@ def _likely(subject: Subject, batch: Batch) -> tuple[list[str], bytes]:
 
 
 def _spelled_out(
-    subject: Subject, batch: Batch, spelled: dict[str, list[int]], first: Tensor, cache: Any
+    subject: LoadedModel, batch: Batch, spelled: dict[str, list[int]], first: Tensor, cache: Any
 ) -> list[Tensor]:
     """Log-likelihood of every candidate with its end of text, behind a picture read once.
 
