@@ -1,6 +1,7 @@
 """`python -m docs.build`: write what can be derived from the code, with `--check` only compare.
 
-The table of methods in README.md, the index docs/methods.md and one page per available method.
+The table of methods in README.md, the index docs/methods.md, one page per available method, and the
+type stub of the package.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import foveate
+from docs.stubs import stub
 from foveate.benchmarks.results import Results
 from foveate.benchmarks.statistics import retained
 from foveate.catalogue import describe
@@ -23,6 +25,7 @@ BEGIN, END = "<!-- methods: make docs -->", "<!-- end of methods -->"
 def pages() -> dict[Path, str]:
     """Every derived file with its text."""
     made = {ROOT / "README.md": _readme(), ROOT / "docs/methods.md": _index()}
+    made[ROOT / "foveate/__init__.pyi"] = stub()
     made[ROOT / "foveate/measured.json"] = json.dumps(_measured(), indent=1) + "\n"
     for info in foveate.catalog():
         if info.status == "available":

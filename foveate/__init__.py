@@ -1,4 +1,4 @@
-"""foveate: any vision-language model, made cheaper by deciding what it looks at.
+"""foveate: fewer visual tokens for any vision-language model.
 
 import foveate
 with foveate.attach(model, foveate.DivPrune(keep=64)) as att:
@@ -9,6 +9,7 @@ att.report
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from typing import Any
 
 __version__ = "0.1.0"
@@ -47,10 +48,27 @@ def __getattr__(name: str) -> Any:
     if name[:1].isupper():
         from foveate.method import class_names
 
-        for known, cls in class_names():
-            if known == name:
-                return cls
+        classes = dict(class_names())
+        if name in classes:
+            return classes[name]
+        raise AttributeError(_missing_class(name, classes))
     raise AttributeError(f"module 'foveate' has no attribute {name!r}")
+
+
+def _missing_class(name: str, classes: Iterable[str]) -> str:
+    """What an `AttributeError` says of a class name: the nearest one, or that it is planned."""
+    from foveate.errors import UnknownName
+    from foveate.systems import systems
+
+    plain = _letters(name)
+    for row in systems().values():
+        if plain in (_letters(row.slug), _letters(row.name)):
+            return f"foveate.{name} ({row.paper}) is planned, not available yet."
+    return str(UnknownName.of("class in foveate", name, classes))
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name)).lower()
 
 
 def __dir__() -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from importlib.metadata import entry_points
@@ -15,6 +15,7 @@ from foveate.budget import ADAPTIVE, Keep, check_keep
 from foveate.errors import BudgetError, FoveateError, InvalidParameter, UnknownName, shown
 from foveate.parameters import as_declared, normalise, scalar
 from foveate.parts import POSITIONS, STAGES, Part, extent_behind
+from foveate.systems import systems
 from foveate.tokens import Grid
 
 _registry: dict[str, type[Method]] = {}
@@ -194,8 +195,25 @@ def method_class(slug: str) -> type[Method]:
         )
     known = registered()
     if slug not in known:
-        raise UnknownName.of("method", slug, known)
+        raise unknown_method(slug, known)
     return known[slug]
+
+
+def unknown_method(slug: str, known: Iterable[str], kind: str = "method") -> UnknownName:
+    """The error for a `slug` outside `known`, which says so if the system is planned.
+
+    Args:
+        slug: the name that was asked for.
+        known: the names that are accepted.
+        kind: what `slug` should have named, for the message.
+    """
+    row = systems().get(slug)
+    if row is None or slug in registered():
+        return UnknownName.of(kind, slug, known)
+    return UnknownName(
+        f"{slug!r} ({row.name}, {row.paper}) is planned, not available yet; "
+        "`foveate methods` lists the available methods."
+    )
 
 
 def create(slug: str, **parameters: Any) -> Method:
@@ -209,24 +227,25 @@ def create(slug: str, **parameters: Any) -> Method:
 
 
 def as_method(method: Any, **parameters: Any) -> Method:
-    """A method as it is, or the one of a slug with these parameters; refuses everything else."""
+    """The method itself, or the method of a slug with `parameters`; anything else is refused."""
     if isinstance(method, str):
         return create(method, **parameters)
     if isinstance(method, Method):
         if parameters:
             raise InvalidParameter(
-                f"{next(iter(parameters))}= goes with a slug; {method!r} has its parameters, so "
-                "make it with those that you want."
+                f"{next(iter(parameters))}= is for methods given by slug, such as 'divprune'; "
+                f"{method!r} is a method already, so set its parameters when you create it."
             )
         return method
     if isinstance(method, type) and issubclass(method, Method):
-        advice = f"make one of this class: {method.__name__}()"
-    elif isinstance(method, Mapping):
-        advice = "make one with foveate.from_dict(...)"
+        name = method.__name__
+        raise InvalidParameter(f"{name} is a class, not a method; pass an instance: {name}().")
+    if isinstance(method, Mapping):
+        advice = "convert it with foveate.from_dict(...)"
     elif isinstance(method, list | tuple):
-        advice = "join several with +"
+        advice = "compose several methods with +"
     else:
-        advice = "use one such as foveate.DivPrune(keep=64), and + to join several"
+        advice = "use one such as foveate.DivPrune(keep=64), and + to compose several"
     raise InvalidParameter(f"{shown(method)} is not a method; {advice}.")
 
 

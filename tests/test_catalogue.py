@@ -32,3 +32,32 @@ def test_methods_are_described_from_their_code():
     assert "parameters" not in describe("streamingvlm")
     with pytest.raises(UnknownName, match="divprune"):
         describe("divprun")
+
+
+PLANNED = [info for info in foveate.catalog() if info.status == "planned"]
+
+
+@pytest.mark.parametrize("info", PLANNED, ids=lambda info: info.slug)
+def test_planned_systems_say_so(info):
+    for ask in (foveate.create, lambda slug: foveate.from_dict({"method": slug})):
+        with pytest.raises(UnknownName, match="is planned, not available yet") as caught:
+            ask(info.slug)
+        assert info.name in str(caught.value)
+    with pytest.raises(AttributeError, match="planned, not available yet"):
+        getattr(foveate, info.slug.title().replace("_", ""))
+
+
+def test_planned_is_not_said_of_what_is_available():
+    from foveate.training.recipe import recipe_of
+
+    with pytest.raises(UnknownName) as caught:
+        recipe_of("divprune")
+    assert "planned" not in str(caught.value)
+    with pytest.raises(UnknownName, match="planned, not available yet"):
+        recipe_of("mqt")
+
+
+def test_a_misspelt_class_names_the_nearest():
+    with pytest.raises(AttributeError, match="did you mean 'DivPrune'"):
+        foveate.DivPrun
+    assert not hasattr(foveate, "Nothing")

@@ -11,8 +11,7 @@ from foveate.benchmarks.controls import DropAllTokens, EvidenceRemoved, Oracle
 from foveate.benchmarks.errors import BenchError
 from foveate.benchmarks.evidence import COUNTING, EvidenceBoxes
 from foveate.budget import check_keep
-from foveate.errors import UnknownName
-from foveate.method import Composed, Method, create, registered
+from foveate.method import Composed, Method, create, registered, unknown_method
 
 KEEPS = (1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125)
 SEEDS = (0, 1, 2)
@@ -76,7 +75,7 @@ def chosen(methods: Sequence[str | Method] | str | None, full: bool = False) -> 
         elif method in CONTROLS:
             continue
         elif method not in known:
-            raise UnknownName.of("method", method, [*known, "all"])
+            raise unknown_method(method, [*known, "all"])
         else:
             found[method] = create(method)
     return found

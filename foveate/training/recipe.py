@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from foveate.benchmarks.loaded_model import LoadedModel
-from foveate.errors import InvalidParameter, UnknownName
-from foveate.method import Method
+from foveate.errors import InvalidParameter
+from foveate.method import Method, unknown_method
 from foveate.parameters import normalise
 from foveate.trained import save_parts, trained_class, untrained
 from foveate.training.batches import Batch, draw
@@ -134,7 +134,7 @@ def recipe_slugs() -> list[str]:
 def recipe_of(slug: str) -> type[Recipe]:
     """The recipe of a method: the class `Recipe` that `recipes/SLUG.py` registers."""
     if slug not in recipe_slugs():
-        raise UnknownName.of("recipe for a method", slug, recipe_slugs())
+        raise unknown_method(slug, recipe_slugs(), "training recipe for a method")
     module = importlib.import_module(f"foveate.training.recipes.{slug}")
     return next(
         c
