@@ -59,5 +59,5 @@ def test_planned_is_not_said_of_what_is_available():
 
 def test_a_misspelt_class_names_the_nearest():
     with pytest.raises(AttributeError, match="did you mean 'DivPrune'"):
-        foveate.DivPrun
+        getattr(foveate, "DivPrun")  # noqa: B009
     assert not hasattr(foveate, "Nothing")
