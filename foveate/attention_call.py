@@ -1,4 +1,4 @@
-"""One attention call and one MLP call of a decoder layer, as rules see and change them."""
+"""`AttentionCall` and `MLPCall`: one attention or MLP call of a decoder layer, for rules."""
 
 from __future__ import annotations
 
@@ -18,16 +18,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """What columns of a decoder layer stand for; (B, N) unless said otherwise.
+    """Facts about columns (sequence positions) of a decoder layer, each (B, N) unless noted.
 
-    valid: no padding. visual: holds a visual token. item: number of the visual item within the row,
-    -1 for text. frame: crop or frame of that item, to which newlines and class tokens count too; -1
-    for text. place (B, N, 3): (t, h, w) in the item's grid, -1 for text and special tokens. size:
-    slots of the prompt that the tokens of layer 0 stood for. order: rank among the columns that the
-    caller gave, padding not counted. words, frames: text tokens and frames of what the caller gave,
-    up to and with this one; a picture is one frame. at: rank within the layer, by which kernels
-    count what is later. positions (..., B, N): ids that the model would rotate by, (3, B, N) with
-    M-RoPE.
+    Attributes:
+        valid: bool, False at padding.
+        visual: bool, True at visual tokens.
+        item: int, index of the image or video within the row, -1 for text.
+        frame: int, crop or frame of the item, newlines and class tokens included; -1 for text.
+        place: (B, N, 3) int, (t, h, w) in the item's grid, -1 for text and special tokens.
+        size: float, number of tokens of the full prompt that the column stands for.
+        order: int, rank of the column among the columns of the full prompt, without padding.
+        words: int, number of text tokens in the full prompt up to and including this column.
+        frames: int, number of frames in the full prompt up to and including this column; an image
+            counts as one frame.
+        at: int, rank of the column within the layer. Kernels use it to tell which columns are
+            later.
+        positions: (..., B, N) position ids of the model's rotary embedding, (3, B, N) with M-RoPE.
     """
 
     valid: Tensor
@@ -53,9 +59,9 @@ class Columns:
 
     @cached_property
     def counts(self) -> tuple[list[int], list[int]]:
-        """Columns of each row that are no padding, and the visual ones of them.
+        """For each row: columns without padding, and visual columns among them.
 
-        Read off the device once for all layers that hold the same.
+        Read from the device once for all layers that share this object.
         """
         both = torch.stack([self.valid.sum(1), (self.visual & self.valid).sum(1)])
         lengths, visual = both.tolist()
@@ -63,13 +69,13 @@ class Columns:
 
     @cached_property
     def parted(self) -> tuple[Tensor, Tensor]:
-        """Numbers, row by row, of the visual columns that are no padding, and of all others."""
+        """Flat indices of the visual columns and of all other columns; padding counts as other."""
         own = (self.visual & self.valid).flatten()
         order, visual = (~own).long().argsort(stable=True), sum(self.counts[1])
         return order[:visual], order[visual:]
 
     def but(self, valid: Tensor) -> Columns:
-        """The same columns, of which those outside `valid` (B, N) are padding."""
+        """The same columns, with those outside `valid` (B, N) marked as padding."""
         return replace(self, valid=self.valid & valid)
 
 
@@ -78,10 +84,12 @@ _FLAT = ("valid", "visual", "item", "frame", "size", "order", "words", "frames",
 
 @dataclass(frozen=True, eq=False)
 class Whole:
-    """The prompt as the caller gave it, and all that came behind, W columns.
+    """The full sequence: the prompt as the caller passed it and all tokens after it, W positions.
 
-    held (B, W): which of the layer's key columns stands for each, -1 where none does. positions
-    (..., B, W): the ids of each. A column that many others merged into is held by many.
+    Attributes:
+        held: (B, W) int, the key column of this layer that contains each position, -1 where none
+            does. A merged column contains several positions.
+        positions: (..., B, W) position ids of the full sequence.
     """
 
     held: Tensor
@@ -90,14 +98,23 @@ class Whole:
 
 @dataclass(frozen=True, eq=False)
 class Seam:
-    """What the engine does for a rule inside one layer; rules call the methods of `AttentionCall`.
+    """Functions and facts of the engine for one layer. Rules use the methods of `AttentionCall`.
 
-    kind: name of the user's attention function. causal: whether it hides later columns by itself
-    where it is given no mask. refuse(why): raises for what this kernel can't be told. memo: what
-    rules worked out for several layers of one forward pass; gone with it. alone: nobody else sees
-    or changes this call, so that a rule may answer it without the kernel. own: facts of all rows
-    and columns of the layer, the very objects that the first rule is handed. still: the layer
-    rotates nothing, and so does `rotate`. blocks: how `AttentionCall.in_blocks` is computed.
+    Attributes:
+        kind: Name of the model's attention implementation, such as "sdpa".
+        causal: Whether the kernel applies a causal mask itself when it gets no mask.
+        rotate: Function (x, cos, sin) that applies the rotary embedding.
+        tables: Function from position ids to (cos, sin).
+        whole: Function that returns the `Whole` sequence of this layer.
+        account: Function behind `AttentionCall.account`.
+        refuse: Function that raises `UnsupportedCall` for a mask that the kernel does not support.
+        blocks: Function behind `AttentionCall.in_blocks`.
+        memo: Values that rules share between layers of one forward pass.
+        alone: No other part reads or changes this call, so a rule may compute it without the
+            kernel.
+        own: Facts of all rows and all columns of the layer, the same objects that the first rule
+            gets.
+        still: The layer has no rotary embedding; `rotate` returns its input.
     """
 
     kind: str
@@ -116,15 +133,29 @@ class Seam:
 
 @dataclass(frozen=True, eq=False)
 class AttentionCall:
-    """One call of a layer's attention. Frozen: rules hand changed copies on.
+    """One attention call of a decoder layer. Immutable: rules pass changed copies on.
 
-    query (B, H, q, d), key and value (B, Hkv, K, d): rotated, cache appended, grouped heads not
-    repeated. mask: in the kernel's own format, None for none. queries, keys: facts of the q rows
-    and the K columns. cos, sin (B, q, r): what the rows are rotated by, or would be where a rule
-    leaves them raw. prefill: the prompt runs; otherwise new tokens do. layer: 0-based.
-    notes: what this rule wrote at earlier layers and calls of the same prompt. full: without a mask
-    every row sees every key, later ones too. softcap, sinks: what the kernel does to logits,
-    see `ops.attention.weighed`.
+    q counts queries, K counts keys. In decode K includes the KV cache.
+
+    Attributes:
+        query: (B, H, q, d), rotated.
+        key: (B, Hkv, K, d), rotated; key heads are not repeated.
+        value: (B, Hkv, K, d).
+        mask: Attention mask in the format of the kernel, or None.
+        scaling: Factor of the products.
+        queries: Facts of the q queries.
+        keys: Facts of the K keys.
+        cos: (B, q, r) rotary table of the queries, also where a rule leaves them unrotated.
+        sin: (B, q, r) likewise.
+        layer: 0-based decoder layer.
+        layers: Number of decoder layers.
+        prefill: True in prefill, False in decode.
+        window: Length of the sliding window, or None.
+        notes: Values that this rule stored in earlier layers and calls of the same prompt.
+        seam: Functions of the engine.
+        full: Without a mask every query attends to every key, later keys included.
+        softcap: Bound of the logits, see `ops.attention.weighed`.
+        sinks: (H,) attention sink logits, see `ops.attention.weighed`.
     """
 
     query: Tensor
@@ -147,7 +178,7 @@ class AttentionCall:
     sinks: Tensor | None = None
 
     def heads(self) -> Heads:
-        """Queries and keys of a call in which rows and columns are the same; for prefill."""
+        """Queries and keys of a prefill call, in which queries and keys are the same columns."""
         mask = self.mask if self.mask is not None and self.mask.dim() == 4 else None
         return Heads(
             self.query.detach(),
@@ -161,7 +192,7 @@ class AttentionCall:
         )
 
     def seen(self) -> Tensor:
-        """What each row may see at present, (B or 1, 1 or H, q, K) bool."""
+        """Which keys each query attends to without further rules, (B or 1, 1 or H, q, K) bool."""
         mask = self.mask
         if mask is not None and mask.dim() == 4:
             return shown(mask)
@@ -174,13 +205,13 @@ class AttentionCall:
         return visible.expand(-1, self.query.shape[2], -1)[:, None]
 
     def masked(self, visible: Tensor) -> AttentionCall:
-        """The same call where rows see what `visible` (B or 1, 1 or H, q, K) bool says.
+        """The same call with the mask `visible` (B or 1, 1 or H, q, K) bool.
 
-        Rows that are padding see all, so that no softmax is over nothing.
+        Padding queries attend to all keys, so that no softmax runs over an empty set.
         """
         visible = visible | ~self.queries.valid[:, None, :, None]
         if "flash" in self.seam.kind or "flex" in self.seam.kind:
-            self.seam.refuse("a mask of its own")
+            self.seam.refuse("its own attention mask")
         if self.seam.kind == "eager":
             lowest = torch.finfo(self.query.dtype).min
             mask = torch.zeros(visible.shape, dtype=self.query.dtype, device=visible.device)
@@ -188,7 +219,10 @@ class AttentionCall:
         return replace(self, mask=visible)
 
     def rows(self, index: Tensor, valid: Tensor | None = None) -> AttentionCall:
-        """Only the query rows at `index` (B, R); those outside `valid` (B, R) are padding."""
+        """The call with only the queries at `index` (B, R).
+
+        Those outside `valid` (B, R) are padding.
+        """
         queries = self.queries.take(index)
         call = replace(
             self,
@@ -204,7 +238,10 @@ class AttentionCall:
         return call.masked(seen.gather(2, wide))
 
     def columns(self, index: Tensor, valid: Tensor | None = None) -> AttentionCall:
-        """Only the key columns at `index` (B, R); those outside `valid` (B, R) are padding."""
+        """The call with only the keys at `index` (B, R).
+
+        Those outside `valid` (B, R) are padding.
+        """
         keys = self.keys.take(index)
         keys = keys if valid is None else keys.but(valid)
         call = replace(
@@ -215,10 +252,10 @@ class AttentionCall:
         return call.masked(seen.gather(3, wide) & keys.valid[:, None, None, :])
 
     def square(self, index: Tensor, valid: Tensor | None = None) -> AttentionCall:
-        """Only the columns at ascending `index` (B, R), as rows and as keys; for prefill.
+        """The prefill call with only the columns at ascending `index` (B, R), as queries and keys.
 
-        Those outside `valid` (B, R) are padding. A kernel that hides what is later by itself goes
-        on doing so, and FlashAttention takes such a call too.
+        Columns outside `valid` (B, R) are padding. The mask stays causal without being materialised
+        where the kernel is causal, so FlashAttention supports the result.
         """
         flash = "flash" in self.seam.kind
         if not flash and (self.mask is not None or valid is not None):
@@ -242,40 +279,40 @@ class AttentionCall:
         )
 
     def turned(self, x: Tensor, back: bool = False) -> Tensor:
-        """x (B, h, q, d) rotated as the query rows are, or back to where it was before."""
+        """x (B, h, q, d) rotated by the positions of the queries, or with `back` rotated back."""
         if not back:
             return self.seam.rotate(x, self.cos, self.sin)
         key = ("back", id(self.cos))
         if key not in self.seam.memo:
-            # Some scaled rotations stretch; dividing by the square undoes both.
+            # Some scaled rotary embeddings also stretch; dividing by the square undoes both.
             stretch = self.cos.square() + self.sin.square()
             self.seam.memo[key] = self.cos, (self.cos / stretch, -self.sin / stretch)
         return self.seam.rotate(x, *self.seam.memo[key][1])
 
     def rotated(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Raw x (B, h, M, d) rotated by ids (..., B, M) of any kind."""
+        """Unrotated x (B, h, M, d) rotated by position ids (..., B, M)."""
         return self.seam.rotate(x, *self.seam.tables(positions))
 
     @property
     def entire(self) -> bool:
-        """Whether all rows of the layer ask all of its columns, in their own order."""
+        """Whether the call has all queries and all keys of the layer, in their original order."""
         own = self.seam.own
         return own is None or self.queries is own[0] and self.keys is own[1]
 
     def whole(self) -> Whole:
-        """Which key column stands for each column that the caller gave, and that came behind."""
+        """The full sequence, and which key column of this layer contains each of its positions."""
         return self.seam.whole()
 
     def once(self, make: Callable[[], T]) -> T:
-        """What `make()` gives, asked once for all layers with the same columns, mask and rotation.
+        """The result of `make()`, shared by all layers with the same columns, mask and rotation.
 
-        One for each rule: it is told apart by `notes`. Facts carry no gradients: a checkpointed
-        layer finds them made when it is computed again.
+        Each rule has its own results, told apart by `notes`. They carry no gradients: a
+        checkpointed layer reuses them when it is computed again.
         """
         alike = (self.notes, self.queries, self.keys, self.mask, self.window)
         key = ("once", self.seam.still, *map(id, alike))
         if key not in self.seam.memo:
-            # What is held can't hand its id on to another object.
+            # The memo keeps the objects alive, so that no other object can get their ids.
             with torch.no_grad():
                 self.seam.memo[key] = alike, make()
         return self.seam.memo[key][1]
@@ -286,63 +323,77 @@ class AttentionCall:
         visible: Callable[[AttentionCall], Tensor],
         alike: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Attention under a rule's own mask, block by block of rows; the mask is never whole.
+        """Attention under a rule's mask, in blocks of queries; the full mask is never built.
 
         Args:
-            proceed: what answers the call of one block.
-            visible: from a block's call to what its rows see, (B, 1 or H, q, K) bool. Asked once
-                for all layers that hold the same columns under the same mask.
-            alike: (B, q) int. Rows in succession with one number are one block without a mask,
-                which kernels compute faster, where the first and the last of them see the same.
-                Other rows have -1.
+            proceed: Function that computes the call of one block.
+            visible: Function from a block's call to the mask (B, 1 or H, q, K) bool of its queries.
+                It runs once for all layers with the same columns and the same mask.
+            alike: (B, q) int. Consecutive queries with the same number form one block without a
+                mask, which kernels compute faster, if the first and the last of them attend to the
+                same keys. -1 for other queries.
 
-        Returns the output (B, q, H, d), and the pairs of row and key (B,) that are not computed.
+        Returns:
+            The output (B, q, H, d), and the number of query-key pairs (B,) that are not computed.
         """
         return self.seam.blocks(self, proceed, visible, alike)
 
     def products(self, query: Tensor) -> Tensor:
-        """Scaled products (B, H, q, K) of a few rows `query` (B, H, q, d) with all keys."""
+        """Scaled products (B, H, q, K) of a few queries `query` (B, H, q, d) with all keys."""
         rows = folded(query, self.key.shape[1])
         return (rows @ self.key.mT).view(*query.shape[:3], -1) * self.scaling
 
     def weights(self, logits: Tensor) -> Tensor:
-        """Probabilities (B, H, q, K) of a few rows from their logits, what is unseen left out.
+        """Attention probabilities (B, H, q, K) of a few queries from their logits, after the mask.
 
-        For calls of which nobody else knows (`seam.alone`), in place of the kernel.
+        Only for calls that no other part reads or changes (`seam.alone`), where it replaces the
+        kernel.
         """
         if self.mask is not None or logits.shape[2] > 1:
             logits = logits.masked_fill(~self.seen(), torch.finfo(logits.dtype).min)
         return logits.softmax(-1, dtype=torch.float32).to(self.value.dtype)
 
     def weighed(self, weights: Tensor) -> Tensor:
-        """Output (B, q, H, d): values weighted by (B, H, q, K) of a few rows."""
+        """Output (B, q, H, d): values weighted by the probabilities (B, H, q, K) of some rows."""
         out = folded(weights, self.value.shape[1]) @ self.value
         return out.view(*weights.shape[:3], -1).transpose(1, 2)
 
     def pair_cost(self) -> int:
-        """FLOPs of one row with one key over all heads: the product, then the weighted value."""
+        """FLOPs of one query-key pair over all heads: the product and the weighted value."""
         return 2 * self.query.shape[1] * (self.query.shape[-1] + self.value.shape[-1])
 
     def bare_pairs(self) -> Tensor:
-        """Pairs of row and key (B,) with which bare prefill is counted."""
+        """Query-key pairs (B,) that the unchanged prefill counts."""
         n = self.queries.valid.sum(1)
         return n * (n if self.window is None else n.clamp(max=self.window))
 
     def account(self, flops: Tensor, kv_bytes: Tensor | None = None) -> None:
-        """Put down what this layer does less than bare attention on its columns, (B,) per row.
+        """Report what this layer saves compared to the unchanged attention, per row.
 
-        flops: a multiply-add as two, of valid columns, every row with every key as bare prefill is
-        counted. kv_bytes: of cached keys and values. Negative where a rule does more. Only what
-        is put down in prefill counts.
+        Only values from prefill count. Negative values are additional cost.
+
+        Args:
+            flops: (B,) FLOPs; a multiply-add counts as two. Count valid columns only, and every
+                query with every key, as the unchanged prefill is counted.
+            kv_bytes: (B,) bytes of cached keys and values.
         """
         self.seam.account(flops, kv_bytes)
 
 
 @dataclass(frozen=True, eq=False)
 class MLPCall:
-    """One call of a layer's MLP. x (B, N, D): what it is given. columns: facts of these.
+    """One call of a decoder layer's MLP.
 
-    run(x, neurons): the user's own MLP on any (..., D), with its first `neurons` neurons only.
+    Attributes:
+        x: (B, N, D) input.
+        columns: Facts of the columns of x.
+        layer: 0-based decoder layer.
+        prefill: True in prefill, False in decode.
+        width: Number of hidden neurons.
+        matrices: Number of weight matrices, 3 for gated MLPs.
+        run: Function (x, neurons) that runs the layer's MLP on any (..., D) with its first
+            `neurons` hidden neurons; None for all of them.
+        account: Function that reports saved FLOPs, see `AttentionCall.account`.
     """
 
     x: Tensor
@@ -355,11 +406,11 @@ class MLPCall:
     account: Callable[..., None]
 
     def apply(self, x: Tensor, neurons: int | None = None) -> Tensor:
-        """What the MLP makes of x (..., D), with its first `neurons` of `width` neurons."""
+        """The MLP's output for x (..., D), computed with its first `neurons` of `width` neurons."""
         return self.run(x, neurons)
 
     def cost(self, neurons: int | None = None) -> int:
-        """FLOPs of one column."""
+        """FLOPs of one column with `neurons` neurons; None for all."""
         return 2 * self.matrices * self.x.shape[-1] * (self.width if neurons is None else neurons)
 
 
@@ -368,7 +419,7 @@ Feed = Callable[[MLPCall], Tensor]
 
 
 def chained(functions, last):
-    """Functions (call, proceed) as one function of the call, each handing on to the next."""
+    """Nest functions (call, proceed) into one function of the call; each calls the next one."""
     for function in reversed(functions):
         last = partial(_handed, function, last)
     return last

@@ -1,9 +1,9 @@
-"""What parts return, checked against the contract of their stage: one sentence names the method.
+"""Checks of what parts return, against the contract of their stage; errors name the method.
 
-Types, shapes, dtypes and devices cost nothing and are checked of every part. Whether indices are in
-range, and none is there twice, is asked of the device, which the host then waits for. The tests of
-this package answer it for its own methods, so only others pay, with a wait or two per reduction: on
-a GPU an index out of range would end the whole process.
+Types, shapes, dtypes and devices are checked for every part, at no cost. Whether indices are in
+range and unique is only known on the device, so this check makes the host wait. It runs only for
+parts from outside this package, once or twice per reduction. On a GPU an index out of range would
+otherwise end the process. The methods of this package are covered by its tests.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _INTS = (torch.int16, torch.int32, torch.int64)
 
 
 def check_select(part: Part, index: Any, tokens: VisualTokens, keep: int) -> Tensor:
-    """What `select` returned as indices (B, keep) of different tokens."""
+    """Return the result of `select`, checked: (B, keep) different token indices."""
     b, n = tokens.features.shape[:2]
     wanted = f"indices (B, keep) = ({b}, {keep}) as int64 on {tokens.features.device}"
     if not _is(index, _INTS, (b, keep), tokens.features):
@@ -33,20 +33,18 @@ def check_select(part: Part, index: Any, tokens: VisualTokens, keep: int) -> Ten
         twice = order[:, 1:] == order[:, :-1]
         if bool(outside.any() | twice.any()):
             what = "an index twice" if not bool(outside.any()) else "indices out of range"
-            raise _sentence(part, "select", what, f"{keep} different ones from 0 to {n - 1}")
+            raise _sentence(part, "select", what, f"{keep} different indices from 0 to {n - 1}")
     return index
 
 
 def check_reduce(part: Part, made: Any, tokens: VisualTokens, keep: int) -> VisualTokens:
-    """What `reduce` returned as `keep` tokens whose books are in order."""
+    """Return the result of `reduce`, checked: `keep` tokens, consistent `index` and `assign`."""
     if not isinstance(made, VisualTokens):
-        raise _wrong(
-            part, "reduce", made, "VisualTokens, as tokens.take and tokens.merge make them"
-        )
+        raise _wrong(part, "reduce", made, "VisualTokens made with tokens.take or tokens.merge")
     if made.n != keep:
         raise FoveateError(
-            f"{type(part).__name__} promised {keep} of {tokens.n} tokens and returned {made.n}; "
-            "its `count` and `reduce` must agree."
+            f"{type(part).__name__}.reduce returned {made.n} of {tokens.n} tokens, but count "
+            f"promised {keep}; return the same number from both."
         )
     b, slots, x = len(tokens.features), tokens.assign.shape[1], tokens.features
     if not _is(made.features, (x.dtype,), (b, keep, x.shape[2]), x):
@@ -64,14 +62,14 @@ def check_reduce(part: Part, made: Any, tokens: VisualTokens, keep: int) -> Visu
             raise _sentence(
                 part,
                 "reduce",
-                "tokens that stand in one slot twice or in none that there is",
-                "different ones, as tokens.take and tokens.merge make them",
+                "tokens whose index or assign is out of range or has a slot twice",
+                "VisualTokens made with tokens.take or tokens.merge",
             )
     return made
 
 
 def check_at_boundary(part: Part, verdict: Any, valid: Tensor) -> Tensor | Merge | Soft | None:
-    """What `at_boundary` returned of the columns of `valid` (B, N)."""
+    """Return the result of `at_boundary`, checked. valid (B, N) are the columns it is about."""
     b, n = shape = tuple(valid.shape)
     if isinstance(verdict, Soft):
         if not _is(verdict.log_weight, None, shape, valid):
@@ -86,13 +84,13 @@ def check_at_boundary(part: Part, verdict: Any, valid: Tensor) -> Tensor | Merge
         if _foreign(part) and bool(((verdict.into < -1) | (verdict.into >= n)).any()):
             raise _sentence(part, "at_boundary", "columns out of range", f"into from -1 to {n - 1}")
     elif verdict is not None and not _is(verdict, (torch.bool,), shape, valid):
-        wanted = f"which columns stay, ({b}, {n}) as bool on {valid.device}, a Merge, Soft or None"
+        wanted = f"a ({b}, {n}) bool tensor on {valid.device}, a Merge, a Soft or None"
         raise _wrong(part, "at_boundary", verdict, wanted)
     return verdict
 
 
 def check_runs(part: Part, verdict: Any, valid: Tensor) -> Detour | None:
-    """What `runs` returned of the columns of `valid` (B, N)."""
+    """Return the result of `runs`, checked. valid (B, N) are the columns it is about."""
     if verdict is None:
         return None
     if not isinstance(verdict, Detour):
@@ -113,11 +111,11 @@ def check_runs(part: Part, verdict: Any, valid: Tensor) -> Detour | None:
 def check_merge(
     part: Part, plan: Any, size: Tensor
 ) -> tuple[Tensor, int, *tuple[Tensor, ...]] | None:
-    """What `merge` returned of a tower's tokens, of sizes (B, T)."""
+    """Return the result of `merge`, checked. size (B, T) are the sizes of the encoder's tokens."""
     if plan is None:
         return None
     shape = tuple(size.shape)
-    wanted = f"None, or assign ({shape[0]}, {shape[1]}) as int64 and a count"
+    wanted = f"None or a tuple of assign ({shape[0]}, {shape[1]}) as int64 and count"
     if not isinstance(plan, tuple) or len(plan) not in (2, 3):
         raise _wrong(part, "merge", plan, wanted)
     assign, count, *weights = plan
@@ -131,7 +129,10 @@ def check_merge(
 
 
 def _is(value: Any, dtypes: tuple | None, shape: tuple[int, ...], like: Tensor) -> bool:
-    """Whether it is a tensor of a shape and of some dtypes, None for floats, where `like` is."""
+    """Whether `value` is a tensor of this shape and one of `dtypes`, on the device of `like`.
+
+    `dtypes` None means any floating-point type.
+    """
     if not isinstance(value, Tensor) or value.device != like.device:
         return False
     kind = value.is_floating_point() if dtypes is None else value.dtype in dtypes
@@ -139,7 +140,7 @@ def _is(value: Any, dtypes: tuple | None, shape: tuple[int, ...], like: Tensor) 
 
 
 def _foreign(part: Part) -> bool:
-    """Whether a part comes from outside this package."""
+    """Whether a part is defined outside this package."""
     return not type(part).__module__.startswith("foveate.")
 
 

@@ -1,4 +1,4 @@
-"""Every error raised on purpose: one sentence that says what, which value, what to do."""
+"""All exceptions of foveate. A message says what is wrong, which value, and what to do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 
 def shown(value: object) -> str:
-    """`value` as messages show it: on one line, and not all of a large one."""
+    """`repr(value)` for error messages: on one line, at most 80 characters."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -17,15 +17,15 @@ class FoveateError(Exception):
 
 
 class BudgetError(FoveateError, ValueError):
-    """A budget (`keep`) that can't be honoured."""
+    """A token budget (`keep`) that is out of range."""
 
 
 class UnknownName(FoveateError, LookupError):
-    """A method, parameter, model or task of a name that does not exist."""
+    """A method, parameter, model or task name that does not exist."""
 
     @classmethod
     def of(cls, kind: str, name: object, known: Iterable[str]) -> UnknownName:
-        """The error for an unknown `name`, naming the nearest of `known`."""
+        """The error for an unknown `name`, with the nearest of the `known` names."""
         known = sorted(known)
         lower = {text.lower(): text for text in known}
         near = [lower[s] for s in get_close_matches(str(name).lower(), lower, n=1, cutoff=0.5)]
@@ -34,11 +34,11 @@ class UnknownName(FoveateError, LookupError):
 
 
 class InvalidParameter(FoveateError, ValueError):
-    """A method parameter with a value outside its range."""
+    """A method parameter with an invalid value."""
 
 
 class MissingWeights(FoveateError, LookupError):
-    """Trained parts of a method that don't exist for this base model, or can't be read."""
+    """Learned weights of a method that are missing for this model, or that can't be read."""
 
 
 class UnsupportedModel(FoveateError, TypeError):
@@ -46,11 +46,11 @@ class UnsupportedModel(FoveateError, TypeError):
 
 
 class UnsupportedCall(FoveateError, RuntimeError):
-    """A call that an attached model can't answer exactly; the message names what to use instead."""
+    """A call that can't give exact results on an attached model; the message says what to use."""
 
 
 class AlreadyAttached(FoveateError, RuntimeError):
-    """`attach` on a model that carries a method already."""
+    """`attach` was called on a model that has a method attached."""
 
 
 class MediaError(FoveateError, ValueError):
@@ -58,6 +58,6 @@ class MediaError(FoveateError, ValueError):
 
 
 def first_sentence(error: BaseException) -> str:
-    """The first sentence of a foreign error, which may run over many lines."""
+    """The first sentence of another library's error message, on one line."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text.split(". ")[0].rstrip(".") + "."

@@ -1,7 +1,7 @@
-"""What a parameter may be: the annotations of a dataclass as the one rule for its values.
+"""Checks and converts the values of dataclass fields by their type annotations.
 
-Numbers of numpy and torch become plain Python ones, lists become tuples, and everything else that
-an annotation doesn't name is refused.
+Scalars of numpy and torch become Python numbers, and lists become tuples. A value that the
+annotation does not allow is refused.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from foveate.errors import InvalidParameter, shown
 
 _MISFIT: Any = object()
-# Order in which the members of a union are asked: True is an int and 1 a float otherwise.
+# Order in which the members of a union are tried. Without it True would be an int, 1 a float.
 _ORDER = {NoneType: 0, bool: 1, int: 2, float: 3}
-# What a generator's seed, a tensor and every serialiser can hold.
+# Integers beyond int64 fit neither a tensor nor the seed of a generator.
 _INTS = range(-(2**63), 2**63)
 
 
 def scalar(value: Any) -> Any:
-    """`value` as a plain Python number where it is one number of numpy, torch or the like."""
+    """`value` as a Python number where it is a single number of numpy, torch or similar."""
     held = _listed(value)
     if held is value:
         return value
@@ -36,21 +36,29 @@ def scalar(value: Any) -> Any:
 
 
 def as_declared(name: str, value: Any, declared: Any) -> Any:
-    """`value` as a plain Python value of the declared type, or `InvalidParameter`.
+    """`value` converted to the declared type; raises `InvalidParameter` where it does not fit.
 
-    declared: bool, int, float, str, None, Literal, tuples and unions of these, Callable. Anything
-    else is taken as it is, so that methods may have fields of their own kinds.
+    Args:
+        name: Name of the parameter, for the message.
+        value: The value.
+        declared: bool, int, float, str, None, Literal, tuples and unions of these, or Callable.
+            Values of any other type are returned unchanged, so that methods may have fields of
+            their own classes.
     """
     found = _fit(value, declared)
     if found is _MISFIT:
-        raise InvalidParameter(f"{name}={shown(value)} is not a valid value; use {told(declared)}.")
+        raise InvalidParameter(
+            f"{name}={shown(value)} is not a valid value; use {allowed_values(declared)}."
+        )
     return found
 
 
 def normalise(instance: Any, *spared: str) -> None:
-    """Make every field of a dataclass, also of a frozen one, a plain value of its declared type.
+    """Convert every field of a dataclass, frozen or not, to its declared type.
 
-    spared: fields that are left as they are.
+    Args:
+        instance: The dataclass instance, changed in place.
+        spared: Names of fields to leave unchanged.
     """
     for name, declared in declared_fields(type(instance)).items():
         given = getattr(instance, name)
@@ -61,31 +69,36 @@ def normalise(instance: Any, *spared: str) -> None:
 
 @cache
 def declared_fields(cls: type) -> dict[str, Any]:
-    """Fields of a dataclass with their types; Any where an annotation can't be resolved."""
+    """Fields of a dataclass and their types; `Any` where an annotation can't be resolved."""
     try:
         hints = get_type_hints(cls)
     except Exception:
-        # A class made inside a function may name what only that function knows.
+        # A class defined inside a function may use names that are local to that function.
         hints = {f.name: _resolved(cls, f.name) for f in fields(cls)}
     return {field.name: hints.get(field.name, Any) for field in fields(cls) if field.init}
 
 
-def told(declared: Any, several: bool = False) -> str:
-    """What a declared type allows, in words: one of it, or several."""
+def allowed_values(declared: Any, several: bool = False) -> str:
+    """The values that a declared type allows, in words for an error message.
+
+    Args:
+        declared: The type.
+        several: Use the plural.
+    """
     if declared in _WORDS:
         one, many = _WORDS[declared]
         return many if several else one
     origin, arguments = get_origin(declared), get_args(declared)
     if origin in (Union, UnionType, Literal):
-        words = [repr(a) if origin is Literal else told(a, several) for a in arguments]
+        words = [repr(a) if origin is Literal else allowed_values(a, several) for a in arguments]
         return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
     if origin in (tuple, Sequence):
         tuples = "tuples" if several else "a tuple"
         if origin is Sequence or arguments[-1] is Ellipsis:
-            return f"{tuples} of {told(arguments[0], True)}"
+            return f"{tuples} of {allowed_values(arguments[0], True)}"
         if len({*arguments}) == 1:
-            return f"{tuples} of {len(arguments)} {told(arguments[0], True)}"
-        return f"{tuples} of {' and '.join(map(told, arguments))}"
+            return f"{tuples} of {len(arguments)} {allowed_values(arguments[0], True)}"
+        return f"{tuples} of {' and '.join(map(allowed_values, arguments))}"
     if origin is Callable or declared is Callable:
         return "functions" if several else "a function"
     return getattr(declared, "__name__", str(declared))
@@ -102,19 +115,19 @@ _WORDS = {
 
 
 def _listed(value: Any) -> Any:
-    """Arrays and scalars of numpy, torch and the like as lists and numbers."""
+    """Arrays and scalars of numpy, torch and similar libraries as lists and numbers."""
     tolist = getattr(value, "tolist", None)
     if not callable(tolist) or isinstance(value, type):
         return value
     try:
         return tolist()
     except Exception:
-        # A tensor without data, as on the meta device.
+        # A tensor without data, for example on the meta device.
         return value
 
 
 def _fit(value: Any, declared: Any) -> Any:
-    """The plain value, `_MISFIT` where the declared type doesn't allow it."""
+    """The converted value, or `_MISFIT` where the declared type does not allow it."""
     origin, arguments = get_origin(declared), get_args(declared)
     if origin in (Union, UnionType):
         kinds = sorted(arguments, key=lambda kind: _ORDER.get(kind, len(_ORDER)))
@@ -163,7 +176,7 @@ def _float(value: Any) -> Any:
 
 def _str(value: Any) -> Any:
     value = os.fspath(value) if isinstance(value, os.PathLike) else value
-    # A member of an enumeration of strings says its own name to str().
+    # str() of a member of a string enumeration would give its name instead of its value.
     return str.__str__(value) if isinstance(value, str) else _MISFIT
 
 
@@ -177,7 +190,7 @@ _SCALARS: dict[type, Any] = {
 
 
 def _resolved(cls: type, name: str) -> Any:
-    """The type of one field, Any where its annotation names what nobody finds."""
+    """The type of one field; `Any` where a name in its annotation can't be found."""
     owner = next(c for c in cls.__mro__ if name in c.__dict__.get("__annotations__", {}))
     kind = owner.__annotations__[name]
     if not isinstance(kind, str):

@@ -1,7 +1,20 @@
-"""The contracts of the stages: what a part of a method implements, and what the engine hands it.
+"""The contracts of the stages: what a part of a method implements, and what the engine passes in.
 
-A part lives at exactly one stage of the road from pixels to answer. Parts see tensors and
-declarations only; hooks, masks, caches and model families are the engine's business.
+A method consists of parts. Each part acts at one stage: before the vision encoder ("frames"),
+inside the vision encoder ("encoders"), before the LLM ("tokens"), or inside the LLM ("layers",
+"caches"). Parts read tensors and return tensors. The engine does the rest: hooks, attention masks,
+the KV cache, and what differs between model families.
+
+Words and shapes:
+
+- B: rows of the batch. A row is one sample (one prompt).
+- column: one sequence position of the batch at a decoder layer. It is a text token, a visual token
+  or padding. All rows of a batch are padded to N columns.
+- item: one image or one video of a row, numbered from 0 in the order of the prompt.
+- boundary k: the point before decoder layer k (0-based). Columns that are dropped at boundary k
+  do not enter layer k or any later layer.
+- D: width of the LLM. C: width of the vision encoder. H, Hkv, d: query heads, key heads, head
+  width.
 """
 
 from __future__ import annotations
@@ -35,10 +48,14 @@ POSITIONS = ("native", "original", "packed")
 
 @dataclass(frozen=True)
 class Widths:
-    """Sizes of a model that the cost of choosing depends on.
+    """Sizes of a model that the selection overhead of a method depends on.
 
-    tower, head, blocks: width, head width and blocks of the vision tower, 0 where it is no
-    transformer. model, keys: width of the language model, and of its keys over all heads.
+    Attributes:
+        tower: Width of the vision encoder, 0 where it is not a transformer.
+        head: Width of one of its attention heads, 0 where it is not a transformer.
+        blocks: Number of its blocks, 0 where it is not a transformer.
+        model: Width of the LLM.
+        keys: Width of the LLM's keys, summed over all key heads.
     """
 
     tower: int
@@ -49,10 +66,16 @@ class Widths:
 
 
 class Part:
-    """Base of all parts. `stage` is one of `STAGES`; `needs` are the signals it will read.
+    """Base of all parts.
 
-    drawn_as: how pictures show its tokens: "patches" (kept, merged or dropped), "low-pass" (the
-    low spatial frequencies of the picture) or "smaller" (a picture of fewer pixels).
+    Attributes:
+        stage: One of `STAGES`.
+        positions: Position ids of the kept tokens: "original" keeps the ids of the full prompt,
+            with gaps; "packed" renumbers the kept tokens; "native" renumbers, except in models with
+            M-RoPE.
+        drawn_as: How pictures show the result: "patches" (kept, merged or dropped patches),
+            "low-pass" (the low spatial frequencies of the image) or "smaller" (an image with fewer
+            pixels).
     """
 
     stage: ClassVar[str]
@@ -60,42 +83,48 @@ class Part:
     positions: str = "original"
 
     def cost(self, n: int, keep: int, widths: Widths) -> int:
-        """FLOPs of choosing by itself, a multiply-add as two, to go from n tokens to `keep`.
+        """Selection overhead of this part in FLOPs; a multiply-add counts as two.
 
-        n counts an item's tokens, at the layers stage the columns that reach a boundary. Sorting,
-        gathering and element-wise work is not counted.
+        Sorting, gathering and element-wise work are not counted.
+
+        Args:
+            n: Tokens of one item before the part. For parts at boundaries: columns that reach the
+                boundary.
+            keep: Tokens after it.
+            widths: Sizes of the model.
         """
         return 0
 
     @property
     def needs(self) -> tuple[Need, ...]:
-        """Signals that the engine records for this part; nothing else is computed."""
+        """Signals that this part reads. The engine records these and computes nothing else."""
         return ()
 
     @property
     def owner(self) -> Part:
-        """Parts with the same owner share their `notes`."""
+        """The object whose `notes` this part shares. Parts with the same owner share notes."""
         return self
 
     def needs_in(self, layers: int) -> tuple[Need, ...]:
-        """`needs` in a decoder of `layers` layers, for parts that scale with its depth."""
+        """Signals that this part reads in a decoder of `layers` layers. Defaults to `needs`."""
         return self.needs
 
     def left(self, grid: Grid, n: int) -> Grid:
-        """What is known beforehand of the n tokens that this part leaves of such an item.
+        """Layout of the n tokens that are left of an item, as far as its grid alone determines it.
 
-        Views and special tokens where it says how many of each; all count as patches otherwise.
+        Override it where the part knows how many tokens of each view and how many special tokens
+        are left. By default all n tokens count as patches of one view.
         """
         return Grid(1, 1, n)
 
 
 class FramesPart(Part):
-    """Changes what the encoder gets to see."""
+    """Changes the input of the vision encoder."""
 
     stage = "frames"
 
     def shape(self, grid: Grid) -> tuple[int, int]:
-        """Rows and columns of tokens that the encoder shall make in place of `grid.h`, `grid.w`."""
+        """Rows and columns of tokens to encode, instead of `grid.h` and `grid.w`."""
         raise NotImplementedError
 
 
@@ -105,17 +134,22 @@ def _unknown() -> Any:
 
 @dataclass
 class BlockState:
-    """What a part sees inside one block of the vision tower, between attention and MLP.
+    """Tokens inside one block of the vision encoder, after attention and before the MLP.
 
-    hidden (B, T, C): the residual stream after attention; B counts crops or frames.
-    keys (B, H, T, d): this block's key projections, before any rotation.
-    size (B, T): patches that each token stands for, 0 for padding, which stands behind all tokens
-    of its row. class_token: row 0 is a class token.
-    entered: patches per crop or frame that entered the first block.
-    attention(): probabilities (B, H, T) that this block's class token gave each token, or, where
-    there is none, the mean over all tokens of what each received.
-    distill_token: the row behind the class token is a distillation token.
-    even: no row has padding.
+    B counts crops or frames, T their tokens.
+
+    Attributes:
+        hidden: (B, T, C) hidden states after attention.
+        keys: (B, H, T, d) keys of this block before any rotation.
+        size: (B, T) float, how many patches each token stands for. 0 at padding, which comes after
+            all tokens of its row.
+        class_token: Whether token 0 is a class token.
+        entered: Number of patches per crop or frame that entered the first block.
+        attention: Function that returns probabilities (B, H, T): the attention of this block's
+            class token to each token. Without a class token: the mean attention that each token
+            receives.
+        distill_token: Whether token 1 is a distillation token.
+        even: Whether no row has padding.
     """
 
     hidden: Tensor
@@ -129,15 +163,18 @@ class BlockState:
 
     @property
     def valid(self) -> Tensor:
-        """(B, T) bool: tokens that are no padding."""
+        """(B, T) bool: False at padding."""
         return self.size > 0
 
 
 class EncodersPart(Part):
-    """Merges tokens inside the vision tower.
+    """Merges tokens inside the vision encoder.
 
-    proportional: add log(size) to the attention logits of merged tokens.
-    even: all crops and frames leave a block with as many tokens, so that nobody has to ask.
+    Attributes:
+        proportional: Add log(size) to the attention logits of merged tokens (proportional
+            attention).
+        even: Every crop and frame has the same number of tokens after each block, so no row needs
+            padding and the engine need not read counts from the device.
     """
 
     stage = "encoders"
@@ -145,63 +182,80 @@ class EncodersPart(Part):
     even: bool = False
 
     def shares(self, grid: Grid) -> tuple[int, ...] | None:
-        """Patches of each crop or frame of such an item that leave the tower.
+        """Number of patches of each crop or frame that leave the vision encoder.
 
-        The engine keeps to it where a family cuts the padding off a crop behind the tower. None
-        where the number follows from features.
+        Returns None where the number depends on features. Some families cut padding off a crop
+        after the vision encoder; the crop still keeps the number that is returned here.
         """
         return None
 
     def count(self, grid: Grid) -> int:
-        """Tokens that leave the tower, special ones included."""
+        """Number of tokens of an item that leave the vision encoder, special tokens included."""
         shares = self.shares(grid)
         if shares is None:
             raise UnsupportedCall(
-                f"{type(self).__name__} does not say how many tokens it leaves before it has seen "
-                "them; use a method with a budget."
+                f"{type(self).__name__} keeps a number of tokens that depends on the image, so it "
+                "is not known before encoding; use a method with a fixed keep."
             )
         return sum(shares) + grid.special
 
     def vectors(self, block: int, blocks: int) -> int:
-        """How many `beside` gives this block."""
+        """Number of vectors E that `beside` returns for this block."""
         return 0
 
     def beside(self, block: int, blocks: int, state: Tensor) -> Tensor | None:
-        """Vectors (B, E, C) that this block's attention sees beside the tokens, or None.
+        """Extra vectors (B, E, C) for the attention of this block, or None.
 
-        state (B, C): the class token that enters the block, or the mean of its tokens. The vectors
-        are keys and values only: no token comes of them.
+        The block's tokens attend to them as keys and values. They are not queries and leave no
+        token behind.
+
+        Args:
+            block: 0-based index of the block.
+            blocks: Number of blocks.
+            state: (B, C) the class token that enters the block, or the mean of its tokens.
         """
         return None
 
     def merge(
         self, block: int, blocks: int, state: BlockState
     ) -> tuple[Tensor, int] | tuple[Tensor, int, Tensor] | None:
-        """Assignment (B, T) of every token to one of `count` merged tokens, or None for no change.
+        """Which tokens merge in this block.
 
-        Merged vectors are the size-weighted means of their members, or with weights (B, T) as a
-        third value the sums of members times weights. block: 0-based of `blocks`.
-        Rows may end with different counts, each numbered from 0 without gaps: `count` is the
-        largest, and padding belongs to -1. No token sees padding: a batch gives what its rows give.
+        Padding in the result is handled by the engine: other tokens never attend to it, and a batch
+        gives the same result as its rows alone.
+
+        Args:
+            block: 0-based index of the block.
+            blocks: Number of blocks.
+            state: The block's tokens.
+
+        Returns:
+            None for no change, or (assign, count), or (assign, count, weights).
+            assign: (B, T) int, the merged token (0 to count - 1) that each token goes into, -1 at
+                padding. Each row numbers its merged tokens from 0 without gaps. Rows may have
+                different numbers of them.
+            count: The largest number of merged tokens in a row.
+            weights: (B, T) a merged vector is the sum of its members times their weights. Without
+                weights it is the mean of its members, weighted by size.
         """
         raise NotImplementedError
 
 
 def merged_grid(shares: tuple[int, ...], grid: Grid) -> Grid:
-    """Extent of an item whose crops or frames each leave the tower with their share."""
+    """Grid of an item after the vision encoder keeps `shares` patches of its crops or frames."""
     patches = sum(shares)
     same = patches == grid.patches
     return grid if same else Grid(1, 1, patches, shares, grid.special)
 
 
 def extent_behind(parts: Sequence[Part], grid: Grid) -> Grid:
-    """What is known beforehand of an item behind parts in road order."""
+    """Grid of an item after `parts` in the order in which they run, computed without features."""
     for merges, group in groupby(parts, lambda part: isinstance(part, EncodersPart)):
         members = list(group)
         if merges:
             shares = fewest(members, grid)  # type: ignore[arg-type]
             if shares is None:
-                # Whoever has none says why.
+                # `count` raises, with the reason, where it depends on features.
                 return Grid(1, 1, min(part.count(grid) for part in members))  # type: ignore
             grid = merged_grid(shares, grid)
             continue
@@ -212,7 +266,7 @@ def extent_behind(parts: Sequence[Part], grid: Grid) -> Grid:
 
 
 def counted(part: Any, grid: Grid) -> int:
-    """Tokens that a part promises to leave of such an item."""
+    """Number of tokens of an item that `part.count` promises, checked."""
     n = part.count(grid)
     if isinstance(n, bool) or not isinstance(n, Integral) or not 1 <= n <= grid.n:
         raise FoveateError(
@@ -223,35 +277,44 @@ def counted(part: Any, grid: Grid) -> int:
 
 
 def fewest(merging: Sequence[EncodersPart], grid: Grid) -> tuple[int, ...] | None:
-    """Patches of each crop or frame behind all parts inside the tower, None where nobody knows.
+    """Patches of each crop or frame after all merging parts; None where it depends on features.
 
-    Each counts what entered the tower, so the one that keeps least decides.
+    Each part counts what entered the vision encoder, so the smallest number holds.
     """
     shares = [part.shares(grid) for part in merging]
     return None if None in shares else tuple(map(min, zip(*shares, strict=True)))
 
 
 class TokensPart(Part):
-    """Reduces the tokens of visual items between encoder and language model."""
+    """Reduces the visual tokens between the projector and the LLM."""
 
     stage = "tokens"
 
     def count(self, grid: Grid) -> int:
-        """Tokens that `reduce` will return for an item of this extent."""
+        """Number of tokens that `reduce` returns for an item with this grid."""
         raise NotImplementedError
 
     def reduce(self, tokens: VisualTokens, signals: Signals, keep: int) -> VisualTokens:
-        """Exactly `keep` tokens per item out of B equally laid out items."""
+        """Return exactly `keep` tokens per item.
+
+        Args:
+            tokens: Tokens of B items with the same layout.
+            signals: The signals that `needs` names, aligned with `tokens`.
+            keep: Number of tokens to return, as `count` promised.
+        """
         raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)
 class Merge:
-    """What goes on from a boundary where tokens merge; text stays whatever is said.
+    """Result of `at_boundary`: columns merge. Text columns are always kept.
 
-    into (B, N) int: the column that takes each one in. A column that takes itself in goes on; -1
-    takes a column to nowhere. weight (B, N): share of each column's state in the sum that goes on.
-    place (B, N) int: columns go on in ascending order of it, ties by column; None leaves them.
+    Attributes:
+        into: (B, N) int, the column that each column merges into. A column that names itself is
+            kept; -1 drops a column.
+        weight: (B, N) float, the weight of each column's hidden state in the sum that it merges
+            into.
+        place: (B, N) int, the kept columns are sorted by it, ties by column. None keeps the order.
     """
 
     into: Tensor
@@ -261,10 +324,12 @@ class Merge:
 
 @dataclass(frozen=True, eq=False)
 class Soft:
-    """Nothing goes, but columns weigh less as keys from this boundary on: how choices are trained.
+    """Result of `at_boundary` in training: no column is dropped, some get less attention.
 
-    log_weight (B, N): added to the attention logits of these columns, on top of what earlier
-    boundaries said; gradients flow through it. Read for visual columns only.
+    Attributes:
+        log_weight: (B, N) float, added to the attention logits of these key columns from this layer
+            on, in addition to the weights of earlier boundaries. Gradients flow through it. Read
+            for visual columns only.
     """
 
     log_weight: Tensor
@@ -272,17 +337,17 @@ class Soft:
 
 @dataclass(frozen=True)
 class Counts:
-    """What the host knows of the rows of a batch, so that no part has to ask the device for it.
+    """Column counts of a batch that are known on the host, so that parts need no device sync.
 
     Attributes:
-        entered: visual tokens of each row that entered layer 0.
-        held: per row and visual item, the item's columns here.
-        text: text columns of each row.
-        behind: per row and visual item, at most so many text columns are behind the item.
-        since: at most so many text columns of each row are behind its first visual column.
-        frames: no item has more temporal steps.
-        patches: per row and visual item, its patches before anything was reduced; None where that
-            is not known.
+        entered: Visual tokens of each row that entered layer 0.
+        held: For each row and item, the number of the item's columns at this boundary.
+        text: Text columns of each row.
+        behind: For each row and item, an upper bound of the text columns after the item.
+        since: For each row, an upper bound of the text columns after its first visual column.
+        frames: Upper bound of the temporal steps of any item.
+        patches: For each row and item, the number of patches before any reduction. None where
+            unknown.
     """
 
     entered: list[int]
@@ -305,7 +370,7 @@ class Counts:
 
     @property
     def asking(self) -> int:
-        """At most so many text columns has a row behind its last visual column."""
+        """Upper bound of the text columns after the last visual column, over all rows."""
         most = 0
         for text, held, behind in zip(self.text, self.held, self.behind, strict=True):
             left = [n for n, columns in zip(behind, held, strict=True) if columns]
@@ -315,22 +380,30 @@ class Counts:
 
 @dataclass
 class BoundaryState:
-    """What a part sees at boundary k: the residual stream that enters decoder layer k.
+    """The columns at boundary k, that is, the hidden states that enter decoder layer k.
 
-    hidden (B, N, D). valid (B, N) bool: columns that are no padding.
-    visual (B, N) bool: columns that hold visual tokens. item (B, N) int: which visual item of the
-    row each belongs to, -1 for text. entered (B,) int: visual tokens that entered layer 0 per row.
-    last (B,) int: column of the last prompt token. labels (B, N): training targets, or None.
-    attention(rows): probabilities (B, H, R, N) that the next layer's own queries and keys give the
-    columns `rows` (B, R) over all columns, with heads repeated for grouped queries.
-    signals: what `needs` asked for. norm: the decoder's final norm.
-    heads(): queries and keys that the next layer will make of all columns.
-    places(): where visual columns stand in their item: (t, h, w) (B, N, 3) int, -1 for text and
-    special tokens, and the (t, h, w) extent (B, N, 3) of that item, 0 for text.
-    frame (B, N) int: temporal step in a video, 0 in a picture, -1 for text.
-    place (B, N, 3) int: (t, h, w) in the item's own grid, -1 for text and what is no patch.
-    notes: what this part wrote into it at earlier boundaries of the same prompt.
-    counts: how many columns of each kind there are, as `known` tells; None reads it off.
+    Attributes:
+        hidden: (B, N, D) hidden states.
+        valid: (B, N) bool, False at padding.
+        visual: (B, N) bool, True at visual tokens.
+        item: (B, N) int, index of the image or video within the row, -1 for text.
+        entered: (B,) int, visual tokens of each row that entered layer 0.
+        last: (B,) int, column of the last prompt token.
+        labels: (B, N) int, training targets, or None.
+        attention: Function of rows (B, R) int, which are columns used as queries. It returns
+            attention probabilities (B, H, R, N) over all columns, computed with the queries and
+            keys of layer k. Key heads are repeated for grouped-query attention.
+        signals: The signals that `needs` names, for all columns.
+        norm: The final norm of the decoder, as a function of hidden states.
+        heads: Function that returns the queries and keys of layer k for all columns.
+        places: Function that returns two tensors (B, N, 3) int: the (t, h, w) position of each
+            visual column in its item, -1 for text and special tokens; and the (t, h, w) extent of
+            that item, 0 for text.
+        frame: (B, N) int, temporal step of the column in its video, 0 in an image, -1 for text.
+        place: (B, N, 3) int, (t, h, w) position in the item's grid, -1 for text and for tokens that
+            stand for no patch.
+        notes: A dict for this part's own values. It lasts from boundary to boundary for one prompt.
+        counts: Column counts known on the host, or None. Read them through `known`.
     """
 
     hidden: Tensor
@@ -352,7 +425,7 @@ class BoundaryState:
 
     @property
     def known(self) -> Counts:
-        """`counts`, read off the device where the state was made without them."""
+        """`counts`. Where the state was made without them, they are read from the device."""
         if self.counts is not None:
             return self.counts
         held, behind = [], []
@@ -367,33 +440,47 @@ class BoundaryState:
 
 
 class LayersPart(Part):
-    """Drops or merges visual tokens between decoder layers while the prompt runs through them."""
+    """Drops or merges visual tokens between decoder layers during prefill."""
 
     stage = "layers"
 
     def boundaries(self, layers: int) -> tuple[int, ...]:
-        """Ascending boundaries in a decoder of `layers` layers at which tokens may go."""
+        """Ascending boundaries at which tokens may be dropped or merged.
+
+        Args:
+            layers: Number of decoder layers.
+        """
         raise NotImplementedError
 
     def needs_in(self, layers: int) -> tuple[Need, ...]:
-        """`needs` in a decoder of `layers` layers, for parts that scale with its depth."""
+        """Signals that this part reads in a decoder of `layers` layers. Defaults to `needs`."""
         return self.needs
 
     def at_boundary(
         self, k: int, layers: int, state: BoundaryState
     ) -> Tensor | Merge | Soft | None:
-        """Columns that stay, (B, N) bool, or None for all; text always stays whatever is said.
+        """Which columns enter decoder layer k.
 
-        A `Merge` where columns take others in or change their order, `Soft` in training.
+        Args:
+            k: The boundary, 0-based.
+            layers: Number of decoder layers.
+            state: The columns at the boundary.
+
+        Returns:
+            (B, N) bool, True for columns to keep; text columns are always kept. None keeps all
+                columns. A `Merge` where columns merge or change their order. A `Soft` in training.
         """
         raise NotImplementedError
 
 
 class Store(Protocol):
-    """Keys and values of N columns in a part's own form.
+    """Keys and values of N cached columns in the format of a method, such as quantised.
 
-    index (B, N): ascending columns that it holds of those it was made from, None for all of them.
-    valid (B, N) bool: no padding. nbytes: of keys, values and what reading them takes.
+    Attributes:
+        index: (B, N) int, ascending, which of the original columns are stored. None for all of
+            them.
+        valid: (B, N) bool, False at padding.
+        nbytes: Size in bytes of the keys, the values and everything that reading them needs.
     """
 
     index: Tensor | None
@@ -403,40 +490,54 @@ class Store(Protocol):
     def nbytes(self) -> int: ...
 
     def read(self) -> tuple[Tensor, Tensor]:
-        """Keys and values (B, Hkv, N, d), anything at padding."""
+        """Keys and values (B, Hkv, N, d). Values at padding are arbitrary."""
         ...
 
     def take(self, rows: Tensor) -> Store:
-        """The samples `rows` (R,), in that order and as often, as beams ask for them."""
+        """The store of the samples `rows` (R,), in this order; beam search may repeat a sample."""
         ...
 
 
 class DirectStore(Store, Protocol):
-    """A store that new tokens can attend to as it is.
+    """A store that new tokens can attend to without unpacking it.
 
-    Its columns come in an order of its own, those that are padding behind all others.
+    Its columns may be in any order, but padding comes last.
     """
 
     def products_into(self, out: Tensor, rows: Tensor) -> None:
-        """Write products of rows (B, Hkv, R, d) with keys to `out` (B, Hkv, R, N), float32.
+        """Write the products of queries and stored keys to `out`; leave `out` unchanged at padding.
 
-        What stands at padding is left as it is.
+        Args:
+            out: (B, Hkv, R, N) float32.
+            rows: (B, Hkv, R, d) queries.
         """
         ...
 
     def mixed(self, weights: Tensor) -> Tensor:
-        """Values weighted by (B, Hkv, R, N) and summed, (B, Hkv, R, d); padding weighs nothing."""
+        """Weighted sum (B, Hkv, R, d) of the values.
+
+        Args:
+            weights: (B, Hkv, R, N), 0 at padding.
+        """
         ...
 
 
 @dataclass
 class CacheState:
-    """What a part sees of columns that a decoder layer has cached.
+    """Columns in the KV cache of one decoder layer.
 
-    keys, values (B, Hkv, N, d): keys rotated. valid (B, N) bool: no padding. visual (B, N) bool.
-    item (B, N) int: visual item within the row, -1 for text. attention (B, H, N): what the newest
-    token pays these columns; None where they are the prompt. layer: 0-based, of `layers`.
-    notes: of this part's owner, for the same prompt. pictured: rows whose prompt has visual tokens.
+    Attributes:
+        keys: (B, Hkv, N, d), rotated.
+        values: (B, Hkv, N, d).
+        valid: (B, N) bool, False at padding.
+        visual: (B, N) bool, True at visual tokens.
+        item: (B, N) int, index of the image or video within the row, -1 for text.
+        attention: (B, H, N) attention of the newest token to these columns. None where the columns
+            are the prompt.
+        layer: 0-based decoder layer.
+        layers: Number of decoder layers.
+        notes: Values of this part's owner for the same prompt.
+        pictured: For each row, whether its prompt has visual tokens.
     """
 
     keys: Tensor
@@ -452,33 +553,42 @@ class CacheState:
 
 
 class CachesPart(Part):
-    """Decides how layers hold the prompt once it has run, and what comes behind it.
+    """Changes the form in which decoder layers cache the prompt and the new tokens.
 
-    gap: new tokens that are held as they are until so many have come; None holds all as they are.
-    Layers with a sliding window are not asked: what they hold is bounded already.
+    It does not run for layers with sliding-window attention, whose cache is bounded already.
+
+    Attributes:
+        gap: Number of new tokens that are cached unchanged before `hold` is called for them. None
+            leaves all new tokens unchanged.
     """
 
     stage = "caches"
     gap: int | None = None
 
     def hold(self, state: CacheState) -> Store | None:
-        """What to hold in place of the columns of `state`, None for themselves.
+        """What to cache instead of the columns of `state`; None caches them unchanged.
 
-        Asked for the prompt, of which columns may go, then for every `gap` new tokens, which stay.
+        It is called once for the prompt, where columns may be dropped, and then for every `gap` new
+        tokens, which must all be kept.
         """
         raise NotImplementedError
 
 
 class RulePart(Part):
-    """Says how decoder layers compute; every column stays.
+    """Changes how decoder layers compute; every column is kept.
 
-    It holds while the prompt runs and for every token behind it. Rules of one layer run in road
-    order: the first one is outermost. A rule overrides what it needs. Parts that look at a layer
-    before it runs are told of its `place` only, and refused where columns are `raw`.
+    A rule acts in prefill and in decode. Override the methods that it needs. Several rules of one
+    layer run in the order of their parts; the first is the outermost.
 
-    textual: it also holds for prompts without visual tokens. prompt_only: `attend` and `feed` are
-    asked while the prompt runs; behind it layers compute as ever, at no cost. virtual: it attends
-    to columns that the layer doesn't hold, so that no other rule can attend or place there.
+    Parts that compute the attention of a layer ahead of it (`BoundaryState.attention`) take `place`
+    into account. They are refused where a rule uses `raw`.
+
+    Attributes:
+        textual: The rule also acts on prompts without visual tokens.
+        prompt_only: `attend` and `feed` act in prefill only; decode runs the unchanged layers, at
+            no extra cost.
+        virtual: The rule attends to columns that are not in the layer. No other rule can then use
+            `attend` or `place` in that layer.
     """
 
     stage = "layers"
@@ -487,40 +597,59 @@ class RulePart(Part):
     virtual: ClassVar[bool] = False
 
     def layers(self, n: int) -> tuple[int, ...]:
-        """Layers of a decoder of `n` in which the rule holds."""
+        """Layers in which the rule acts.
+
+        Args:
+            n: Number of decoder layers.
+        """
         return tuple(range(n))
 
     def place(self, columns: Columns, notes: dict[str, Tensor]) -> Tensor | None:
-        """Ids by which columns are rotated, (B, N) or as `columns.positions`; None leaves them.
+        """Position ids for the rotary embedding; None leaves them unchanged. Fractions are allowed.
 
-        Fractions are fine. Asked once for the prompt and once for every later call; `columns` are
-        those that run in it. notes: what `place` wrote for the same prompt before.
+        It is called once for the prompt and once for every later call.
+
+        Args:
+            columns: The columns that run in this call.
+            notes: Values that this rule stored for the same prompt.
+
+        Returns:
+            (B, N), or the shape of `columns.positions`.
         """
         return None
 
     def raw(self, columns: Columns) -> Tensor | None:
-        """Columns (B, N) bool that are not rotated at all, queries as well as keys; None for none.
+        """Columns (B, N) bool whose queries and keys are not rotated; None for none.
 
-        Keys are cached as they are, so this must not change from call to call.
+        Keys are cached in this state, so the answer for a column must not change between calls.
         """
         return None
 
     def attend(self, call: AttentionCall, proceed: Attend) -> Tensor:
-        """Output (B, q, H, d) of one attention call; `proceed(call)` asks the user's own kernel."""
+        """Output (B, q, H, d) of one attention call.
+
+        `proceed(call)` runs the next rule, or the model's attention kernel.
+        """
         return proceed(call)
 
     def feed(self, call: MLPCall, proceed: Feed) -> Tensor:
-        """Output (B, N, D) of one MLP call; `proceed(call)` runs the layer's own."""
+        """Output (B, N, D) of one MLP call.
+
+        `proceed(call)` runs the next rule, or the layer's MLP.
+        """
         return proceed(call)
 
 
 @dataclass(frozen=True, eq=False)
 class Detour:
-    """Which columns run through one decoder layer; the others go around it and are there again.
+    """Which columns run through one decoder layer; the others skip it unchanged.
 
-    run (B, N) bool: text runs whatever is said. gate (B, N): a visual column that runs becomes
-    x + gate * (layer(x) - x); None is 1. follow (B, N) int: the column whose update a visual column
-    that doesn't run takes over, x + layer(x_f) - x_f, -1 for none; None leaves all as they are.
+    Attributes:
+        run: (B, N) bool, True for columns that run. Text columns always run.
+        gate: (B, N) float, a visual column that runs becomes x + gate * (layer(x) - x). None means
+            1.
+        follow: (B, N) int, for a visual column that skips the layer: the column f whose update it
+            takes, x + layer(x_f) - x_f. -1 for no update. None for no updates at all.
     """
 
     run: Tensor
@@ -529,21 +658,26 @@ class Detour:
 
 
 class DetourPart(Part):
-    """Leads visual tokens around single decoder layers while the prompt runs through them.
+    """Lets visual tokens skip single decoder layers during prefill.
 
-    A column that goes around a layer is not in its cache, and keeps its place and position.
+    A column that skips a layer is not in the KV cache of that layer. It keeps its position id and
+    its place in the sequence.
     """
 
     stage = "layers"
 
     def layers(self, layers: int) -> tuple[int, ...]:
-        """Ascending layers of a decoder of `layers` layers that columns may go around."""
+        """Ascending layers that columns may skip.
+
+        Args:
+            layers: Number of decoder layers.
+        """
         raise NotImplementedError
 
     def runs(self, i: int, layers: int, state: BoundaryState) -> Detour | None:
-        """Who runs through layer i, None for everybody.
+        """Which columns run through decoder layer i; None means all.
 
-        `state` is that of boundary i, behind what parts dropped there. Unlike there, `state.hidden`
-        carries gradients.
+        `state` is that of boundary i, after the parts that drop columns there. Its `hidden` carries
+        gradients, unlike in `LayersPart.at_boundary`.
         """
         raise NotImplementedError

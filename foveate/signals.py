@@ -1,7 +1,8 @@
-"""What a part may ask to see. Signals are asked for, never taken: `needs = (VisionKeys(), ...)`.
+"""Signals: model internals that a part may read, declared as `needs = (VisionKeys(), ...)`.
 
-Every per-token signal arrives aligned with the tokens of the item it belongs to, pooled the way
-the family's projector pools features; slots of special tokens hold zeros.
+The engine records the declared signals and nothing else. A signal with one value per token is
+aligned with the tokens of its item: values per patch are pooled in the same way as the family's
+projector pools features. Special tokens have zeros.
 """
 
 from __future__ import annotations
@@ -17,18 +18,21 @@ from foveate.ops.attention import Heads
 
 @dataclass(frozen=True)
 class VisionAttention:
-    """Attention probabilities inside the vision tower, as (B, H, N), no full map ever made.
+    """Attention probabilities inside the vision encoder, (B, H, N); no full map is computed.
 
-    rows="cls": what the class token pays each patch (class column not removed by renormalising).
-    rows="received": the mean over all query rows of what each patch receives.
-    rows="auto": "cls" where the tower has a trained class token, "received" elsewhere.
-    rows="mutual": (B, 2, H, N), the sums of what each patch gets from patches and gives to patches,
-    class row and class column left out.
-    layer: 0-based block, negative from the end of the attentions; None is the block whose output
-    the projector reads (block -2 in LLaVA-1.5). A pair (start, stop) is a Python slice of blocks,
-    as (B, L, H, N).
-    logits: the scaled products before the softmax; "received" is their mean over rows then.
-    Parts between decoder layers see it over all columns, 0 for text.
+    Parts between decoder layers read it for all columns, with 0 for text.
+
+    Attributes:
+        rows: Which attention rows. "cls": the attention of the class token to each patch; the class
+            column counts in the softmax. "received": the mean attention that each patch receives.
+            "auto": "cls" where the encoder has a trained class token, otherwise "received".
+            "mutual": (B, 2, H, N), for each patch the sum of the attention it receives from patches
+            and of the attention it pays to patches, without the class row and class column.
+        layer: 0-based block; negative counts from the last block with attention. None: the block
+            whose output the projector reads (block -2 in LLaVA-1.5). A pair (start, stop) is a
+            Python slice of blocks and gives (B, L, H, N).
+        logits: Scaled products before the softmax instead of probabilities. With "received" their
+            mean over rows.
     """
 
     rows: str = "auto"
@@ -38,37 +42,47 @@ class VisionAttention:
 
 @dataclass(frozen=True)
 class VisionKeys:
-    """Key projections of one vision block before any scaling or rotation, as (B, H, N, d)."""
+    """Keys of one block of the vision encoder before scaling and rotation, (B, H, N, d).
+
+    Attributes:
+        layer: 0-based block, None for the block whose output the projector reads.
+    """
 
     layer: int | None = None
 
 
 @dataclass(frozen=True)
 class VisionStates:
-    """Hidden states that leave one vision block, as (B, N, C)."""
+    """Hidden states after one block of the vision encoder, (B, N, C).
+
+    Attributes:
+        layer: 0-based block, None for the block whose output the projector reads.
+    """
 
     layer: int | None = None
 
 
 @dataclass(frozen=True)
 class ProjectorInput:
-    """Features before the projector, as (B, N, C); `signals.project` takes such rows to LLM space.
+    """Features before the projector, (B, N, C); `signals.project` maps them to the LLM's width.
 
-    Where a family's projector merges or pools patches these are the projected features themselves
-    and `signals.project` is the identity: such towers can only be reduced behind the projector.
+    Some projectors merge or pool patches. There the signal holds the projected features and
+    `signals.project` is the identity, because tokens can only be reduced after such a projector.
     """
 
 
 @dataclass(frozen=True)
 class ClassState:
-    """The class token of each view in the space of `ProjectorInput`, (B, V, C), or None."""
+    """Class token of each view before the projector, (B, V, C), or None where there is none."""
 
 
 @dataclass(frozen=True)
 class TextEmbeddings:
-    """Embeddings of the text tokens of the sample an item belongs to, as (B, T, D).
+    """Embeddings of the text tokens of the row that an item belongs to, (B, T, D).
 
-    paired: only those between the item and the next one behind which text stands; all where none.
+    Attributes:
+        paired: Only the text between the item and the next item that is followed by text. All text
+            of the row where there is none.
     """
 
     paired: bool = False
@@ -76,9 +90,10 @@ class TextEmbeddings:
 
 @dataclass(frozen=True)
 class DecoderAttention:
-    """Attention probabilities of the last prompt row in one finished decoder layer, as (B, H, N).
+    """Attention probabilities of the last prompt token in one decoder layer, (B, H, N).
 
-    layer: 0-based decoder layer, below the boundary that reads it.
+    Attributes:
+        layer: 0-based decoder layer, less than the boundary that reads it.
     """
 
     layer: int
@@ -86,10 +101,13 @@ class DecoderAttention:
 
 @dataclass(frozen=True)
 class DecoderKeys:
-    """Keys of every column in one finished decoder layer, (B, Hkv, N, d), rotated as cached.
+    """Keys of all columns in one decoder layer, (B, Hkv, N, d), rotated as in the KV cache.
 
-    Where the model counts padding, rows have the keys that they would have without it.
-    layer: 0-based decoder layer, below the boundary that reads it.
+    Where the model counts padding in its position ids, the keys are those of the row without
+    padding.
+
+    Attributes:
+        layer: 0-based decoder layer, less than the boundary that reads it.
     """
 
     layer: int
@@ -97,16 +115,19 @@ class DecoderKeys:
 
 @dataclass(frozen=True)
 class DecoderHeads:
-    """`Heads` of the decoder layer in front of each boundary: queries and keys of all columns."""
+    """Queries and keys (`Heads`) of all columns in the decoder layer before each boundary."""
 
 
 @dataclass(frozen=True)
 class DecoderTransition:
-    """What attention and MLP of one finished decoder layer did to every column, (B, 2, N, 2).
+    """How much attention and MLP of one decoder layer changed every column, (B, 2, N, 2).
 
-    Of each of the two: the length of what it returned over that of what it was given, and the
-    cosine between them. What a layer does to either's output before adding it is left out.
-    layer: 0-based decoder layer, below the boundary that reads it.
+    Axis 1 is attention, MLP. The last axis has two values: the norm of the output divided by the
+    norm of the input, and the cosine between output and input. Scaling or norms that a layer
+    applies to the output before the residual addition are not included.
+
+    Attributes:
+        layer: 0-based decoder layer, less than the boundary that reads it.
     """
 
     layer: int
@@ -127,9 +148,10 @@ Need = (
 
 
 class Signals:
-    """The signals of one group of B equally laid out items: `signals[need]`.
+    """The signals of B items with the same layout, or of a batch at a boundary: `signals[need]`.
 
-    project: takes rows (..., C) of `ProjectorInput` to LLM space (..., D).
+    Attributes:
+        project: Function that maps rows (..., C) of `ProjectorInput` to the LLM's width (..., D).
     """
 
     def __init__(

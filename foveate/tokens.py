@@ -1,4 +1,4 @@
-"""`VisualTokens`: what flows from the vision tower to the language model, with its own history."""
+"""`VisualTokens`: the visual tokens of a batch of items, with a record of how they were reduced."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Grid:
-    """Extent of one visual item before any feature exists: what `budget(grid)` may read.
+    """Layout of one image or video, known before any feature is computed; `budget(grid)` reads it.
 
-    t, h, w: temporal steps, rows and columns of its tokens (a tiled picture counts its stitched
-    tiles in h and w). views: patch tokens of each crop or frame, in the order of their ids.
-    special: tokens that stand for no patch (newlines, class tokens).
+    Attributes:
+        t: Temporal steps.
+        h: Rows of tokens. For a tiled image: of all its tiles together.
+        w: Columns of tokens. For a tiled image: of all its tiles together.
+        views: Number of patch tokens of each crop or frame, in the order of their ids. Empty for
+            one view.
+        special: Number of tokens that stand for no patch, such as newlines and class tokens.
     """
 
     t: int
@@ -33,28 +37,33 @@ class Grid:
 
     @property
     def patches(self) -> int:
-        """Tokens that stand for patches."""
+        """Number of tokens that stand for patches."""
         return sum(self.views) if self.views else self.t * self.h * self.w
 
     @property
     def n(self) -> int:
-        """All tokens of the item."""
+        """Number of tokens of the item, special tokens included."""
         return self.patches + self.special
 
 
 @dataclass(frozen=True)
 class VisualTokens:
-    """Tokens of B equally laid out visual items. Frozen: every change makes a new object.
+    """Tokens of B visual items with the same layout. Immutable: every change returns a new object.
 
-    features (B, N, D): one vector per token, in the order the language model will read.
-    position (B, N, 3) int: (t, h, w) in the item's own grid; -1 for special tokens.
-    size (B, N) float: how many tokens of the full layout each one stands for.
-    special (B, N) bool: newlines, class tokens: never counted as patches.
-    view (B, N) int: crop or frame that each token came from; -1 for special tokens.
-    index (B, N) int: the token's slot in the full layout, -1 for a vector that had none.
-    assign (B, S) int: for every slot of the full layout the token that now holds it, -1 if dropped.
-    grid: the full layout's extent.
-    layout: of these very tokens, None once any was dropped, merged or added.
+    The full layout is the token sequence of an item before any reduction. A slot is a position in
+    it.
+
+    Attributes:
+        features: (B, N, D), one vector per token, in the order in which the LLM reads them.
+        position: (B, N, 3) int, (t, h, w) in the item's grid, -1 for special tokens.
+        size: (B, N) float, how many slots of the full layout the token stands for.
+        special: (B, N) bool, True for newlines and class tokens, which never count as patches.
+        view: (B, N) int, the crop or frame that the token came from, -1 for special tokens.
+        index: (B, N) int, the token's slot in the full layout, -1 for an added vector.
+        assign: (B, S) int, for every slot of the full layout the token that contains it, -1 if
+            dropped.
+        grid: The full layout's grid.
+        layout: The layout of these tokens. None once a token was dropped, merged or added.
     """
 
     features: Tensor
@@ -69,7 +78,7 @@ class VisualTokens:
 
     @property
     def n(self) -> int:
-        """Tokens per item, N."""
+        """Number of tokens per item, N."""
         return self.features.shape[1]
 
     @property
@@ -78,7 +87,7 @@ class VisualTokens:
         return ~self.special
 
     def take(self, index: Tensor) -> VisualTokens:
-        """Keep the tokens at `index` (B, K), in that order; the others are dropped."""
+        """Keep the tokens at `index` (B, K) in that order, and drop the others."""
         moved = torch.full((self.features.shape[0], self.n + 1), -1, device=index.device)
         new = torch.arange(index.shape[1], device=index.device).expand_as(index)
         moved.scatter_(1, index, new)
@@ -101,11 +110,17 @@ class VisualTokens:
         features: Tensor | None = None,
         at: Tensor | None = None,
     ) -> VisualTokens:
-        """Merge token i into new token `assign[b, i]` (-1 drops it); there are `count` new tokens.
+        """Merge tokens.
 
-        A new token's size is the sum of its members' sizes.
-        features (B, count, D): the new vectors; by default the size-weighted mean of the members.
-        at (B, count): the member in whose slot each new token stands; by default the first.
+        The size of a new token is the sum of its members' sizes.
+
+        Args:
+            assign: (B, N) int, the new token that each token merges into, -1 to drop it.
+            count: Number of new tokens.
+            features: (B, count, D) the new vectors. None: the mean of the members, weighted by
+                size.
+            at: (B, count) int, the member whose slot and position each new token takes. None: the
+                first.
         """
         b, n = assign.shape
         held = assign >= 0
@@ -142,7 +157,7 @@ class VisualTokens:
         )
 
     def extent(self) -> Grid:
-        """What `budget(grid)` may know of these tokens, of the first item where B > 1."""
+        """Grid of these tokens; of the first item where B > 1."""
         if self.n == self.grid.n:
             return self.grid
         view = self.view[0][self.view[0] >= 0]
@@ -151,7 +166,7 @@ class VisualTokens:
         return Grid(1, 1, self.n, views, self.n - sum(views))
 
     def by_view(self) -> list[Tensor]:
-        """Ascending indices (n_v,) of the patches of every view, of the first item where B > 1."""
+        """Ascending indices (n_v,) of the patches of each view; of the first item where B > 1."""
         if self.layout is not None:
             return self.layout.members(self.features.device)
         grid = self.extent()
@@ -159,14 +174,14 @@ class VisualTokens:
         return list(order[grid.special :].split(list(grid.views or (grid.patches,))))
 
     def on_host(self) -> tuple[Tensor, list[Tensor]]:
-        """Positions (N, 3) of the first item, and `by_view`, on the CPU."""
+        """Positions (N, 3) of the first item and `by_view`, on the CPU."""
         if self.layout is not None:
             host = torch.device("cpu")
             return self.layout.position, self.layout.members(host)
         return self.position[0].cpu(), [own.cpu() for own in self.by_view()]
 
     def row(self, b: int) -> VisualTokens:
-        """Item b alone, as B = 1."""
+        """Item b alone, with B = 1."""
         one = slice(b, b + 1)
         return replace(
             self,
@@ -180,9 +195,9 @@ class VisualTokens:
         )
 
     def carry(self, x: Tensor) -> Tensor:
-        """Values per slot (B, S, ...) reduced as the tokens were, (B, N, ...).
+        """Reduce values per slot (B, S, ...) in the same way as the tokens, to (B, N, ...).
 
-        A merged token carries the mean over its slots, a token without slots zeros.
+        A merged token gets the mean over its slots. A token without slots gets zeros.
         """
         if self.assign is self.index:
             return x
@@ -196,12 +211,16 @@ class VisualTokens:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Where the tokens of one visual item lie and which rows of the vision tower made them.
+    """Positions of the tokens of one item, and the vision encoder outputs they are made of.
 
-    position (N, 3), view (N,), special (N,): as in `VisualTokens`.
-    rows (N, k) int: rows of the tower's patch output that were averaged into each token, counted
-    from the item's first row (class rows left out, views one after another), -1 where fewer than k.
-    weights (N, k) float: their shares; None weighs the rows of a token equally.
+    Attributes:
+        position: (N, 3) int, as in `VisualTokens`.
+        view: (N,) int, as in `VisualTokens`.
+        special: (N,) bool, as in `VisualTokens`.
+        rows: (N, k) int, the vision encoder's output rows that are averaged into each token. They
+            count from the item's first row, without class tokens, one view after another. -1 where
+            a token has fewer than k rows.
+        weights: (N, k) float, weight of each row. None weighs the rows of a token equally.
     """
 
     position: Tensor
@@ -212,12 +231,12 @@ class Layout:
 
     @property
     def n(self) -> int:
-        """Tokens of the item."""
+        """Number of tokens of the item."""
         return self.position.shape[0]
 
     @cached_property
     def grid(self) -> Grid:
-        """The item's extent."""
+        """The item's grid."""
         patches = ~self.special
         t, h, w = (self.position[patches].amax(0) + 1).tolist()
         views = tuple(torch.bincount(self.view[patches]).tolist())
@@ -225,9 +244,10 @@ class Layout:
 
     @cached_property
     def frame(self) -> Tensor:
-        """Crop or frame (N,) that each token counts to; special tokens to the one they close.
+        """Crop or frame (N,) of each token, special tokens included.
 
-        Where the item begins with a special token they count to the one they open.
+        A special token belongs to the crop or frame before it, or, where the item begins with a
+        special token, to the one after it.
         """
         if not bool(self.special.any()):
             return self.view
@@ -240,9 +260,9 @@ class Layout:
 
     @cached_property
     def step(self) -> Tensor:
-        """Temporal step (N,) of each token; a special token belongs to the patch behind it.
+        """Temporal step (N,) of each token.
 
-        Special tokens behind the last patch belong to that one.
+        A special token belongs to the next patch, or to the last patch where none follows.
         """
         steps = torch.arange(self.n).masked_fill(self.special, self.n)
         behind = steps.flip(0).cummin(0).values.flip(0)
@@ -250,20 +270,20 @@ class Layout:
         return self.position[behind.clamp(max=last), 0]
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What `make()` gives, asked once for each key: a layout never changes."""
+        """The result of `make()`, cached under `key`. A layout never changes."""
         memo = self.__dict__.setdefault("_memo", {})
         if key not in memo:
-            # What is kept serves calls under gradients too.
+            # The cached tensors are also used by calls that need gradients.
             with torch.inference_mode(False):
                 memo[key] = make()
         return memo[key]
 
     def __getstate__(self) -> dict:
-        """Without what lies on a device that a reader need not have."""
+        """State without cached tensors, which may be on a device that the reader does not have."""
         return {name: value for name, value in self.__dict__.items() if name != "_memo"}
 
     def on(self, device: torch.device) -> Layout:
-        """The same layout on a device, sent there once."""
+        """The same layout on `device`, copied there once."""
         if self.position.device == device:
             return self
         parts = (self.position, self.view, self.special, self.rows, self.weights)
@@ -272,7 +292,7 @@ class Layout:
         )
 
     def members(self, device: torch.device) -> list[Tensor]:
-        """Ascending slots (n_v,) of the patches of every view, on a device."""
+        """Ascending slots (n_v,) of the patches of each view, on `device`."""
 
         def made() -> list[Tensor]:
             # Special tokens, of view -1, come first.
@@ -283,9 +303,9 @@ class Layout:
         return self.once(("members", device), made)
 
     def pool(self, x: Tensor) -> Tensor:
-        """Values per tower row (R, ...) to values per token (N, ...), as the projector pools them.
+        """Pool values per encoder row (R, ...) to values per token (N, ...) like the projector.
 
-        Row 0 of x is the item's first tower row; rows behind the item's last one are never read.
+        Row 0 of x is the item's first row. Rows after the item's last row are not read.
         """
         rows, share = self.once(("pool", x.device), lambda: self._shares(x.device))
         if share is None:
@@ -295,7 +315,10 @@ class Layout:
         return (picked * share).sum(1)
 
     def _shares(self, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
-        """Which tower rows (N, k) tokens read and their shares; None where all of one, in order."""
+        """Encoder rows (N, k) of the tokens and their weights; None for weights that are all 1.
+
+        The rows are None as well where token i is row i.
+        """
         held = self.rows >= 0
         if self.rows.shape[1] == 1 and bool(held.all()):
             rows = self.rows[:, 0]
@@ -308,14 +331,14 @@ class Layout:
         return on_device(self.rows.clamp(min=0), device), on_device(share, device)
 
     def select(self, index: Tensor) -> Layout:
-        """The layout of the tokens at `index` (K,) only."""
+        """The layout of the tokens at `index` (K,)."""
         weights = None if self.weights is None else self.weights[index]
         return Layout(
             self.position[index], self.view[index], self.special[index], self.rows[index], weights
         )
 
     def tokens(self, features: Tensor) -> VisualTokens:
-        """`VisualTokens` of B items of this layout from their features (B, N, D)."""
+        """`VisualTokens` of B items with this layout, from their features (B, N, D)."""
         b, n, _ = features.shape
         device = features.device
         slots = torch.arange(n, device=device).expand(b, n)

@@ -11,7 +11,7 @@ from typing import Any, Union, get_args, get_origin
 from foveate.budget import Keep, check_keep
 from foveate.errors import BudgetError, FoveateError, InvalidParameter, UnknownName, shown
 from foveate.method import Composed, Method, create, method_class
-from foveate.parameters import as_declared, declared_fields, told
+from foveate.parameters import allowed_values, as_declared, declared_fields
 
 
 def parse_keep(text: str) -> Keep:
@@ -105,7 +105,7 @@ def _value(name: str, text: str, declared: Any) -> Any:
         with suppress(InvalidParameter):
             return as_declared(name, value, declared)
     raise InvalidParameter(
-        f"--set {name}={shown(text)[1:-1]} is not a valid value; use {told(declared)}."
+        f"--set {name}={shown(text)[1:-1]} is not a valid value; use {allowed_values(declared)}."
     )
 
 

@@ -161,7 +161,7 @@ def test_a_method_with_parameters_of_its_own(pair, tmp_path):
         ({"split": "train"}, "test split"),
         ({"n": 0}, "between 1 and the 1000"),
         ({"n": 5000}, "between 1 and the 1000"),
-        ({"keep": [0.0]}, "no share"),
+        ({"keep": [0.0]}, "not a valid ratio"),
         ({"keep": [65]}, "64 visual tokens"),
     ],
 )
