@@ -15,7 +15,7 @@ from pathlib import Path
 import foveate
 from docs.stubs import stub
 from foveate.benchmarks.results import Results
-from foveate.benchmarks.statistics import retained
+from foveate.benchmarks.statistics import normalised_accuracy
 from foveate.catalogue import describe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,7 +82,9 @@ def _measured() -> dict[str, dict[str, dict[str, float]]]:
                 rows = [results.repeats(task, name, keep) for task in results.kept_tasks()]
                 if all(rows):
                     skills = [
-                        retained(sum(r["accuracy"] for r in own) / len(own), *results.span(task))
+                        normalised_accuracy(
+                            sum(r["accuracy"] for r in own) / len(own), *results.span(task)
+                        )
                         for task, own in zip(results.kept_tasks(), rows, strict=True)
                     ]
                     cells = made.setdefault(name, {}).setdefault(model, {})

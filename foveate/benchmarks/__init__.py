@@ -4,7 +4,7 @@
 >>> from foveate import benchmarks
 >>> model, processor = foveate.mini("nano")
 >>> results = benchmarks.run(model, processor, out="runs/bench")
->>> results.summary("divprune").skill
+>>> results.summary("divprune").normalised_accuracy
 """
 
 from foveate.benchmarks.acceptance import Verdict, check

@@ -110,7 +110,7 @@ def crossings(results: Results) -> Verdict:
             continue
         lead = float(np.mean([one[k] - two[k] for k in shared]))
         words.append(f"{task}: {better} - {worse} = {lead:+.2f} of R")
-        if task in results.vacuous(better):
+        if task in results.insensitive_tasks(better):
             words[-1] += f", which says nothing, for {better} can't fail there"
             missing.append(task)
             continue
@@ -153,8 +153,14 @@ def agreement(results: Results, other: Results | None) -> Verdict:
     title = "Kendall's tau between the rankings of two trainings is at least 0.7"
     if other is None:
         return Verdict(5, title, None, "Give the results of a second training.")
-    one = {s.name: s.skill for s in results.summaries if s.skill is not None}
-    two = {s.name: s.skill for s in other.summaries if s.skill is not None}
+    one = {
+        s.name: s.normalised_accuracy
+        for s in results.summaries
+        if s.normalised_accuracy is not None
+    }
+    two = {
+        s.name: s.normalised_accuracy for s in other.summaries if s.normalised_accuracy is not None
+    }
     names = sorted(set(one) & set(two))
     tau = kendall([one[n] for n in names], [two[n] for n in names]) if len(names) > 1 else np.nan
     if not np.isfinite(tau):

@@ -7,7 +7,7 @@ from itertools import combinations
 from foveate import mini
 from foveate.benchmarks.acceptance import positions
 from foveate.benchmarks.baseline_comparison import beaten
-from foveate.benchmarks.metrics import SPAN, VACUOUS
+from foveate.benchmarks.metrics import INSENSITIVE, SPAN
 from foveate.benchmarks.results import Results
 from foveate.benchmarks.tables import number, title_of
 from foveate.method import registered
@@ -74,23 +74,23 @@ def _complete(results: Results, role: str | None = None) -> list:
     return [
         s
         for s in results.summaries
-        if s.skill is not None and s.keeps == every and role in (None, s.role)
+        if s.normalised_accuracy is not None and s.keeps == every and role in (None, s.role)
     ]
 
 
 def _best(results: Results) -> list[str]:
-    inside = results.boundaries()
+    inside = results.first_pruning_layers()
     ranked = [s for s in _complete(results, "method") if s.name not in inside]
     if not ranked:
         return []
     best = ranked[0]
     words = f"Of the methods that act before the language model and run at every keep, {best.name} "
-    words += f"retains most: R = {number(best.skill)} on average over tasks and keeps"
+    words += f"retains most: R = {number(best.normalised_accuracy)} on average over tasks and keeps"
     if best.gain is not None:
         words += f", {best.gain:+.2f} against random"
     made = [words + "."]
     simple = [s for s in _complete(results, "control") if s.name in ("uniform", "grid_pool")]
-    better = [s.name for s in simple if s.skill >= best.skill]
+    better = [s.name for s in simple if s.normalised_accuracy >= best.normalised_accuracy]
     if better:
         made.append(f"No such method beats {' and '.join(better)}, which choose nothing.")
     return made
@@ -115,7 +115,7 @@ def _chance(results: Results) -> list[str]:
 
 def _oracle(results: Results) -> list[str]:
     oracle = results.curve("oracle").get(AT)
-    inside = results.boundaries()
+    inside = results.first_pruning_layers()
     others = {
         s.name: skill
         for s in results.summaries
@@ -139,8 +139,8 @@ def _distracted(results: Results) -> list[str]:
         title_of(task)
         for task in results.kept_tasks()
         if (cell := results.cells.get((task, "oracle", AT)))
-        and cell.skill_interval
-        and cell.skill_interval[0] > 1
+        and cell.normalised_accuracy_interval
+        and cell.normalised_accuracy_interval[0] > 1
     ]
     if not better:
         return []
@@ -166,9 +166,10 @@ def _positions(results: Results) -> list[str]:
 
 def _tasks(results: Results) -> list[str]:
     at = {
-        task: cell.skill
+        task: cell.normalised_accuracy
         for task in results.kept_tasks()
-        if (cell := results.cells.get((task, "random", AT))) and cell.skill is not None
+        if (cell := results.cells.get((task, "random", AT)))
+        and cell.normalised_accuracy is not None
     }
     if len(at) < 2:
         return []
@@ -185,7 +186,7 @@ def _leak(results: Results) -> list[str]:
     made = []
     for task in results.kept_tasks():
         row = results.row(task, "anti_oracle")
-        skill = results.skill(task, [row])[0] if row else None
+        skill = results.normalised_accuracy(task, [row])[0] if row else None
         if skill is not None and skill >= 0.25:
             made.append(f"{title_of(task)} ({number(skill)})")
     if not made:
@@ -214,12 +215,12 @@ def _dearer(results: Results) -> list[str]:
 
 def _inside(results: Results) -> list[str]:
     made = []
-    for name, k in results.boundaries().items():
-        tasks = results.vacuous(name)
+    for name, k in results.first_pruning_layers().items():
+        tasks = results.insensitive_tasks(name)
         if tasks:
             made.append(
                 f"{name} drops tokens from layer {k} on; with no visual token at all from there, "
-                f"R is {VACUOUS} or more on {', '.join(tasks)}: there these results say "
+                f"R is {INSENSITIVE} or more on {', '.join(tasks)}: there these results say "
                 "nothing about which tokens it keeps, only what it costs."
             )
     return made

@@ -1,4 +1,4 @@
-"""From rows to figures: retained skill with intervals, comparisons with chance, K90, summaries."""
+"""From stored rows to metrics: normalised accuracy with intervals, gains over random, K90."""
 
 from __future__ import annotations
 
@@ -11,20 +11,29 @@ from typing import Any
 import numpy as np
 
 from foveate.benchmarks.errors import BenchError
-from foveate.benchmarks.metrics import SPAN, VACUOUS, Cell, Interval, Summary
+from foveate.benchmarks.metrics import INSENSITIVE, SPAN, Cell, Interval, Summary
 from foveate.benchmarks.run_folder import RunFolder
 from foveate.benchmarks.statistics import (
     interval,
     mcnemar,
+    normalised_accuracy,
     resampled,
-    retained,
     smallest_keep,
     wilson,
 )
 
 
 class Results:
-    """The rows of one run, and every figure that follows from them."""
+    """The rows of one benchmark run, and the metrics computed from them.
+
+    Rows have the names that they have on disk: "blind" is the model with constant-colour images,
+    "constant" the best constant answer, "anti_oracle" the evidence tokens removed, "late_blind" no
+    visual token after layer k.
+
+    Args:
+        configuration: the content of `run.json`: model, split, items per task, versions.
+        rows: the rows of `results.jsonl`, one per setting.
+    """
 
     def __init__(self, configuration: dict[str, Any], rows: list[dict[str, Any]]):
         self.configuration = configuration
@@ -37,27 +46,29 @@ class Results:
 
     @classmethod
     def load(cls, folder: str | Path) -> Results:
-        """The results in a folder that `run` wrote."""
-        ledger = RunFolder.load(folder)
-        if not ledger.rows:
-            raise BenchError(f"{str(folder)!r} holds no finished setting yet; run the bench in it.")
-        return cls(ledger.configuration, ledger.rows)
+        """The results in a folder that `run` or `foveate bench` wrote."""
+        run = RunFolder.load(folder)
+        if not run.rows:
+            raise BenchError(
+                f"{str(folder)!r} has no finished setting yet: run 'foveate bench' first."
+            )
+        return cls(run.configuration, run.rows)
 
     @cached_property
     def tasks(self) -> list[str]:
-        """Tasks that were measured with all tokens and without a picture, in order of running."""
+        """Tasks with a measured full model and no-image baseline, in the order of the run."""
         seen = dict.fromkeys(row["task"] for row in self.rows)
         return [t for t in seen if self.row(t, "full", 1.0) and self.row(t, "blind")]
 
     @cached_property
     def keeps(self) -> list[float]:
-        """Shares below 100 %, largest first."""
+        """Measured retention ratios below 1, largest first."""
         found = {row["keep"] for row in self.rows if row["keep"] is not None and row["keep"] < 1}
         return sorted(found, reverse=True)
 
     @cached_property
     def names(self) -> list[str]:
-        """Names of everything that was run at several keeps, methods first."""
+        """Methods, then controls, that were measured at a retention ratio below 1."""
         kinds = {row["name"]: row["role"] for row in self.rows if row["keep"] in self.keeps}
         return sorted(kinds, key=lambda name: kinds[name] != "method")
 
@@ -73,11 +84,11 @@ class Results:
         seed: int | None = None,
         k: int | None = None,
     ) -> dict[str, Any] | None:
-        """The row of one setting, None where it did not run."""
+        """The row of one setting, None if it did not run."""
         return self._by_key.get((name, keep, seed, k), {}).get(task)
 
     def repeats(self, task: str, name: str, keep: float) -> list[dict[str, Any]]:
-        """The rows of all seeds of one setting, lowest seed first."""
+        """The rows of one setting for all seeds, lowest seed first."""
         made = [
             (seed or 0, rows[task])
             for (known, share, seed, _), rows in self._by_key.items()
@@ -86,28 +97,28 @@ class Results:
         return [row for _, row in sorted(made, key=lambda pair: pair[0])]
 
     def answers(self, row: dict[str, Any]) -> np.ndarray:
-        """Right or wrong per item, (n,) of 0 and 1."""
+        """1 (correct) or 0 (wrong) per item, (n,)."""
         return np.frombuffer(row["right"].encode(), dtype=np.uint8) - ord("0")
 
-    def zero(self, task: str) -> dict[str, Any]:
-        """The row that defines 0: mean-colour pictures or the best constant answer."""
+    def no_image(self, task: str) -> dict[str, Any]:
+        """The no-image baseline: the better of constant-colour images and a constant answer."""
         rows = [self.row(task, "blind"), self.row(task, "constant")]
         return max((r for r in rows if r), key=lambda r: r["accuracy"])
 
-    def one(self, task: str) -> dict[str, Any]:
-        """The row that defines 1: all tokens."""
+    def full_model(self, task: str) -> dict[str, Any]:
+        """The row of the full model: all visual tokens."""
         return self._by_key["full", 1.0, None, None][task]
 
     def span(self, task: str) -> tuple[float, float]:
-        """Accuracies of blind and full, which define R = 0 and R = 1."""
-        return self.zero(task)["accuracy"], self.one(task)["accuracy"]
+        """Accuracies of the no-image baseline and of the full model: 0 and 1 of the scale."""
+        return self.no_image(task)["accuracy"], self.full_model(task)["accuracy"]
 
     @cached_property
     def _draws(self) -> dict[str, dict[str, np.ndarray]]:
-        """Per task and `right` string the bootstrap means (draws,); equal answers share theirs."""
+        """Bootstrap means (draws,) by task and `right` string; equal answers share them."""
         made = {}
         for task in self.tasks:
-            n = self.one(task)["n"]
+            n = self.full_model(task)["n"]
             rows = [r for r in self.rows if r["task"] == task and len(r.get("right", "")) == n]
             texts = list(dict.fromkeys(r["right"] for r in rows))
             table = np.stack([self.answers({"right": text}) for text in texts])
@@ -117,32 +128,34 @@ class Results:
     def _mean(self, task: str, rows: list[dict[str, Any]]) -> np.ndarray:
         return np.mean([self._draws[task][row["right"]] for row in rows], axis=0)
 
-    def _skill_draws(self, task: str, rows: list[dict[str, Any]]) -> np.ndarray:
-        blind = self._draws[task][self.zero(task)["right"]]
-        full = self._draws[task][self.one(task)["right"]]
-        return retained(self._mean(task, rows), blind, full)
+    def _normalised_draws(self, task: str, rows: list[dict[str, Any]]) -> np.ndarray:
+        no_image = self._draws[task][self.no_image(task)["right"]]
+        full = self._draws[task][self.full_model(task)["right"]]
+        return normalised_accuracy(self._mean(task, rows), no_image, full)
 
-    def skill(self, task: str, rows: list[dict[str, Any]]) -> tuple[float | None, Interval]:
-        """Retained skill of rows of equal settings, their mean, with its interval."""
-        value = float(retained(np.mean([r["accuracy"] for r in rows]), *self.span(task)))
+    def normalised_accuracy(
+        self, task: str, rows: list[dict[str, Any]]
+    ) -> tuple[float | None, Interval]:
+        """Normalised accuracy, mean over `rows` (the seeds of one setting), with its interval."""
+        value = float(normalised_accuracy(np.mean([r["accuracy"] for r in rows]), *self.span(task)))
         if not np.isfinite(value):
             return None, None
-        return value, interval(self._skill_draws(task, rows))
+        return value, interval(self._normalised_draws(task, rows))
 
     def cell(self, task: str, name: str, keep: float) -> Cell | None:
-        """All figures of one method at one keep on one task; None where it did not run."""
+        """All metrics of one method at one ratio on one task; None if it did not run."""
         rows = self.repeats(task, name, keep)
-        if not rows or task not in self.tasks or rows[0]["n"] != self.zero(task)["n"]:
+        if not rows or task not in self.tasks or rows[0]["n"] != self.no_image(task)["n"]:
             return None
         accuracy = float(np.mean([r["accuracy"] for r in rows]))
         n = rows[0]["n"]
-        skill, skill_interval = self.skill(task, rows)
+        value, value_interval = self.normalised_accuracy(task, rows)
         gain = gain_interval = p = None
-        chance = self.repeats(task, "random", keep)
-        if chance and name != "random":
-            gain = accuracy - float(np.mean([r["accuracy"] for r in chance]))
-            gain_interval = interval(self._mean(task, rows) - self._mean(task, chance))
-            p = mcnemar(self.answers(rows[0]), self.answers(chance[0]))
+        baseline = self.repeats(task, "random", keep)
+        if baseline and name != "random":
+            gain = accuracy - float(np.mean([r["accuracy"] for r in baseline]))
+            gain_interval = interval(self._mean(task, rows) - self._mean(task, baseline))
+            p = mcnemar(self.answers(rows[0]), self.answers(baseline[0]))
         return Cell(
             task=task,
             name=name,
@@ -150,8 +163,8 @@ class Results:
             n=n,
             accuracy=accuracy,
             accuracy_interval=wilson(round(accuracy * n), n),
-            skill=skill,
-            skill_interval=skill_interval,
+            normalised_accuracy=value,
+            normalised_accuracy_interval=value_interval,
             gain=gain,
             gain_interval=gain_interval,
             p=p,
@@ -167,7 +180,7 @@ class Results:
 
     @cached_property
     def cells(self) -> dict[tuple[str, str, float], Cell]:
-        """All cells below 100 % by task, name and keep."""
+        """All cells at ratios below 1, by task, name and ratio."""
         found = {
             (task, name, keep): self.cell(task, name, keep)
             for task in self.tasks
@@ -177,28 +190,36 @@ class Results:
         return {key: cell for key, cell in found.items() if cell is not None}
 
     def refusals(self) -> dict[tuple[str, float], str]:
-        """By name and keep why a method could not run there."""
+        """Why a method could not run, by name and ratio."""
         return {(r["name"], r["keep"]): r["refused"] for r in self.rows if "refused" in r}
 
     def kept_tasks(self) -> list[str]:
-        """Tasks that say something: full at least 30 points above blind."""
+        """Scored tasks: the full model is at least 30 points above the no-image baseline."""
         return [t for t in self.tasks if self.span(t)[1] - self.span(t)[0] >= SPAN - 1e-9]
 
     def curve(self, name: str, tasks: list[str] | None = None) -> dict[float, float]:
-        """Mean R by keep over `tasks`, by default the kept ones, where all of them have it."""
+        """Mean normalised accuracy over `tasks`, by retention ratio.
+
+        Ratios at which the method did not run on every task are left out. tasks: default all
+        scored tasks.
+        """
         tasks = self.kept_tasks() if tasks is None else tasks
         made = {}
         for keep in self.keeps:
             cells = [self.cells.get((task, name, keep)) for task in tasks]
-            skills = [c.skill for c in cells if c is not None and c.skill is not None]
-            if skills and len(skills) == len(tasks):
-                made[keep] = float(np.mean(skills))
+            values = [
+                c.normalised_accuracy
+                for c in cells
+                if c is not None and c.normalised_accuracy is not None
+            ]
+            if values and len(values) == len(tasks):
+                made[keep] = float(np.mean(values))
         return made
 
     def k90(self, name: str, tasks: list[str] | None = None) -> tuple[float | None, bool]:
-        """Smallest keep with R of 0.9 on the mean curve, and whether it is the smallest measured.
+        """Smallest ratio with a mean normalised accuracy of 0.9, and whether it is an upper bound.
 
-        Keeping everything is R = 1 by definition, so there is always one where a curve exists.
+        At ratio 1 the normalised accuracy is 1 by definition, so that a curve always reaches 0.9.
         """
         curve = self.curve(name, tasks)
         if not curve:
@@ -208,7 +229,7 @@ class Results:
         return found, found == min(points)
 
     def summary(self, name: str) -> Summary:
-        """One method over all kept tasks."""
+        """One method over all scored tasks."""
         curve = self.curve(name)
         k90, below = self.k90(name)
         draws = self._curve_draws(name, list(curve))
@@ -216,8 +237,8 @@ class Results:
         return Summary(
             name=name,
             role=self.role(name),
-            skill=float(np.mean(list(curve.values()))) if curve else None,
-            skill_interval=interval(draws) if curve else None,
+            normalised_accuracy=float(np.mean(list(curve.values()))) if curve else None,
+            normalised_accuracy_interval=interval(draws) if curve else None,
             gain=gain,
             gain_interval=gain_interval,
             k90=k90,
@@ -226,7 +247,10 @@ class Results:
         )
 
     def lead(self, name: str, base: str, tasks: list[str]) -> tuple[float, Interval] | None:
-        """Mean R of `name` above `base` over `tasks` and the keeps of both, with its interval."""
+        """Normalised accuracy of `name` minus that of `base`, with its paired interval.
+
+        Mean over `tasks` and the ratios at which both ran; None if there are none.
+        """
         one, two = self.curve(name, tasks), self.curve(base, tasks)
         shared = [keep for keep in one if keep in two]
         if not shared or name == base:
@@ -237,9 +261,9 @@ class Results:
     def _curve_draws(
         self, name: str, keeps: list[float], tasks: list[str] | None = None
     ) -> np.ndarray:
-        """Bootstrap draws of the mean R over `keeps` and `tasks`, by default all kept ones."""
+        """Bootstrap draws of the mean normalised accuracy over `keeps` and `tasks`."""
         draws = [
-            self._skill_draws(task, self.repeats(task, name, keep))
+            self._normalised_draws(task, self.repeats(task, name, keep))
             for keep in keeps
             for task in (self.kept_tasks() if tasks is None else tasks)
         ]
@@ -247,48 +271,61 @@ class Results:
 
     @cached_property
     def summaries(self) -> list[Summary]:
-        """All methods and controls; those that run at every keep first, best first."""
+        """All methods and controls: those that run at every ratio first, then best first."""
         made = [self.summary(name) for name in self.names]
-        return sorted(made, key=lambda s: (-s.keeps, -(s.skill if s.skill is not None else -9.0)))
+        return sorted(
+            made,
+            key=lambda s: (
+                -s.keeps,
+                -(s.normalised_accuracy if s.normalised_accuracy is not None else -9.0),
+            ),
+        )
 
-    def late_blind(self, task: str) -> dict[int, float | None]:
-        """R by the layer k from which on no visual token is left."""
+    def without_visual_tokens(self, task: str) -> dict[int, float | None]:
+        """Normalised accuracy by k, with all visual tokens dropped before layer k."""
         rows = [self.row(task, "late_blind", k=k) for k in range(self.configuration["layers"])]
-        return {row["k"]: self.skill(task, [row])[0] for row in rows if row}
+        return {row["k"]: self.normalised_accuracy(task, [row])[0] for row in rows if row}
 
-    def boundaries(self) -> dict[str, int]:
-        """First decoder layer with fewer tokens, of the methods that act in the language model."""
+    def first_pruning_layers(self) -> dict[str, int]:
+        """First decoder layer with fewer visual tokens, of methods that prune inside the LLM."""
         return {
             row["name"]: row["boundary"]
             for row in self.rows
             if row.get("boundary") is not None and row["role"] == "method"
         }
 
-    def vacuous(self, name: str) -> list[str]:
-        """Kept tasks that a method inside the language model could not fail on.
+    def insensitive_tasks(self, name: str) -> list[str]:
+        """Scored tasks that cannot tell how well a method inside the LLM selects tokens.
 
-        Those on which R stays about 1 with no visual token at all from its first boundary on.
+        On these tasks the model reaches a normalised accuracy of 0.9 with no visual token at all
+        from the first pruning layer of the method on.
         """
-        k = self.boundaries().get(name)
-        found = {task: self.late_blind(task).get(k) for task in self.kept_tasks()} if k else {}
-        return [task for task, skill in found.items() if skill is not None and skill >= VACUOUS]
+        k = self.first_pruning_layers().get(name)
+        found = (
+            {task: self.without_visual_tokens(task).get(k) for task in self.kept_tasks()}
+            if k
+            else {}
+        )
+        return [task for task, value in found.items() if value is not None and value >= INSENSITIVE]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values."""
+        """Configuration, tasks, summaries, cells and refused settings as plain values."""
         return {
             "configuration": self.configuration,
             "tasks": {
                 task: {
-                    "n": self.zero(task)["n"],
-                    "zero": self.zero(task)["name"],
-                    "blind": self.span(task)[0],
+                    "n": self.no_image(task)["n"],
+                    "no_image_baseline": self.no_image(task)["name"],
+                    "no_image": self.span(task)[0],
                     "full": self.span(task)[1],
-                    "late_blind": self.late_blind(task),
+                    "without_visual_tokens_from_layer": self.without_visual_tokens(task),
                 }
                 for task in self.tasks
             },
             "kept_tasks": self.kept_tasks(),
-            "vacuous": {name: self.vacuous(name) for name in self.boundaries()},
+            "insensitive_tasks": {
+                name: self.insensitive_tasks(name) for name in self.first_pruning_layers()
+            },
             "summary": [asdict(s) for s in self.summaries],
             "cells": [asdict(cell) for cell in self.cells.values()],
             "refused": [

@@ -1,7 +1,7 @@
-"""The arithmetic of the tables: intervals, paired tests, K90, rank agreement.
+"""Statistics of the tables: intervals, paired tests, K90, rank correlation.
 
-Answers are rows of 0 and 1, one column per item; the items of all rows are the same, so every
-comparison is paired.
+Answers are rows of 0 (wrong) and 1 (correct), one entry per item. All rows use the same items, so
+every comparison is paired.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ THRESHOLD = 0.9
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share of `right` out of `n`."""
+    """Wilson's 95 % interval of the proportion `right` / `n`."""
     z = 1.959963984540054
     p = right / n
     middle = p + z * z / (2 * n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    # Rounding must not lift an end off the wall that it touches.
+    # Without these conditions rounding gives ends slightly inside (0, 1) where they are 0 or 1.
     low = (middle - half) / scale if right else 0.0
     return low, (middle + half) / scale if right < n else 1.0
 
 
 def resampled(right: np.ndarray, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
-    """Means (draws, S) of answers (S, N) over items drawn with replacement.
+    """Bootstrap means (draws, S) of answers (S, N): items are resampled with replacement.
 
-    All rows are drawn alike, so that differences between columns are paired.
+    All rows use the same draws, so that differences between rows are paired.
     """
     n = right.shape[1]
     rng = np.random.Generator(np.random.PCG64(seed))
-    # How often each item is drawn says all: one product then serves every row.
+    # A mean only needs how often each item is drawn: one matrix product serves every row.
     counts = rng.multinomial(n, np.full(n, 1 / n), size=draws)
     return counts @ right.T.astype(np.float64) / n
 
 
 def interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float] | None:
-    """The middle `level` of bootstrap values (draws,); None where too many are undefined."""
+    """Central interval of bootstrap values (draws,); None if too many of them are undefined."""
     known = values[np.isfinite(values)]
     if len(known) < level * len(values) or not len(known):
         return None
@@ -49,11 +49,14 @@ def interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float] | 
     return float(low), float(high)
 
 
-def retained(accuracy, blind, full):
-    """Retained skill (accuracy - blind) / (full - blind); NaN where full is not above blind."""
-    span = np.asarray(full - blind, dtype=np.float64)
+def normalised_accuracy(accuracy, no_image, full):
+    """(accuracy - no_image) / (full - no_image), not clipped; NaN if full is not above no_image.
+
+    0 is the no-image baseline, 1 the full model.
+    """
+    span = np.asarray(full - no_image, dtype=np.float64)
     safe = np.where(span > 1e-12, span, np.nan)
-    return (accuracy - blind) / safe
+    return (accuracy - no_image) / safe
 
 
 def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
@@ -65,13 +68,20 @@ def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
     return min(1.0, 2 * tail / 2**n)
 
 
-def smallest_keep(keeps: Sequence[float], skill: Sequence[float]) -> float | None:
-    """The smallest keep at which `skill` reaches 0.9, linear in log2 of keep between settings.
+def smallest_keep(keeps: Sequence[float], values: Sequence[float]) -> float | None:
+    """K90: the smallest retention ratio at which the normalised accuracy reaches 0.9.
 
-    keeps: shares in any order. None where no setting reaches it. Where the smallest setting does,
-    its keep is returned: how much further down one could go was not measured.
+    Linear in log2 of the ratio between measured ratios. If the smallest measured ratio reaches
+    0.9, it is returned, and is an upper bound.
+
+    Args:
+        keeps: retention ratios in any order.
+        values: normalised accuracy at each of them.
+
+    Returns:
+        A ratio, or None if no measured ratio reaches 0.9.
     """
-    points = sorted(zip(keeps, skill, strict=True))
+    points = sorted(zip(keeps, values, strict=True))
     good = [i for i, (_, r) in enumerate(points) if r >= THRESHOLD]
     if not good:
         return None
@@ -84,7 +94,7 @@ def smallest_keep(keeps: Sequence[float], skill: Sequence[float]) -> float | Non
 
 
 def kendall(one: Sequence[float], other: Sequence[float]) -> float:
-    """Kendall's tau-b between two lists of scores; NaN where one of them ranks nothing."""
+    """Kendall's tau-b between two lists of scores; NaN if all scores of a list are equal."""
     x, y = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
     upper = np.triu_indices(len(x), 1)
     a = np.sign(x[:, None] - x)[upper]

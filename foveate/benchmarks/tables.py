@@ -39,9 +39,9 @@ def scale(results: Results) -> Table:
     """Where 0 and 1 lie on every task."""
     rows = []
     for task in results.tasks:
-        full, anti = results.one(task), results.row(task, "anti_oracle")
+        full, anti = results.full_model(task), results.row(task, "anti_oracle")
         cell = results.cells.get((task, "oracle", 0.125))
-        leak = results.skill(task, [anti])[0] if anti else None
+        leak = results.normalised_accuracy(task, [anti])[0] if anti else None
         constant, mean = results.row(task, "constant"), results.row(task, "blind")
         rows.append(
             [
@@ -50,7 +50,7 @@ def scale(results: Results) -> Table:
                 percent(constant["accuracy"]) if constant else "–",
                 percent(mean["accuracy"]) if mean else "–",
                 percent(full["accuracy"]),
-                number(cell.skill) if cell else "–",
+                number(cell.normalised_accuracy) if cell else "–",
                 number(leak),
                 f"{anti['tokens_out'] / anti['tokens_in']:.0%}" if anti else "–",
             ]
@@ -79,7 +79,7 @@ def overview(results: Results) -> Table:
             [
                 label(results, s.name),
                 *(number(curve.get(keep)) for keep in results.keeps),
-                _with(number(s.skill), s.skill_interval),
+                _with(number(s.normalised_accuracy), s.normalised_accuracy_interval),
                 _with(_signed(s.gain), s.gain_interval),
                 _k90(s),
             ]
@@ -184,7 +184,7 @@ def cost(results: Results) -> Table:
             cells.append(f"{tokens:.1f} · {flops:.0%} · {1e3 * prefill:.2f} + {1e3 * select:.2f}")
         rows.append([label(results, s.name), *cells])
         strong.append(s.role == "method")
-    full = [results.one(task) for task in results.tasks]
+    full = [results.full_model(task) for task in results.tasks]
     note = "Visual tokens, mean over decoder layers · FLOPs of the language model's prefill and of "
     note += "the token selection, share of full · milliseconds per item, prefill + selection."
     if full:
@@ -219,7 +219,7 @@ def late_blind(results: Results) -> Table:
     rows = []
     layers = range(results.configuration["layers"])
     for task in results.kept_tasks():
-        curve = results.late_blind(task)
+        curve = results.without_visual_tokens(task)
         if curve:
             rows.append([title_of(task), *(number(curve.get(k)) for k in layers)])
     return Table(
@@ -234,7 +234,11 @@ def late_blind(results: Results) -> Table:
 
 def label(results: Results, name: str) -> str:
     """A method's name, with a dagger where most kept tasks can't tell how well it chooses."""
-    return f"{name} †" if 2 * len(results.vacuous(name)) > len(results.kept_tasks()) else name
+    return (
+        f"{name} †"
+        if 2 * len(results.insensitive_tasks(name)) > len(results.kept_tasks())
+        else name
+    )
 
 
 def title_of(task: str) -> str:

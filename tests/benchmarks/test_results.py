@@ -17,13 +17,13 @@ def made():
     return results()
 
 
-def test_skill_lies_between_blind_and_full(made):
-    assert made.zero("I1")["name"] == "constant"
+def test_normalised_accuracy_lies_between_no_image_and_full(made):
+    assert made.no_image("I1")["name"] == "constant"
     cell = made.cell("I1", "good", 0.125)
     assert cell.accuracy == pytest.approx(0.795, abs=0.003)
-    assert cell.skill == pytest.approx(0.85, abs=0.01)
-    low, high = cell.skill_interval
-    assert low < cell.skill < high
+    assert cell.normalised_accuracy == pytest.approx(0.85, abs=0.01)
+    low, high = cell.normalised_accuracy_interval
+    assert low < cell.normalised_accuracy < high
     assert cell.gain == pytest.approx(0.385, abs=0.01) and cell.gain_interval[0] > 0
     assert cell.p < 0.001
     assert made.cell("I1", "poor", 0.125).gain_interval[1] < 0
@@ -39,7 +39,7 @@ def test_random_is_the_mean_of_its_seeds(made):
 
 def test_summary_and_k90(made):
     good = made.summary("good")
-    assert good.skill == pytest.approx((1.0 + 0.95 + 0.85) / 3, abs=0.01)
+    assert good.normalised_accuracy == pytest.approx((1.0 + 0.95 + 0.85) / 3, abs=0.01)
     assert good.k90 == pytest.approx(0.125 * 2**0.5, rel=0.05) and not good.below
     assert made.summary("oracle").below and made.summary("oracle").k90 == 0.125
     assert made.summaries[0].name == "oracle" and good.gain_interval[0] > 0
@@ -146,8 +146,8 @@ def test_a_query_only_counts_where_it_can_fail():
         return check(Results(made.configuration, made.rows))[2]
 
     assert i7((0.0, 0.2, 0.5)).numbers["I7"] == pytest.approx(0.5, abs=0.02)
-    vacuous = i7((0.0, 0.2, 0.95))
-    assert not vacuous.numbers and "says nothing" in vacuous.words
+    insensitive = i7((0.0, 0.2, 0.95))
+    assert not insensitive.numbers and "says nothing" in insensitive.words
 
 
 def inside(late):
@@ -160,7 +160,10 @@ def inside(late):
 
 def test_methods_that_no_task_can_tell_apart_are_marked():
     vacuous, telling = inside((0.0, 0.2, 0.95)), inside((0.0, 0.2, 0.5))
-    assert vacuous.vacuous("good") == ["I1", "I2"] and telling.vacuous("good") == []
+    assert (
+        vacuous.insensitive_tasks("good") == ["I1", "I2"]
+        and telling.insensitive_tasks("good") == []
+    )
     assert any("good drops tokens from layer 2 on" in s for s in seen(vacuous))
     assert not any("drops tokens" in s for s in seen(telling))
     assert "good †" in page(vacuous, []) and "good †" not in page(telling, [])

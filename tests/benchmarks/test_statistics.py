@@ -12,8 +12,8 @@ from foveate.benchmarks.statistics import (
     interval,
     kendall,
     mcnemar,
+    normalised_accuracy,
     resampled,
-    retained,
     smallest_keep,
     wilson,
 )
@@ -57,10 +57,12 @@ def test_interval_holds_the_middle_and_owns_up_to_undefined_draws():
     assert interval(values) is None
 
 
-def test_retained_skill_is_not_clipped_and_may_be_undefined():
-    assert retained(0.5, 0.2, 0.8) == pytest.approx(0.5)
-    assert retained(0.9, 0.2, 0.8) > 1 and retained(0.1, 0.2, 0.8) < 0
-    assert np.isnan(retained(0.5, 0.4, 0.4)) and np.isnan(retained(0.5, 0.4, 0.3))
+def test_normalised_accuracy_is_not_clipped_and_may_be_undefined():
+    assert normalised_accuracy(0.5, 0.2, 0.8) == pytest.approx(0.5)
+    assert normalised_accuracy(0.9, 0.2, 0.8) > 1 and normalised_accuracy(0.1, 0.2, 0.8) < 0
+    assert np.isnan(normalised_accuracy(0.5, 0.4, 0.4)) and np.isnan(
+        normalised_accuracy(0.5, 0.4, 0.3)
+    )
 
 
 @given(st.integers(0, 12), st.integers(0, 12), st.integers(0, 5))
