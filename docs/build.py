@@ -7,8 +7,8 @@ type stub of the package.
 from __future__ import annotations
 
 import json
-import re
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -17,8 +17,12 @@ from docs.stubs import stub
 from foveate.benchmarks.results import Results
 from foveate.benchmarks.statistics import normalised_accuracy
 from foveate.catalogue import describe
+from foveate.method import method_class
+from foveate.method_docs import method_doc
+from foveate.systems import MethodInfo, where
 
 ROOT = Path(__file__).resolve().parent.parent
+SECTIONS = {"Rule": "Rule", "Differences": "Differences from the paper", "Notes": "Notes"}
 BEGIN, END = "<!-- methods: make docs -->", "<!-- end of methods -->"
 
 
@@ -35,44 +39,63 @@ def pages() -> dict[Path, str]:
 
 def _readme() -> str:
     text = (ROOT / "README.md").read_text()
-    lines = ["| method | acts at | year | what it does |", "|---|---|---|---|"]
-    for info in foveate.catalog():
-        if info.status == "available":
-            does = describe(info.slug)["about"].split("\n")[0].split(": ", 1)[-1]
-            page = f"docs/methods/{info.slug}.md"
-            name = info.name if info.year else info.slug
-            lines.append(
-                f"| [{name}]({page}) | {', '.join(info.stages)} | {info.year or 'baseline'} "
-                f"| {does} |"
-            )
+    lines = ["| method | where | year | what it does |", "|---|---|---|---|"]
+    for info in _available():
+        name = info.name if info.year else info.slug
+        lines.append(
+            f"| [{name}](docs/methods/{info.slug}.md) | {where(info.stages)} "
+            f"| {info.year or 'baseline'} | {_summary(info.slug)} |"
+        )
     head, rest = text.split(BEGIN)
     return head + BEGIN + "\n" + "\n".join(lines) + "\n" + END + rest.split(END)[1]
 
 
 def _index() -> str:
     infos = foveate.catalog()
-    ready = sum(i.status == "available" for i in infos)
+    ready = _available()
     lines = [
         "# All systems",
         "",
-        f"{len(infos)} systems and baselines, {ready} of them available; the others are planned. "
-        "Written by `make docs`; `foveate methods` prints the same.",
+        f"foveate lists {len(infos)} systems and baselines: {len(ready)} are available, the others "
+        "are planned. `make docs` writes this page; `foveate methods` prints the same list.",
         "",
-        "| slug | system | year | acts at | paper | status |",
+        "## Available",
+        "",
+        "| method | slug | where | year | what it does | paper |",
         "|---|---|---|---|---|---|",
     ]
-    for i in infos:
-        slug = f"[`{i.slug}`](methods/{i.slug}.md)" if i.status == "available" else f"`{i.slug}`"
+    for i in ready:
         lines.append(
-            f"| {slug} | {i.title} | {i.year or ''} | {', '.join(i.stages)} | {i.paper} "
-            f"| {i.status} |"
+            f"| [{i.name}](methods/{i.slug}.md) | `{i.slug}` | {where(i.stages)} "
+            f"| {i.year or 'baseline'} | {_summary(i.slug)} | {i.paper} |"
         )
+    lines += [
+        "",
+        "## Planned, not available yet",
+        "",
+        "| system | slug | where | year | paper |",
+        "|---|---|---|---|---|",
+    ]
+    for i in infos:
+        if i.status == "planned":
+            lines.append(
+                f"| {i.name} | `{i.slug}` | {where(i.stages)} | {i.year or ''} "
+                f"| {i.title}, {i.paper} |"
+            )
     return "\n".join(lines) + "\n"
+
+
+def _available() -> list[MethodInfo]:
+    return [info for info in foveate.catalog() if info.status == "available"]
+
+
+def _summary(slug: str) -> str:
+    return method_doc(method_class(slug)).summary
 
 
 @cache
 def _measured() -> dict[str, dict[str, dict[str, float]]]:
-    """Mean retained skill over the kept tasks, by slug, model and share, of the runs in docs."""
+    """Mean normalised accuracy over the kept tasks in the runs in docs, by slug, model and keep."""
     made: dict[str, dict[str, dict[str, float]]] = {}
     for folder in ("bench", "image-bench"):
         results = Results.load(ROOT / "docs" / folder)
@@ -81,54 +104,72 @@ def _measured() -> dict[str, dict[str, dict[str, float]]]:
             for keep in results.keeps:
                 rows = [results.repeats(task, name, keep) for task in results.kept_tasks()]
                 if all(rows):
-                    skills = [
+                    scores = [
                         normalised_accuracy(
                             sum(r["accuracy"] for r in own) / len(own), *results.span(task)
                         )
                         for task, own in zip(results.kept_tasks(), rows, strict=True)
                     ]
                     cells = made.setdefault(name, {}).setdefault(model, {})
-                    cells[f"{keep:g}"] = round(float(sum(skills) / len(skills)), 3)
+                    cells[f"{keep:g}"] = round(float(sum(scores) / len(scores)), 3)
     return made
 
 
 def _page(slug: str) -> str:
-    told = describe(slug)
-    title, *rest = told["about"].split("\n")
-    about = "\n".join(rest).strip()
-    prose, _, example = about.partition("\n\n    model, processor")
-    lines = [f"# {title}", "", prose, ""]
-    if example:
-        code = re.sub(r"^    ", "", "    model, processor" + example, flags=re.M)
-        lines += ["```python", "import foveate", "", code, "```", ""]
+    told, doc = describe(slug), method_doc(method_class(slug))
+    lines = [f"# {told['name']}", "", doc.summary, ""]
+    if doc.intro:
+        lines += [doc.intro, ""]
+    lines += ["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in _facts(slug))]
+    if (ROOT / f"docs/methods/{slug}.png").exists():
+        lines += ["", f"![{told['name']}: what is kept of a picture]({slug}.png)"]
+    for label, title in SECTIONS.items():
+        if label in doc.sections:
+            lines += ["", f"## {title}", "", _sentence(doc.sections[label])]
+    if doc.example:
+        lines += ["", "## Example", "", "```python", "import foveate", "", doc.example, "```"]
     lines += [
-        f"Create it with `foveate.{told['class']}(...)`, `foveate.create({slug!r}, ...)` or "
-        f"`foveate ask ... --method {slug}`.",
+        "",
+        f"In commands: `--method {slug}`. By name: `foveate.create({slug!r}, ...)`.",
+        "",
+        "## Parameters",
         "",
         "| parameter | default | meaning |",
         "|---|---|---|",
     ]
     for row in told["parameters"]:
-        lines.append(f"| `{row['name']}` | `{row['default']!r}` | {row['doc']} |")
-    lines += [
-        "",
-        f"- acts at: {', '.join(told['stages'])}",
-        f"- needs: {', '.join(f'`{n}`' for n in told['needs']) or 'nothing beyond the features'}",
-        f"- families: {told['families']}",
-        *_skills(_measured().get(slug, {})),
-        f"- the same tokens whatever is asked: {'yes' if told['prompt_agnostic'] else 'no'}",
-        f"- trained parts: {'yes' if told['trained'] else 'no'}",
-    ]
+        lines.append(f"| `{row['name']}` | `{row['default']!r}` | {_cell(row['doc'])} |")
     return "\n".join(lines) + "\n"
 
 
-def _skills(bench: dict[str, dict[str, float]]) -> list[str]:
-    pages = {"nano": "../bench.md", "image": "../image-bench.md"}
-    lines = []
-    for model, row in bench.items():
-        cells = ", ".join(f"{skill:.2f} at {100 * float(keep):g} %" for keep, skill in row.items())
-        lines.append(f"- retained skill on [{model}]({pages[model]}): {cells}")
-    return lines
+def _facts(slug: str) -> Iterator[tuple[str, str]]:
+    """The rows of the table at the top of a page."""
+    told, doc = describe(slug), method_doc(method_class(slug))
+    yield "where", where(told["stages"])
+    signals = ", ".join(f"`{need}`" for need in told["needs"])
+    needs = doc.sections.get("Needs", "Nothing besides the tokens.")
+    yield "needs", _cell(needs) + (f" In code: {signals}." if signals else "")
+    if "Cost" in doc.sections:
+        yield "cost", _cell(doc.sections["Cost"])
+    agnostic = told["prompt_agnostic"]
+    yield "prompt-agnostic", "yes: independent of the question" if agnostic else "no"
+    yield "learned modules", "yes" if told["trained"] else "no"
+    yield "model families", told["families"]
+    for model, row in _measured().get(slug, {}).items():
+        page = {"nano": "../bench.md", "image": "../image-bench.md"}[model]
+        cells = ", ".join(f"{score:.2f} at {100 * float(keep):g} %" for keep, score in row.items())
+        yield f"normalised accuracy on [{model}]({page})", cells
+
+
+def _sentence(text: str) -> str:
+    """Text with a capital at its start, unless that is a symbol of a formula."""
+    word = text.split(maxsplit=1)[0]
+    return text[0].upper() + text[1:] if word.isalpha() and len(word) > 1 else text
+
+
+def _cell(text: str) -> str:
+    """Text for one cell of a table."""
+    return _sentence(" ".join(text.split())).replace("|", "\\|")
 
 
 def main() -> int:

@@ -33,23 +33,23 @@ from foveate.tuning import tune as tune
 __version__: str
 
 class AIM(Method):
-    """AIM: merge what looks alike in front of the language model, prune what matters little inside
-    it.
+    """Merge similar visual tokens before the LLM; prune the rest inside it by PageRank importance.
 
     Args:
-        keep: mean over all decoder layers; the default merges to a quarter.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        l1: first layer behind which tokens go; None is half of the depth (13 for Vicuna
-            in the paper).
-        step: share that goes per layer; None follows from `keep`.
-        tau_imp: temperature, rounds and damping of the ranking.
-        iters: temperature, rounds and damping of the ranking.
-        d: temperature, rounds and damping of the ranking.
-        metric: "features", or "keys" of the last vision block with merging before the
-            projector, as for LLaVA-1.5.
+        keep: mean over all LLM layers; an int is a count per image or video, a float in
+            (0, 1] a retention ratio. The default merges to a quarter before the LLM.
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        l1: first layer after which tokens are pruned, 0-based; None is half of the
+            depth (13 for Vicuna in the paper).
+        step: share of the tokens that each of these layers removes, above 0; None
+            follows from `keep`.
+        tau_imp: temperature of the importance ranking, above 0.
+        iters: rounds of the importance ranking, 0 or more.
+        d: damping of the importance ranking, in [0, 1].
+        metric: what is compared for merging: "features", or "keys" of the last block of
+            the vision encoder with merging before the projector, as for LLaVA-1.5.
     """
 
     keep: Keep
@@ -74,29 +74,28 @@ class AIM(Method):
     ) -> None: ...
 
 class ATPLLaVA(TrainedMethod):
-    """ATP-LLaVA: every picture and question get thresholds of their own, layer by layer.
+    """Prune visual tokens inside the LLM with learned thresholds that adapt to image and question.
 
     Args:
-        keep: mean over all layers that the thresholds aim at; single pictures take more
-            or less.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        weights: a folder that `save_pretrained` wrote, or the name of a shipped set
-            such as "nano"; None takes the shipped set that fits the model; "random" or
-            "random:SEED" are untrained parts.
-        scores: "both" halves of s_r, or "self" or "cross" alone. None is what the
-            weights were trained with ("cross" for the shipped ones), "both" for
-            untrained ones.
-        layers_of: 0-based layers behind which tokens go; None is 4, 14, 24 of 32 in
-            proportion.
+        keep: target of the mean over all LLM layers; an int is a count per image or
+            video, a float in (0, 1] a retention ratio. Single inputs keep more or fewer
+            tokens.
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        weights: a folder written by `save_pretrained`, or the name of a shipped set
+            such as "nano"; None uses the shipped set that fits the model; "random" or
+            "random:SEED" uses untrained modules.
+        scores: parts of s_r: "both", "self" or "cross". None is what the weights were
+            trained with ("cross" for the shipped ones), and "both" for untrained heads.
+        layers_of: 0-based layers after which tokens are pruned, ascending; None is 4,
+            14, 24 of 32, scaled to the depth.
         lambda_sample: slope of the spatial score.
-        rates: ascending shares, in (0, 1], of the rows and columns that the spatial
-            score samples.
-        temperature: of the soft masks, in training only.
-        min_keep: never fewer visual tokens per sample, at least 1.
-        hidden: width of untrained heads.
+        rates: ascending ratios in (0, 1] of the rows and columns that the spatial score
+            samples.
+        temperature: temperature of the soft masks, above 0; in training only.
+        min_keep: smallest number of visual tokens per sample, at least 1.
+        hidden: width of the heads where they are untrained, at least 1.
     """
 
     keep: Keep
@@ -125,20 +124,21 @@ class ATPLLaVA(TrainedMethod):
     ) -> None: ...
 
 class CATP(Method):
-    """CATP: keep what covers each picture and fits its own words, then what the question calls for.
+    """Prune for in-context prompts: by coverage before the LLM, by relevance to the query inside
+    it.
 
     Args:
-        keep: mean over all decoder layers; the default is R = 0.778 at 32 layers.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        R: share of the tokens that goes, in [0, 1), half of it in front of the language
-            model, in place of `keep`.
-        K: layer, counted from 1, behind which demonstrations lose tokens; None is 6 of
-            32 and in proportion.
-        lambda1: weight of the similarity to the paired text.
-        lambda2: weight of the similarity to the query's sample.
+        keep: mean over all LLM layers; an int is a count per image or video, a float in
+            (0, 1] a retention ratio. The default is R = 0.778 at 32 layers.
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        R: share of the tokens that is pruned, in [0, 1), half of it before the LLM,
+            instead of `keep`.
+        K: layer, counted from 1, after which demonstrations are pruned; None is 6 of
+            32, scaled to the depth.
+        lambda1: weight of the similarity to the text after the image.
+        lambda2: weight of the similarity to the query.
     """
 
     keep: Keep
@@ -159,25 +159,28 @@ class CATP(Method):
     ) -> None: ...
 
 class CoViPAL(TrainedMethod):
-    """CoViPAL: a small trained module reads pictures and text and says which visual tokens matter.
+    """Prune visual tokens inside the LLM with scores from a small learned module that reads text
+    too.
 
     Args:
-        keep: mean share or count over all layers; at boundary 0 it is the paper's r.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        weights: a folder that `save_pretrained` wrote, or the name of a shipped set
-            such as "nano"; None takes the shipped set that fits the model; "random" or
-            "random:SEED" are untrained parts.
-        boundary: ascending layers in front of which tokens go, one module each.
-        ppm: "cross": visual tokens attend to text. "mixer": to each other too, as in a
-            later project, where it has inner=512, blocks=4, heads=8.
-        inner: width of an untrained module, a multiple of `heads`.
-        blocks: depth of an untrained module.
-        heads: attention heads of an untrained module.
-        temperature: T of the soft choice, in training only.
-        eps: added to m before the logarithm, in training only.
+        keep: mean over all LLM layers; an int is a count per image or video, a float in
+            (0, 1] a retention ratio. With boundary=(0,) it is the paper's r.
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        weights: a folder written by `save_pretrained`, or the name of a shipped set
+            such as "nano"; None uses the shipped set that fits the model; "random" or
+            "random:SEED" uses untrained modules.
+        boundary: ascending 0-based LLM layers before which tokens are pruned, one
+            module each.
+        ppm: architecture of the module: "cross" lets visual tokens attend to text,
+            "mixer" to each other too, as in a later project that uses inner=512,
+            blocks=4, heads=8.
+        inner: width of the module where it is untrained, a multiple of `heads`.
+        blocks: number of blocks of the module where it is untrained.
+        heads: attention heads of the module where it is untrained, at least 1.
+        temperature: T of the soft top-k; in training only.
+        eps: added to m before the logarithm; in training only.
     """
 
     keep: Keep
@@ -206,17 +209,17 @@ class CoViPAL(TrainedMethod):
     ) -> None: ...
 
 class DART(Method):
-    """DART: drop the visual tokens that duplicate a few pivots, from an early decoder layer on.
+    """Prune visual tokens inside the LLM: keep those least similar to a few pivot tokens.
 
     Args:
-        keep: share or count per visual item that goes on; 1 - R of the paper.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        pruning_loc: l, the first decoder layer with fewer tokens.
-        pivot_image_token: visual pivots.
-        pivot_text_token: text pivots.
+        keep: tokens per image or video from layer `pruning_loc` on; an int is a count,
+            a float in (0, 1] a retention ratio, 1 - R of the paper.
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        pruning_loc: l, the first LLM layer with fewer tokens, 0-based, at least 1.
+        pivot_image_token: number of visual pivots, at least 1.
+        pivot_text_token: number of text pivots, 0 or more.
     """
 
     keep: Keep
@@ -235,19 +238,17 @@ class DART(Method):
     ) -> None: ...
 
 class DivPrune(Method):
-    """DivPrune: keep the tokens that differ most from each other, because coverage is what
-    survives.
+    """Prune visual tokens before the LLM: keep the most diverse set (greedy max-min distance).
 
     Args:
-        keep: tokens that survive per visual item; an int counts, a float in (0, 1] is a
-            share.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        per_crop: every crop or frame is a pool of its own with an even share; newlines
-            are dropped.
-        protect: newlines are always kept, as part of the budget.
+        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a
+            retention ratio. The default is the paper's.
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        per_crop: select within each crop or frame, each with an even share of the
+            budget; newline tokens are dropped.
+        protect: always keep the newline tokens; they count towards the budget.
     """
 
     keep: Keep
@@ -264,18 +265,16 @@ class DivPrune(Method):
     ) -> None: ...
 
 class Downsample(Method):
-    """Downsample: make the picture smaller before it is encoded, because that saves the encoder
-    too.
+    """Resize the image before the vision encoder so that it gives fewer visual tokens (baseline).
 
     Args:
-        keep: tokens that survive per visual item; an int counts, a float in (0, 1] is a
-            share.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        stretch: how far the aspect ratio may go to come nearer to the budget, at least
-            1.
+        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a
+            retention ratio (tokens out / tokens in).
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        stretch: largest factor by which the aspect ratio may change to get closer to
+            the budget, at least 1.0; 1.0 keeps the aspect ratio of the image.
     """
 
     keep: Keep
@@ -286,25 +285,27 @@ class Downsample(Method):
     ) -> None: ...
 
 class DyMU(Method):
-    """DyMU: merge patches that are alike as each picture allows, and attend as if none had been.
+    """Merge similar tokens in the vision encoder by threshold; unmerge them virtually in the LLM.
 
     Args:
-        keep: patches of each crop or frame that leave the tower; with thresholds, on
-            average.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        thresholds: one cosine per block that merges, from `calibrate` or the path of a
-            JSON file with what `to_dict` of its result gives; 1.0 merges nothing.
-        merge_mode: "instance_level" leaves thresholds aside, so that the budget is
-            known beforehand.
-        r_total: patches that merge, in place of `keep`.
-        r_schedule: "constant", "linear" (falling) or "reverse_linear" merges over the
-            blocks.
-        max_r_per_instance_ratio: most merges of a picture in a block, as a multiple of
-            the mean; for thresholds, without which every picture merges the mean.
-        repeat_merged_tokens: virtual unmerging in the language model.
+        keep: patches of each crop or frame that leave the vision encoder, on average
+            where thresholds are given; an int is a count per crop or frame, a float in
+            (0, 1] a retention ratio.
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        thresholds: one cosine per block that merges, from `calibrate`, or the path of a
+            JSON file with the `to_dict` of a calibrated method; 1.0 merges nothing.
+            None merges every image to exactly `keep`.
+        merge_mode: "batch_level" uses the thresholds, "instance_level" ignores them, so
+            that the number of tokens is known in advance.
+        r_total: number of patches to merge per crop or frame, instead of `keep`.
+        r_schedule: merges over the blocks: "constant", "linear" (falling) or
+            "reverse_linear".
+        max_r_per_instance_ratio: most merges of one image in one block, as a multiple
+            of the mean, above 0; only with thresholds. None for no limit.
+        repeat_merged_tokens: virtual unmerging in the LLM; False lets the LLM attend to
+            merged tokens once.
     """
 
     keep: Keep
@@ -329,20 +330,21 @@ class DyMU(Method):
     ) -> None: ...
 
 class DyVTE(TrainedMethod):
-    """DyVTE: let all visual tokens go once the text has taken what it needs, layer by layer asked.
+    """Drop all visual tokens at an LLM layer that a learned gate chooses per sample.
 
     Args:
-        keep: mean over all layers that no sample exceeds; the default leaves it to the
-            gates.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        weights: a folder that `save_pretrained` wrote, or the name of a shipped set
-            such as "nano"; None takes the shipped set that fits the model; "random" or
-            "random:SEED" are untrained parts.
-        exit_bias: added to exit - stay; above 0 pictures go earlier.
-        hidden: width of untrained gates.
+        keep: upper limit of the mean retention ratio over all LLM layers, per sample;
+            an int counts tokens per image or video. The default leaves the decision to
+            the gates.
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        weights: a folder written by `save_pretrained`, or the name of a shipped set
+            such as "nano"; None uses the shipped set that fits the model; "random" or
+            "random:SEED" uses untrained modules.
+        exit_bias: added to exit - stay; above 0 visual tokens are dropped earlier.
+        hidden: width of the gates where they are untrained, at least 1; loaded weights
+            bring their own.
     """
 
     keep: Keep
@@ -361,21 +363,23 @@ class DyVTE(TrainedMethod):
     ) -> None: ...
 
 class ExplainCompress(TrainedMethod):
-    """Explainability-guided compression: keep what a small network expects the answer to depend on.
+    """Prune visual tokens before the first LLM layer with relevance scores from a small learned
+    CNN.
 
     Args:
-        keep: share or count per visual item that enters the first layer; rho of the
-            paper.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        weights: a folder that `save_pretrained` wrote, or the name of a shipped set
-            such as "nano"; None takes the shipped set that fits the model; "random" or
-            "random:SEED" are untrained parts.
-        channels: widths of the convolutions of an untrained network.
-        heads: the decoder's number of heads, where each is an input of its own; None is
-            their mean, as in the paper. Weights that are loaded bring their own.
+        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a
+            retention ratio, rho of the paper.
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        weights: a folder written by `save_pretrained`, or the name of a shipped set
+            such as "nano"; None uses the shipped set that fits the model; "random" or
+            "random:SEED" uses untrained modules.
+        channels: widths of the convolutions where the network is untrained, each at
+            least 1.
+        heads: number of attention heads of the LLM, where every head is an input
+            channel; None takes their mean, as the paper does. Loaded weights bring
+            their own.
     """
 
     keep: Keep
@@ -394,18 +398,16 @@ class ExplainCompress(TrainedMethod):
     ) -> None: ...
 
 class FastV(Method):
-    """FastV: drop the visual tokens that an early decoder layer hardly looks at, from the next one
-    on.
+    """Prune visual tokens once inside the LLM: keep those with the highest last-token attention.
 
     Args:
-        keep: share or count per visual item that goes on from layer k; 1 - R of the
-            paper.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        k: the first decoder layer with fewer tokens.
-        seed: of the random subset at k = 0.
+        keep: tokens per image or video from layer k on; an int is a count, a float in
+            (0, 1] a retention ratio, 1 - R of the paper.
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        k: the first LLM layer with fewer tokens, 0-based; 0 keeps a random subset.
+        seed: seed of the random subset at k = 0.
     """
 
     keep: Keep
@@ -417,16 +419,17 @@ class FastV(Method):
     ) -> None: ...
 
 class FasterVLM(Method):
-    """FasterVLM: keep the patches that the vision tower's class token attends to most.
+    """Prune visual tokens before the LLM: keep those with the highest [CLS] attention.
 
     Args:
-        keep: tokens that survive per visual item; an int counts, a float in (0, 1] is a
-            share.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        score: "cls", "received", or "auto" for "cls" where the tower has a class token.
+        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a
+            retention ratio (tokens out / tokens in).
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        score: "cls" for [CLS] attention, "received" for the attention that a patch
+            receives, "auto" for "cls" where the vision encoder has a [CLS] token and
+            "received" elsewhere.
     """
 
     keep: Keep
@@ -441,19 +444,18 @@ class FasterVLM(Method):
     ) -> None: ...
 
 class FoPru(Method):
-    """FoPru: keep the patches, or the whole rows of patches, that matter to other patches.
+    """Prune visual tokens before the LLM by attention among patches: keep the best patches or rows.
 
     Args:
-        keep: tokens that survive per visual item; an int counts, a float in (0, 1] is a
-            share.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        strategy: "rank" or "row".
-        score: "variance" for what varies more, "received", "given", or "cls" for the
-            class token's.
-        layer: vision layer, negative from the end.
+        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a
+            retention ratio (tokens out / tokens in).
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        strategy: "rank" keeps the best patches, "row" the best rows of patches.
+        score: "variance" for whichever of the two varies more, "received", "given", or
+            "cls" for [CLS] attention.
+        layer: layer of the vision encoder, 0-based, negative from the end.
     """
 
     keep: Keep
@@ -472,21 +474,21 @@ class FoPru(Method):
     ) -> None: ...
 
 class FourierVLM(Method):
-    """FourierVLM: keep the low spatial frequencies, because there most of a picture's energy lies.
+    """Compress visual tokens before the LLM: keep their low spatial frequencies (2-D DCT).
 
     Args:
-        keep: tokens that survive per visual item; an int counts, a float in (0, 1] is a
-            share.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        reserve: rows and columns that every crop or frame keeps, in place of `keep`;
-            one number for both, or a pair.
-        ratio: share of its rows and of its columns that each frame keeps, in place of
-            `keep`.
-        norm: "ortho", or None for the plain DCT.
-        preserve_mean: constants stay as they are.
+        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a
+            retention ratio (tokens out / tokens in).
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        reserve: rows and columns that every crop or frame keeps, instead of `keep`; one
+            number for both, or a pair (rows, columns), from 1 on.
+        ratio: share of its rows and of its columns that every frame keeps, instead of
+            `keep`, in (0, 1].
+        norm: "ortho" for the orthogonal DCT, None for the plain one.
+        preserve_mean: leave constant images as they are; use False with models that
+            were tuned with the official code.
     """
 
     keep: Keep
@@ -507,20 +509,20 @@ class FourierVLM(Method):
     ) -> None: ...
 
 class GSearch(Method):
-    """G-Search and P-Sigmoid: a schedule over depth that was searched for, no guess at three
-    layers.
+    """Prune visual tokens layer by layer inside the LLM, with a searched or a sigmoid schedule.
 
     Args:
-        keep: mean share or count over all decoder layers, met by the sigmoid.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        schedule: rate of every layer, in place of `keep`; the first is 1, none rises.
-        kappa: slope of the sigmoid per layer, below 0; near 0 it is flat, far below a
-            step.
-        floor: smallest rate, in [0, 1).
-        rows: query rows of the attention: "text" behind the picture, or the "last"
+        keep: mean over all LLM layers, which the sigmoid meets; an int is a count per
+            image or video, a float in (0, 1] a retention ratio.
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        schedule: retention ratio of every layer, instead of `keep`; one per layer,
+            starting with 1.0, never rising.
+        kappa: slope of the sigmoid per layer, below 0; near 0 it is flat, far below 0
+            it is a step.
+        floor: smallest retention ratio of the sigmoid, in [0, 1).
+        rows: query tokens of the attention: "text" after the image, or the "last"
             prompt token.
     """
 
@@ -542,18 +544,21 @@ class GSearch(Method):
     ) -> None: ...
 
 class GlobalCom2(Method):
-    """GlobalCom2: let the overview of a tiled picture say how much, and what, each crop keeps.
+    """Prune tiled images before the LLM: the overview sets each crop's budget and guides selection.
 
     Args:
-        keep: r, share of patches kept; newlines come on top.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        temperature: tau of the allocation.
-        thumbnail_order: "score" reads the overview best first, "raster" in reading
-            order.
-        placement: "true" or "official", see above.
+        keep: a float in (0, 1] is r, the retention ratio of patches, with newline
+            tokens on top; an int is a count per image or video, newline tokens
+            included.
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        temperature: tau of the budgets of crops, above 0; higher values make them more
+            even.
+        thumbnail_order: order of the overview's tokens: "score" is best first, "raster"
+            reading order.
+        placement: "true" keeps tokens at their places in padded images, "official" puts
+            them into the first cells of each crop.
     """
 
     keep: Keep
@@ -572,15 +577,14 @@ class GlobalCom2(Method):
     ) -> None: ...
 
 class GridPool(Method):
-    """GridPool: average neighbouring patches, because a coarser picture needs no choice at all.
+    """Pool visual tokens before the LLM: average neighbouring patches on a regular grid (baseline).
 
     Args:
-        keep: tokens that survive per visual item; an int counts, a float in (0, 1] is a
-            share.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
+        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a
+            retention ratio (tokens out / tokens in).
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
     """
 
     keep: Keep
@@ -588,22 +592,23 @@ class GridPool(Method):
     def __init__(self, *, keep: Keep = 0.25, positions: str = "native") -> None: ...
 
 class HiRED(Method):
-    """HiRED: share one budget out among overview and crops by content, and keep each one's best.
+    """Prune tiled images before the LLM: a budget per crop by content, selection by [CLS]
+    attention.
 
     Args:
-        keep: tokens that survive per visual item; an int counts, a float in (0, 1] is a
-            share.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        alpha: a, the overview's share.
-        mark_ratio: share of its patches to mark, None for 1 - a.
-        regions: "flat" gives crops equal runs of the overview's patches in reading
-            order, as the official code does; "grid" gives each the part of the picture
-            that it shows.
-        content: "count" counts marks, "mass" sums the attention of all patches of a
-            region.
+        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a
+            retention ratio (tokens out / tokens in).
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        alpha: a, the overview's share of the budget, in [0, 1].
+        mark_ratio: share of the overview's patches to mark, in [0, 1]; None is 1 -
+            alpha.
+        regions: region of a crop in the overview: "flat" is an equal run of patches in
+            reading order, as in the official code; "grid" is the part of the image that
+            the crop shows.
+        content: content of a region: "count" counts marks, "mass" sums the attention of
+            all its patches.
     """
 
     keep: Keep
@@ -624,19 +629,17 @@ class HiRED(Method):
     ) -> None: ...
 
 class LLaVolta(Method):
-    """LLaVolta: average runs of visual tokens inside the language model, where they repeat
-    themselves.
+    """Average-pool runs of visual tokens before one LLM layer (1-D pooling).
 
     Args:
-        keep: share or count per visual item that goes on from `layer`; 1 / S of the
-            paper.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        layer: K, the first decoder layer with fewer tokens; 16 is the light preset, and
-            0 with packed positions pools what the projector gives.
-        stride: S, in place of `keep`.
+        keep: tokens per image or video from `layer` on; an int is a count, a float in
+            (0, 1] a retention ratio. It is 1 / S of the paper.
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        layer: K, the first LLM layer with pooled tokens, 0-based; 16 is the paper's
+            light preset. 0 with `positions="packed"` pools the output of the projector.
+        stride: S, the window in tokens, from 1 on, instead of `keep`.
     """
 
     keep: Keep
@@ -653,24 +656,29 @@ class LLaVolta(Method):
     ) -> None: ...
 
 class LVLMCSP(Method):
-    """LVLM_CSP: think coarsely with few visual tokens, finely with all, and end with almost none.
+    """Run few visual tokens in early LLM layers, all in the middle layers, and a pruned set at the
+    end.
 
     Args:
-        keep: mean share or count over all decoder layers, from which N_c = 2 N_p
-            follow.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        selector:
-        N_c: counts or shares of an item's tokens in their place.
-        N_p: counts or shares of an item's tokens in their place.
-        b1: boundaries; None is a quarter and a half of the depth.
-        b2: boundaries; None is a quarter and a half of the depth.
-        init: "embed" or "residual".
-        full_last_layers: never prune.
-        seed: of the draw.
-        segmenter: (row, item, h, w) -> masks (O, h, w) of the item's instances.
+        keep: mean over all LLM layers, from which N_c = 2 N_p follow; an int is a count
+            per image or video, a float in (0, 1] a retention ratio.
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        selector: how representatives are selected: "cls", "uniform", "random" or
+            "seg_first", which needs a `segmenter`.
+        N_c: representatives per image or video, a count or a retention ratio, instead
+            of `keep`.
+        N_p: tokens per image or video in the last layers, a count or a retention ratio,
+            instead of `keep`.
+        b1: first LLM layer with all tokens, 0-based; None is a quarter of the depth.
+        b2: first LLM layer of the pruning phase, above b1; None is half of the depth.
+        init: state with which tokens come back at b1: "embed" as they entered the LLM,
+            "residual" with the updates of the nearest representative added.
+        full_last_layers: skip the pruning phase.
+        seed: seed of the random subset.
+        segmenter: function (row, item, h, w) -> masks (O, h, w) of the instances of
+            that image; for "seg_first" only.
     """
 
     keep: Keep
@@ -701,19 +709,20 @@ class LVLMCSP(Method):
     ) -> None: ...
 
 class PyramidDrop(Method):
-    """PyramidDrop: drop visual tokens in stages, because they grow redundant with depth.
+    """Prune visual tokens inside the LLM in stages, by attention from the last prompt token.
 
     Args:
-        keep: mean share or count over all decoder layers, from which lambda follows.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        layer_list: ascending boundaries; None is at a quarter, a half and three
-            quarters of the depth.
-        image_token_ratio_list: share of the tokens that goes on at each boundary, in
-            place of `keep`.
-        min_tokens: never fewer per sample.
+        keep: mean over all LLM layers, from which lambda follows; an int is a count per
+            image or video, a float in (0, 1] a retention ratio. The default gives
+            lambda = 0.5.
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        layer_list: ascending 0-based layers before which tokens are pruned, from 1 on;
+            None is a quarter, a half and three quarters of the depth.
+        image_token_ratio_list: retention ratio from each of these layers on, falling,
+            instead of `keep`.
+        min_tokens: smallest number of visual tokens per sample, 0 or more.
     """
 
     keep: Keep
@@ -732,16 +741,15 @@ class PyramidDrop(Method):
     ) -> None: ...
 
 class Random(Method):
-    """Random: keep patches drawn at random, because every rule must at least beat chance.
+    """Prune visual tokens before the LLM: keep a random subset (baseline).
 
     Args:
-        keep: tokens that survive per visual item; an int counts, a float in (0, 1] is a
-            share.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        seed: another seed draws anew.
+        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a
+            retention ratio (tokens out / tokens in).
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        seed: seed of the draw, any int; another seed keeps another subset.
     """
 
     keep: Keep
@@ -750,19 +758,20 @@ class Random(Method):
     def __init__(self, *, keep: Keep = 0.25, positions: str = "native", seed: int = 0) -> None: ...
 
 class SparseVLM(Method):
-    """SparseVLM: keep what the telling words of the question look at, and recycle some of the rest.
+    """Prune inside the LLM by attention from relevant text tokens; merge part of the pruned tokens.
 
     Args:
-        keep: mean share or count over all decoder layers; the default is 192 of 576.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        pruning_layers: layers behind which tokens go; None is 2, 6, 15 of 32 and in
-            proportion.
-        retained: tokens per picture that stay behind each, merged ones on top, in place
-            of `keep`: (300, 200, 110), (303, 110, 36) or (66, 30, 17) in the paper.
-        recycle: merge some of the rest.
+        keep: mean over all LLM layers; an int is a count per image or video, a float in
+            (0, 1] a retention ratio. The default is 192 of 576.
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        pruning_layers: ascending 0-based layers after which tokens are pruned; None is
+            2, 6, 15 of 32, scaled to the depth.
+        retained: tokens per image that are kept after each of these layers, without the
+            merged ones, instead of `keep`; (300, 200, 110), (303, 110, 36) or (66, 30,
+            17) in the paper.
+        recycle: merge part of the pruned tokens; False drops all of them.
     """
 
     keep: Keep
@@ -781,26 +790,27 @@ class SparseVLM(Method):
     ) -> None: ...
 
 class TCA(Method):
-    """TCA: keep what the class token attends to, average what it doubts, sum up the rest.
+    """Prune and merge tokens in the vision encoder by [CLS] attention, with test-time adaptation.
 
     Args:
-        keep: patches of each crop or frame that leave the tower; a count counts those
-            of one view.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        delta: share that goes per condensing layer, in place of `keep` (0.1 and 0.035
-            in the paper; 0 leaves the tower whole).
-        drop_loc: condensing layers, of a tower of 12.
-        centers: averages made of the tokens in doubt.
-        rank: "mean_attn", or "head_rank", the mean over heads of ranks.
-        reservoir_size: samples kept per class of a stream, 0 for no adaptation.
-        scale: spread of the weights of layers, weight and sharpness of the correction.
-        lam: spread of the weights of layers, weight and sharpness of the correction.
-        beta: spread of the weights of layers, weight and sharpness of the correction.
-        gate: "all" refreshes the anchors when all classes seen have two samples,
-            "class" those of each class that has.
+        keep: patches of each crop or frame that leave the vision encoder; an int is a
+            count per crop or frame, a float in (0, 1] a retention ratio.
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        delta: share of the tokens that each condensing layer removes, instead of
+            `keep`, in [0, 1); 0.1 and 0.035 in the paper, 0 removes nothing.
+        drop_loc: condensing layers of an encoder of 12 layers, 0-based; other depths
+            are scaled.
+        centers: averages made of the tokens in the middle of the ranking; 0 is EViT.
+        rank: "mean_attn" ranks by mean attention over heads, "head_rank" by the mean
+            over heads of ranks.
+        reservoir_size: samples cached per class of a stream; 0 for no adaptation.
+        scale: spread of the weights over layers in the correction of logits, above 0.
+        lam: weight of the correction of logits.
+        beta: sharpness of the correction of logits.
+        gate: "all" refreshes the anchors once all classes seen so far have two samples,
+            "class" refreshes those of each class that has two.
     """
 
     keep: Keep
@@ -831,19 +841,18 @@ class TCA(Method):
     ) -> None: ...
 
 class TCLLaVA(Method):
-    """TC-LLaVA: tokens of a frame share a moment and see each other; time and order both turn.
+    """Change attention in the LLM: temporal position ids, and full attention within each frame.
 
     Args:
-        keep: tokens that survive per visual item; an int counts, a float in (0, 1] is a
-            share.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        gamma: weight of the moment in the position.
-        block_mask: frames see themselves both ways.
-        text_temporal: "advance" moves on by one for each word, "zero_delta" for frames
-            only.
+        keep: always 1.0; the method drops no tokens.
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        gamma: weight of the temporal id in the position; 0.0 leaves positions as they
+            are.
+        block_mask: tokens of one frame attend to each other in both directions.
+        text_temporal: "advance" increases the temporal id with each text token too,
+            "zero_delta" with frames only.
     """
 
     keep: Keep
@@ -862,23 +871,22 @@ class TCLLaVA(Method):
     ) -> None: ...
 
 class ToMe(Method):
-    """ToMe: merge the most similar tokens in every block of the vision tower, because they repeat.
+    """Merge similar tokens in every block of the vision encoder (bipartite matching).
 
     Args:
-        keep: patches of each crop or frame that leave the tower; a count counts those
-            of one view.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        r: merges per block in place of `keep`: an int for every block, a pair (r,
-            inflection) with a float inflection from -1.0 (falling) to 1.0 (rising), or
-            a tuple of counts block by block.
-        kth: in place of `keep`, one merge in the first block: every patch joins the
-            most similar one of each kth, so that a view of n patches leaves it with n
-            // kth.
-        prop_attn: merged tokens count by their size in attention; False for towers
-            trained with merges.
+        keep: patches of each crop or frame that leave the vision encoder; an int is a
+            count per crop or frame, a float in (0, 1] a retention ratio.
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        r: merges per block, instead of `keep`: an int for every block, a pair (r,
+            inflection) with a float inflection from -1.0 (falling over depth) to 1.0
+            (rising), or a tuple with one count per block.
+        kth: instead of `keep`, merge once, in the first block: every patch joins the
+            most similar of each kth patch, so that n patches become n // kth. At least
+            1.
+        prop_attn: add log(size) to the attention logits of merged tokens; use False for
+            vision encoders that were trained with merging.
     """
 
     keep: Keep
@@ -897,25 +905,28 @@ class ToMe(Method):
     ) -> None: ...
 
 class TransPrune(Method):
-    """TransPrune: keep the visual tokens that the layers still change, and that the question looks
-    at.
+    """Prune inside the LLM in stages, by how layers change each token and by attention from the
+    text.
 
     Args:
-        keep: mean share or count over all decoder layers, from which the ratios follow.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        pruning_layer_list: ascending boundaries; None scales the paper's with the
-            depth.
+        keep: mean over all LLM layers, from which the ratios follow; an int is a count
+            per image or video, a float in (0, 1] a retention ratio. The default gives
+            the paper's ratios at 32 layers.
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        pruning_layer_list: ascending 0-based layers before which tokens are pruned,
+            from 1 on; None scales the paper's 7, 9, 12 of 32 with the depth.
         accumulating_layer_list: layers, counted from 1, whose transitions are summed;
-            None is from the first boundary to the last.
-        image_token_ratio_list: share that goes on at each boundary, in place of `keep`.
-        alpha: weight of the transitions.
-        use_iga: False leaves the attention out.
-        direction: "signed" or "abs".
-        softmax_over: "all" or "visual".
-        eps: of the sums.
+            None is from the first pruning layer to the last.
+        image_token_ratio_list: retention ratio from each pruning layer on, falling,
+            instead of `keep`.
+        alpha: weight of the transitions, in [0, 1]; 1 - alpha is the weight of the
+            attention.
+        use_iga: False leaves the attention from text out.
+        direction: "signed" uses 1 - cos, "abs" uses 1 - |cos|.
+        softmax_over: tokens of the softmax: "all" or "visual".
+        eps: added to sums before a division, above 0.
     """
 
     keep: Keep
@@ -944,15 +955,14 @@ class TransPrune(Method):
     ) -> None: ...
 
 class Uniform(Method):
-    """Uniform: keep every so-many-th patch, because spreading evenly needs no knowledge at all.
+    """Prune visual tokens before the LLM: keep every n-th patch in reading order (baseline).
 
     Args:
-        keep: tokens that survive per visual item; an int counts, a float in (0, 1] is a
-            share.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
+        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a
+            retention ratio (tokens out / tokens in).
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
     """
 
     keep: Keep
@@ -960,18 +970,18 @@ class Uniform(Method):
     def __init__(self, *, keep: Keep = 0.25, positions: str = "native") -> None: ...
 
 class VTCCLS(Method):
-    """VTC-CLS: keep the patches that the class token attends to most, summed over late vision
-    layers.
+    """Prune visual tokens before the LLM by [CLS] attention, summed over late layers of the
+    encoder.
 
     Args:
-        keep: tokens that survive per visual item; an int counts, a float in (0, 1] is a
-            share.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        layer: first vision layer s of the slice [s : -1]; -8 is layer 16 of 24.
-        reduce_layers:
+        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a
+            retention ratio (tokens out / tokens in).
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        layer: s, the first layer of the slice [s : -1] of the vision encoder; -8 is
+            layer 16 of 24.
+        reduce_layers: how scores of layers are combined: "sum", "mean", "max" or "min".
     """
 
     keep: Keep
@@ -988,27 +998,30 @@ class VTCCLS(Method):
     ) -> None: ...
 
 class VideoLLMMoD(TrainedMethod):
-    """VideoLLM-MoD: in every second decoder layer only some visual tokens of each frame are
-    processed.
+    """Mixture of depths: every second LLM layer processes only the top-scored visual tokens per
+    frame.
 
     Args:
-        keep: mean share or count over all decoder layers; 0.6 is the paper's keep_ratio
-            of 0.2.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        weights: a folder that `save_pretrained` wrote, or the name of a shipped set
-            such as "nano"; None takes the shipped set that fits the model; "random" or
-            "random:SEED" are untrained parts.
-        keep_ratio: share of a frame's tokens that an MoD layer processes, in place of
-            `keep`.
-        placement: MoD layers: "interleaved", "all", "deep" or "interleaved-deep".
-        selector: "learned", or without weights "random", "uniform" and "skip", by which
-            no visual token runs in MoD layers: layer skipping, and with "deep" early
-            exit.
-        gate: r as it is ("raw"), or its sigmoid.
-        seed: of the "random" selector.
+        keep: mean over all LLM layers of the visual tokens that a layer processes; an
+            int is a count per image or video, a float in (0, 1] a ratio. 0.6 is the
+            paper's keep_ratio of 0.2.
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        weights: a folder written by `save_pretrained`, or the name of a shipped set
+            such as "nano"; None uses the shipped set that fits the model; "random" or
+            "random:SEED" uses untrained modules.
+        keep_ratio: share of the tokens of a frame that an MoD layer processes, instead
+            of `keep`, in (0, 1].
+        placement: which layers are MoD layers: "interleaved" (every second one), "all",
+            "deep" (the second half) or "interleaved-deep" (every second one of the
+            second half).
+        selector: "learned" uses the routers. "random", "uniform" and "skip" need no
+            weights; with "skip" MoD layers process no visual token, which is layer
+            skipping, and with placement="deep" early exit.
+        gate: weight of the layer's output: r as it is ("raw"), or sigmoid(r)
+            ("sigmoid").
+        seed: seed of the "random" selector.
     """
 
     keep: Keep
@@ -1033,16 +1046,18 @@ class VideoLLMMoD(TrainedMethod):
     ) -> None: ...
 
 class VisPruner(Method):
-    """VisPruner: keep half of the budget for attended patches, half for patches unlike each other.
+    """Prune visual tokens before the LLM: half by highest [CLS] attention, half by lowest
+    similarity.
 
     Args:
-        keep: 128 of 576 by default.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        important_ratio: r, the attended share.
-        round_size: patches removed between two splits.
+        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a
+            retention ratio. The default is 128 of 576.
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        important_ratio: r, the share of the budget that is selected by attention, in
+            [0, 1].
+        round_size: tokens that one round removes, at least 1.
     """
 
     keep: Keep
@@ -1059,24 +1074,25 @@ class VisPruner(Method):
     ) -> None: ...
 
 class VisionDrop(Method):
-    """VisionDrop: keep what visual tokens see in each other, since text looks at the wrong ones.
+    """Prune and merge before and inside the LLM by attention among visual tokens, without the text.
 
     Args:
-        keep: mean over all decoder layers; the default lets 48 of 576 enter, and 32 on
-            average.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        contextual: merged tokens of each crop or frame that enter; None is an eighth.
-        mean_preserving: a contextual token is the mean of all its members, where the
-            official sum of target and mean about doubles its norm.
-        dominant: tokens of each crop or frame that enter as they are, the class token
-            counted, in place of `keep`.
-        layer_list: boundaries inside the language model; None is quarter, half, three
-            quarters.
-        image_token_list: dominant and contextual tokens per picture behind each
-            boundary.
+        keep: mean over all LLM layers; an int is a count per image or video, a float in
+            (0, 1] a retention ratio. With the default 48 of 576 tokens enter the LLM,
+            and 32 remain on average.
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        contextual: merged tokens of each crop or frame that enter the LLM; None is an
+            eighth.
+        mean_preserving: True makes a contextual token the mean of all its members;
+            False is the official sum of target and mean, which about doubles its norm.
+        dominant: dominant tokens of each crop or frame that enter the LLM, the [CLS]
+            token included, instead of `keep`; at least 1.
+        layer_list: ascending 0-based LLM layers before which tokens are pruned, from 1
+            on; None is a quarter, a half and three quarters of the depth.
+        image_token_list: pairs (dominant, contextual) of tokens per image from each of
+            these layers on, at least (1, 0).
     """
 
     keep: Keep
@@ -1099,20 +1115,19 @@ class VisionDrop(Method):
     ) -> None: ...
 
 class VisionZip(Method):
-    """VisionZip: keep the patches that get the most attention, and merge all others into a few
-    tokens.
+    """Keep the patches with the highest [CLS] attention before the LLM; merge all others into a
+    few.
 
     Args:
-        keep: tokens that survive per visual item; an int counts, a float in (0, 1] is a
-            share.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        contextual: merged tokens of each crop or frame; None is 10 of 64 tokens of its
-            budget.
-        mean_preserving: a contextual token is the mean of all its members, where the
-            official sum of target and mean about doubles its norm.
+        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a
+            retention ratio (tokens out / tokens in).
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        contextual: merged tokens of each crop or frame, 0 or more; None is 10 of every
+            64 tokens of its budget.
+        mean_preserving: True makes a contextual token the mean of all its members;
+            False is the official sum of target and mean, which about doubles its norm.
     """
 
     keep: Keep
@@ -1129,19 +1144,16 @@ class VisionZip(Method):
     ) -> None: ...
 
 class VistaLLaMA(Method):
-    """Vista-LLaMA: every visual token is equally far from every query, however long the answer
-    grows.
+    """Change attention in the LLM: no rotary position between queries and visual keys.
 
     Args:
-        keep: tokens that survive per visual item; an int counts, a float in (0, 1] is a
-            share.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        layer_list: decoder layers that attend so; None is all.
-        visual_query: "raw" leaves the rotation out for all queries of visual keys,
-            "rope" for text queries only.
+        keep: always 1.0; the method drops no tokens.
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        layer_list: 0-based LLM layers that use the rule; None for all.
+        visual_query: queries that read visual keys without rotation: "raw" for all
+            queries, "rope" for text queries only.
     """
 
     keep: Keep
@@ -1158,24 +1170,26 @@ class VistaLLaMA(Method):
     ) -> None: ...
 
 class YOPO(Method):
-    """YOPO: spend less on visual tokens in every layer, always the same, whatever the picture
-    shows.
+    """Cut the computation of visual tokens in the LLM: local attention, heads, neurons, late
+    layers.
 
     Args:
-        keep: share of the layers that compute anything visual; 1.0 cuts nothing
-            anywhere.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        attncut_w: odd side of the window, None for no window.
-        layercut_num: first layer without visual computation, in place of `keep`; the
-            number of layers for none.
-        headmask: per layer and head 1 or True where the head stays, None for all.
-        mlpcut_ratio: all neurons over those that visual rows use, at least 1.
-        renormalize: drop what is cut from layer `layercut_num` on, in place of zeroing
-            its values.
-        causal_neighbors: no patch sees a later one.
+        keep: share of the LLM's layers that compute visual tokens, a float in (0, 1];
+            1.0 cuts nothing anywhere.
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        attncut_w: side of the attention window in patches, an odd number; None for no
+            window.
+        layercut_num: first layer that computes no visual tokens, instead of `keep`,
+            from 1 on; the number of layers cuts none.
+        headmask: one tuple per layer with 1 or True for each head that is kept; None
+            keeps all heads.
+        mlpcut_ratio: all neurons divided by those that visual tokens use, at least 1.0;
+            use 1.0 with models that were not tuned with the cut.
+        renormalize: from layer `layercut_num` on, drop visual tokens (True) or zero
+            their values (False).
+        causal_neighbors: no patch attends to a later one.
     """
 
     keep: Keep
@@ -1200,25 +1214,27 @@ class YOPO(Method):
     ) -> None: ...
 
 class ZipVL(Method):
-    """ZipVL: per layer, attend only among the tokens that matter, and cache the rest in fewer bits.
+    """Sparse attention in prefill and a mixed-precision KV cache, by importance of tokens per
+    layer.
 
     Args:
-        keep: share of all tokens that is important in every layer, or a count per
-            visual item beside all text; "adaptive" lets tau say how many, per layer and
-            input. 1.0 is the bare model.
-        positions: "original" leaves the gaps of dropped tokens in the position ids,
-            "packed" renumbers rows that lose tokens. "native" is "original" in models
-            that count positions in three rows (M-RoPE), where places in the picture are
-            among them, and "packed" in all others.
-        tau: share of attention that important tokens hold.
-        probes: last and random tokens whose rows count.
-        bits: of important and of other tokens, from 2, 4, 8 and 16, which leaves
-            numbers as they are; None is (4, 2), and 16 with `evict`.
-        streaming_gap: new tokens that are cached as they are until so many have come.
-        evict: drop the others from the cache.
-        denominators: "exact" is how many probes see a token, "zipcache" how many tokens
-            do.
-        seed: of the random ones.
+        keep: important tokens in every layer: a float in (0, 1] is a share of all
+            tokens, an int a count per image or video besides all text; "adaptive"
+            derives the number from `tau`, per layer and input. 1.0 is the full model.
+        positions: position ids after tokens are dropped. "original" leaves gaps,
+            "packed" renumbers the tokens that remain, "native" is "original" in models
+            with M-RoPE and "packed" in all others.
+        tau: share of the attention that important tokens must hold, in (0, 1]; used
+            where `keep` is "adaptive".
+        probes: numbers of last and of random query tokens that score, at least (1, 0).
+        bits: bits of important and of other tokens in the cache, each 2, 4, 8 or 16
+            (16: unchanged); None is (4, 2), and 16 with `evict`.
+        streaming_gap: new tokens that are cached unchanged before they are quantised
+            together, at least 1.
+        evict: drop unimportant tokens from the cache.
+        denominators: divide attention by the number of query tokens that attend to a
+            token ("exact"), or by the number of all later tokens ("zipcache").
+        seed: seed of the random query tokens.
     """
 
     keep: Keep | Literal["adaptive"]

@@ -1,10 +1,8 @@
-"""`catalog()`: every system that foveate knows of, those still planned included."""
+"""`catalog()`: every system that foveate lists, planned ones included."""
 
 from __future__ import annotations
 
-import inspect
 import json
-import sys
 from dataclasses import MISSING, asdict, fields
 from functools import cache
 from importlib.resources import files
@@ -13,6 +11,7 @@ from typing import Any
 from foveate.errors import UnknownName
 from foveate.family_support import supported_families
 from foveate.method import registered
+from foveate.method_docs import about, method_doc
 from foveate.parameter_docs import parameter_docs
 from foveate.systems import MethodInfo, systems
 
@@ -26,7 +25,7 @@ def catalog() -> list[MethodInfo]:
             known[slug] = MethodInfo(
                 slug=slug,
                 name=cls.__name__,
-                title=_about(cls).split("\n")[0],
+                title=method_doc(cls).summary,
                 year=None,
                 paper=cls.paper,
                 stages=cls().stages,
@@ -38,9 +37,9 @@ def catalog() -> list[MethodInfo]:
 
 
 def describe(slug: str) -> dict[str, Any]:
-    """What the catalogue knows of a system, and what its class says, as plain values.
+    """The catalogue entry of a system and the facts of its class, as plain values.
 
-    A planned system has no class: then there are no parameters, needs or text.
+    A planned system has no class, so it has no parameters, signals or documentation.
     """
     listed = {info.slug: info for info in catalog()}
     if slug not in listed:
@@ -70,16 +69,13 @@ def describe(slug: str) -> dict[str, Any]:
             }
             for field in fields(cls)
         ],
-        "about": _about(cls),
+        "summary": method_doc(cls).summary,
+        "about": about(cls),
     }
 
 
 @cache
 def measured() -> dict[str, dict[str, dict[str, float]]]:
-    """Retained skill of the shipped bench runs: by slug, embedded model and share of tokens."""
+    """Normalised accuracy in the shipped bench runs: by slug, embedded model and keep."""
     text = (files("foveate") / "measured.json").read_text(encoding="utf-8")
     return json.loads(text)
-
-
-def _about(cls: type) -> str:
-    return inspect.cleandoc(sys.modules[cls.__module__].__doc__ or cls.__doc__ or "")

@@ -26,24 +26,27 @@ M = TypeVar("M", bound="type[Method]")
 class Method:
     """A system from a paper: its hyper-parameters as fields, its rule as one or more parts.
 
-    keep: tokens that survive per visual item; an int counts, a float in (0, 1] is a share.
-    positions: "original" leaves the gaps of dropped tokens in the position ids, "packed" renumbers
-    rows that lose tokens. "native" is "original" in models that count positions in three rows
-    (M-RoPE), where places in the picture are among them, and "packed" in all others.
-
-    Class attributes: reduces is False where every token stays and only the way in which layers
-    compute changes; `keep` is 1.0 then. adaptive is True where `keep` may be "adaptive". bare:
-    parameters under which the model is the bare one. coincides: by slug, methods that keep the
-    same tokens as this one in some settings, and why.
+    Attributes:
+        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a retention
+            ratio (tokens out / tokens in).
+        positions: position ids after tokens are dropped. "original" leaves gaps, "packed" renumbers
+            the tokens that remain, "native" is "original" in models with M-RoPE and "packed" in all
+            others.
     """
 
     slug: ClassVar[str]
     paper: ClassVar[str] = ""
+    # Whether the method has learned modules, or needs a model that was tuned with it.
     trained: ClassVar[bool] = False
+    # Whether the same tokens are kept for every prompt.
     prompt_agnostic: ClassVar[bool] = True
+    # False where every token is kept and only the computation in layers changes; keep is 1.0 then.
     reduces: ClassVar[bool] = True
+    # Whether keep may be "adaptive".
     adaptive: ClassVar[bool] = False
+    # Parameters with which the model is the full one.
     bare: ClassVar[Mapping[str, Any]] = MappingProxyType({"keep": 1.0})
+    # By slug, methods that keep the same tokens as this one in some settings, and why.
     coincides: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     keep: Keep = 1.0

@@ -1,33 +1,41 @@
-"""What the docstrings of a method say about each of its parameters."""
+"""The documentation of each parameter of a method, read from `Attributes:` blocks."""
 
 from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterator
+from dataclasses import fields
 
-_ENTRY = re.compile(r"(?:^|(?<=[.;] ))((?:\w+, )*\w+): ")
+_ENTRY = re.compile(r"    (\w+): (.*)")
 
 
 def parameter_docs(cls: type) -> dict[str, str]:
-    """Parameter name to its sentence: entries "name: text" in the docstrings of a class's line.
-
-    A subclass overrides its bases; "a, b: text" documents both.
-    """
+    """Parameter name to its text, inherited parameters included; a subclass overrides its bases."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        text = base.__dict__.get("__doc__")
-        if text and hasattr(base, "__dataclass_fields__"):
-            docs |= _entries(inspect.cleandoc(text))
-    return {name: text for name, text in docs.items() if name in cls.__dataclass_fields__}
+        docs |= _entries(inspect.cleandoc(base.__dict__.get("__doc__") or ""))
+    # A block may document class attributes too; those are no parameters.
+    return {field.name: docs[field.name] for field in fields(cls) if field.name in docs}
 
 
 def _entries(text: str) -> dict[str, str]:
+    """The entries `name: text` of the `Attributes:` block; deeper lines continue an entry."""
     found: dict[str, str] = {}
-    for paragraph in text.split("\n\n"):
-        line = " ".join(paragraph.strip().removeprefix("Attributes:").split())
-        starts = list(_ENTRY.finditer(line))
-        ends = [following.start() for following in starts[1:]] + [len(line)]
-        for start, end in zip(starts, ends, strict=False):
-            for name in start[1].split(", "):
-                found[name] = line[start.end() : end].strip()
+    name = ""
+    for line in _block(text):
+        if entry := _ENTRY.fullmatch(line):
+            name, found[name] = entry[1], entry[2]
+        elif name:
+            found[name] += " " + line.strip()
     return found
+
+
+def _block(text: str) -> Iterator[str]:
+    inside = False
+    for line in text.split("\n"):
+        if inside and not line.startswith("    "):
+            return
+        if inside:
+            yield line
+        inside = inside or line == "Attributes:"

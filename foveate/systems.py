@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 
@@ -34,7 +35,28 @@ SYSTEM_STAGES = (
     "benchmarks",
     "tuning",
 )
-"""Where a system can act: the stages of the road in the order of the data, then the work around."""
+"""Stages at which a system can act, in the order of the data, then the work around a model."""
+
+WHERE = {
+    "frames": "before the vision encoder",
+    "encoders": "inside the vision encoder",
+    "tokens": "before the LLM",
+    "projectors": "in the projector",
+    "layers": "inside the LLM",
+    "caches": "in the KV cache",
+    "decoding": "while decoding",
+    "pipelines": "around the model",
+    "training": "in training",
+    "generation": "in generation of images or videos",
+    "benchmarks": "benchmark",
+    "tuning": "budget search",
+}
+"""The stages in words, as pages and command lines show them."""
+
+
+def where(stages: Iterable[str]) -> str:
+    """Stages in words: "before the LLM, inside the LLM"."""
+    return ", ".join(WHERE[stage] for stage in stages)
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,12 @@ _lent: ContextVar[dict[str, nn.Module] | None] = ContextVar("lent", default=None
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedMethod(Method):
-    """A method whose parts are trained for one base model.
+    """A method with learned modules, which are trained for one base model.
 
-    weights: a folder that `save_pretrained` wrote, or the name of a shipped set such as "nano";
-    None takes the shipped set that fits the model; "random" or "random:SEED" are untrained parts.
+    Attributes:
+        weights: a folder written by `save_pretrained`, or the name of a shipped set such as "nano";
+            None uses the shipped set that fits the model; "random" or "random:SEED" uses untrained
+            modules.
     """
 
     trained: ClassVar[bool] = True

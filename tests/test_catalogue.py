@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
+
 import pytest
 
 import foveate
 from foveate.catalogue import describe
 from foveate.errors import UnknownName
 from foveate.method import registered
+from foveate.method_docs import method_doc
+from foveate.parameter_docs import parameter_docs
 
 
 def test_it_can_be_asked_twice():
@@ -28,7 +32,7 @@ def test_methods_are_described_from_their_code():
     told = describe("divprune")
     assert told["class"] == "DivPrune" and "arXiv 2503.02175" in told["about"]
     assert {row["name"] for row in told["parameters"]} >= {"keep", "positions", "per_crop"}
-    assert all(row["doc"] for row in told["parameters"])
+    assert told["summary"] == told["about"].split("\n")[0]
     assert "parameters" not in describe("streamingvlm")
     with pytest.raises(UnknownName, match="divprune"):
         describe("divprun")
@@ -61,3 +65,43 @@ def test_a_misspelt_class_names_the_nearest():
     with pytest.raises(AttributeError, match="did you mean 'DivPrune'"):
         getattr(foveate, "DivPrun")  # noqa: B009
     assert not hasattr(foveate, "Nothing")
+
+
+def test_every_parameter_is_documented():
+    for slug, cls in registered().items():
+        parameters = describe(slug)["parameters"]
+        assert [row["name"] for row in parameters] == [field.name for field in fields(cls)]
+        undocumented = [row["name"] for row in parameters if not row["doc"]]
+        assert not undocumented, slug
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Documented(foveate.DivPrune):
+    """A method whose parameters are documented in a block.
+
+    Attributes:
+        keep: tokens to keep,
+            in two lines.
+        per_crop: of its own
+        reduces: a class attribute.
+
+    protect: not in the block.
+    """
+
+
+def test_parameters_are_documented_in_a_block_or_inherited():
+    docs = parameter_docs(Documented)
+    assert docs["keep"] == "tokens to keep, in two lines." and docs["per_crop"] == "of its own"
+    assert docs["protect"] == parameter_docs(foveate.DivPrune)["protect"]
+    assert docs["positions"] == parameter_docs(foveate.Method)["positions"]
+    assert docs.keys() == {field.name for field in fields(Documented)}
+
+
+@pytest.mark.parametrize("slug", registered())
+def test_every_method_file_has_the_same_sections(slug):
+    doc = method_doc(registered()[slug])
+    assert doc.summary.endswith(".") and ":" not in doc.summary.split()[0]
+    assert doc.sections.keys() >= {"Rule", "Needs", "Cost"}
+    assert doc.example.startswith("model, processor = foveate.mini(") and "attach" in doc.example
+    if registered()[slug].paper:
+        assert registered()[slug].paper in " ".join(doc.intro.split())

@@ -298,7 +298,7 @@ def test_one_method():
     assert found["class"] == "FasterVLM"
     assert [need.split("(")[0] for need in found["needs"]] == ["VisionAttention"]
     parameters = {p["name"]: p for p in found["parameters"]}
-    assert parameters["keep"]["default"] == 0.25 and "share" in parameters["keep"]["doc"]
+    assert parameters["keep"]["default"] == 0.25 and "ratio" in parameters["keep"]["doc"]
     assert "cls" in parameters["score"]["doc"]
     out = run("methods", "fastervlm").stdout
     assert "2412.01818" in out and "score" in out

@@ -1,4 +1,4 @@
-"""`foveate methods`: the catalogue, or all about one method."""
+"""`foveate methods`: the catalogue, or the documentation of one method."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import typer
 
 
 def methods(
-    slug: Annotated[str | None, typer.Argument(help="Show all about this method.")] = None,
+    slug: Annotated[
+        str | None, typer.Argument(help="Show the documentation of this method.")
+    ] = None,
     available: Annotated[
-        bool, typer.Option("--available", help="Only methods that can be used now.")
+        bool, typer.Option("--available", help="List only methods that are available.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -31,25 +33,28 @@ def _print_all(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     from foveate.cli.console import console
+    from foveate.systems import where
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("slug", "name", "year", "stages", "paper", "status"):
+    for name in ("slug", "name", "year", "where", "paper", "status"):
         table.add_column(name, no_wrap=name in ("slug", "paper", "status"))
     for row in rows:
-        usable = row["status"] == "available"
         table.add_row(
             row["slug"],
             row["name"],
             str(row["year"] or ""),
-            " ".join(row["stages"]),
+            where(row["stages"]),
             row["paper"],
             row["status"],
-            style="" if usable else "dim",
+            style="" if row["status"] == "available" else "dim",
         )
     usable = sum(row["status"] == "available" for row in rows)
     out = console()
     out.print(table)
-    out.print(f"\n{len(rows)} systems, {usable} available; 'foveate methods SLUG' shows one.")
+    out.print(
+        f"\n{len(rows)} systems: {usable} available, {len(rows) - usable} planned and not "
+        "available yet. 'foveate methods SLUG' shows one."
+    )
 
 
 def _print_one(described: dict[str, Any]) -> None:
@@ -61,24 +66,40 @@ def _print_one(described: dict[str, Any]) -> None:
     if "about" in described:
         out.print(described["about"], markup=False)
     else:
-        out.print(f"{described['name']}: {described['title']}", markup=False)
+        out.print(described["title"], markup=False)
     table = Table.grid(padding=(0, 3))
-    names = ("slug", "class", "year", "paper", "stages", "needs", "families", "trained", "status")
-    for name in names:
-        value = described.get(name)
-        if value is not None and value != "":
-            text = ", ".join(value) if isinstance(value, list | tuple) else str(value)
-            table.add_row(name, text or "nothing")
-    for model, row in described.get("bench", {}).items():
-        cells = (f"{skill:.2f} at {100 * float(keep):g} %" for keep, skill in row.items())
-        table.add_row(f"R on {model}", ", ".join(cells))
+    for name, text in _facts(described).items():
+        table.add_row(name, text)
     out.print()
     out.print(table, markup=False)
     if "parameters" in described:
-        table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
-        for name in ("parameter", "default", "meaning"):
-            table.add_column(name)
-        for row in described["parameters"]:
-            table.add_row(row["name"], repr(row["default"]), row["doc"])
-        out.print()
-        out.print(table, markup=False)
+        out.print("\nParameters:")
+    for row in described.get("parameters", ()):
+        out.print(f"  {row['name']}={row['default']!r}: {row['doc']}", markup=False)
+
+
+def _facts(described: dict[str, Any]) -> dict[str, str]:
+    """The rows of the table of one system, in words."""
+    from foveate.systems import where
+
+    facts = {"slug": described["slug"]}
+    if described["status"] == "available":
+        facts["class"] = f"foveate.{described['class']}"
+    facts |= {
+        "year": str(described["year"] or ""),
+        "paper": described["paper"],
+        "where": where(described["stages"]),
+    }
+    if described["status"] == "available":
+        facts |= {
+            "recorded signals": ", ".join(described["needs"]) or "none",
+            "prompt-agnostic": "yes" if described["prompt_agnostic"] else "no",
+            "model families": described["families"],
+        }
+    facts["learned modules"] = "yes" if described["trained"] else "no"
+    for model, row in described.get("bench", {}).items():
+        cells = (f"{score:.2f} at {100 * float(keep):g} %" for keep, score in row.items())
+        facts[f"normalised accuracy on {model}"] = ", ".join(cells)
+    planned = "planned, not available yet"
+    facts["status"] = planned if described["status"] == "planned" else described["status"]
+    return {name: text for name, text in facts.items() if text}

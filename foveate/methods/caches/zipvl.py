@@ -1,20 +1,31 @@
-"""ZipVL: per layer, attend only among the tokens that matter, and cache the rest in fewer bits.
+"""Sparse attention in prefill and a mixed-precision KV cache, by importance of tokens per layer.
 
 He et al., "ZipVL: Efficient Large Vision-Language Models with Dynamic Token Sparsification and KV
 Cache Compression", 2024, arXiv 2410.08584.
 
-a_j = attention that token j gets from the last 64 tokens and 64 random ones, mean over heads. The p
-largest a_j hold a share tau of it all; the p tokens of largest a_j / (probes that see j) are
-important. In the prompt they attend among themselves, the others get nothing from this layer's
-attention. Important keys and values are cached in 4 bits, others in 2: keys per channel, values
-per token behind a scale per channel. Of every 100 new tokens the newest one's row decides alike.
+Rule: a_j is the attention that token j receives from the last 64 tokens and from 64 random ones,
+mean over heads. p is the smallest number such that the p largest a_j hold a share tau of all
+attention. The important tokens are the p with the largest
 
-Needs 128 rows of attention per layer. Cost: their products, and reading the
-codes at every step; where nothing else looks on, new tokens attend to them as they are.
-`keep=1.0` is the bare model: it neither leaves out pairs nor bits; tau=1.0 leaves out bits only.
-Departs from the authors' quantiser (ZipCache) in one set per layer, not per key head, and in ranges
-per sample; tokens that a batch pads are no tokens. Layers with a sliding window keep their cache as
-it is. The last token is always important. `evict` is the second version of the paper.
+    a_j / (number of these query tokens that can attend to j)
+
+During prefill, important tokens attend to each other; the others get nothing from the attention of
+this layer. Keys and values of important tokens are cached in 4 bits, those of the others in 2 bits:
+keys per channel, values per token with one scale per channel. While decoding, the attention of the
+newest token selects in the same way among every 100 new tokens.
+
+Needs: 128 rows of attention in every LLM layer.
+
+Cost: these rows, and unpacking the cache at every step. Where no other method needs the attention,
+new tokens attend to the packed values directly.
+
+Differences: there is one set of important tokens per layer, and quantisation ranges are per sample;
+the authors' quantiser (ZipCache) has one set per key head. Padding does not count as tokens. Layers
+with a sliding window keep their cache as it is. The last token is always important. `evict` is the
+second version of the paper.
+
+Notes: `keep=1.0` is the full model, without sparse attention and without quantisation; `tau=1.0`
+only quantises.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -44,14 +55,23 @@ from foveate.parts import CachesPart, CacheState, Part, RulePart, Widths
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ZipVL(Method, RulePart):
-    """keep: share of all tokens that is important in every layer, or a count per visual item beside
-    all text; "adaptive" lets tau say how many, per layer and input. 1.0 is the bare model.
+    """ZipVL; the docstring of its module states the rule.
 
-    tau: share of attention that important tokens hold. probes: last and random tokens whose rows
-    count. seed: of the random ones. bits: of important and of other tokens, from 2, 4, 8 and 16,
-    which leaves numbers as they are; None is (4, 2), and 16 with `evict`. streaming_gap: new tokens
-    that are cached as they are until so many have come. evict: drop the others from the cache.
-    denominators: "exact" is how many probes see a token, "zipcache" how many tokens do.
+    Attributes:
+        keep: important tokens in every layer: a float in (0, 1] is a share of all tokens, an int a
+            count per image or video besides all text; "adaptive" derives the number from `tau`, per
+            layer and input. 1.0 is the full model.
+        tau: share of the attention that important tokens must hold, in (0, 1]; used where `keep` is
+            "adaptive".
+        probes: numbers of last and of random query tokens that score, at least (1, 0).
+        bits: bits of important and of other tokens in the cache, each 2, 4, 8 or 16 (16:
+            unchanged); None is (4, 2), and 16 with `evict`.
+        streaming_gap: new tokens that are cached unchanged before they are quantised together, at
+            least 1.
+        evict: drop unimportant tokens from the cache.
+        denominators: divide attention by the number of query tokens that attend to a token
+            ("exact"), or by the number of all later tokens ("zipcache").
+        seed: seed of the random query tokens.
     """
 
     slug = "zipvl"
@@ -147,7 +167,7 @@ class ZipVL(Method, RulePart):
 
 @dataclass(frozen=True)
 class MixedBits(CachesPart):
-    """The side of ZipVL in the cache."""
+    """The KV cache side of ZipVL."""
 
     method: ZipVL
 

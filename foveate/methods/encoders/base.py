@@ -1,4 +1,4 @@
-"""What methods share that merge inside the vision tower."""
+"""What methods that merge inside the vision encoder have in common."""
 
 from __future__ import annotations
 

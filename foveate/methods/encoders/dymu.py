@@ -1,20 +1,24 @@
-"""DyMU: merge patches that are alike as each picture allows, and attend as if none had been.
+"""Merge similar tokens in the vision encoder by threshold; unmerge them virtually in the LLM.
 
 Wang et al., "DyMU: Dynamic Merging and Virtual Unmerging for Efficient VLMs", 2025,
 arXiv 2504.17040.
 
-Between attention and MLP of a block, even tokens are paired with the odd ones of largest cosine of
-keys (mean over heads); every pair above the block's threshold becomes its mean, weighted by size.
-The thresholds are means over many pictures of what the first pair left out has, when r pairs per
-picture are merged in each batch: pictures keep `keep` on average, simple ones less, crowded ones
-more. In the language model every merged token stands at all places that it holds: attention runs
-over that virtual sequence, and a token takes the mean of what its copies get.
+Rule: between attention and MLP of a block, each even token is paired with the odd token of largest
+cosine of keys (mean over heads). Every pair above the threshold of the block becomes its mean,
+weighted by size. The thresholds come from calibration: for each batch of many images, r pairs per
+image are merged, and the threshold is the mean similarity of the first pair that is not. So images
+keep `keep` on average; simple images keep fewer tokens, complex ones more. In the LLM (virtual
+unmerging) every merged token stands at all its original positions: attention runs over that virtual
+sequence, and a token takes the mean of the outputs of its copies.
 
-Needs the keys of every block, and `DyMU.calibrate` for its thresholds. Without them each crop or
-frame leaves with exactly its budget. Cost: one product of half the keys with the other half per
-block; attention pairs of the whole prompt in the language model, where all else is shorter.
-Departs from the paper in dividing by the exact size in batches, in one order of tokens for single
-pictures and batches, so that both give the same, and in a budget over the blocks that run.
+Needs: the keys of every block of the vision encoder, and thresholds from `DyMU.calibrate`. Without
+thresholds each crop or frame keeps exactly its budget.
+
+Cost: one product of half the keys with the other half per block. In the LLM, attention over the
+whole original length; everything else is shorter.
+
+Differences: batches divide by the exact size. Single images and batches use one order of tokens, so
+both give the same result. The budget is spread over the blocks that run.
 
     model, processor = foveate.mini("nano")
     pictures = [item.image() for item in foveate.mini.world.items("I1", "train", 64)]
@@ -56,16 +60,23 @@ from foveate.tokens import Grid
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class DyMU(Method, EncodersPart):
-    """keep: patches of each crop or frame that leave the tower; with thresholds, on average.
+    """DyMU; the docstring of its module states the rule.
 
-    thresholds: one cosine per block that merges, from `calibrate` or the path of a JSON file with
-    what `to_dict` of its result gives; 1.0 merges nothing. None: exactly `keep` in every picture.
-    merge_mode: "instance_level" leaves thresholds aside, so that the budget is known beforehand.
-    r_total: patches that merge, in place of `keep`. r_schedule: "constant", "linear" (falling) or
-    "reverse_linear" merges over the blocks.
-    max_r_per_instance_ratio: most merges of a picture in a block, as a multiple of the mean; for
-    thresholds, without which every picture merges the mean.
-    repeat_merged_tokens: virtual unmerging in the language model.
+    Attributes:
+        keep: patches of each crop or frame that leave the vision encoder, on average where
+            thresholds are given; an int is a count per crop or frame, a float in (0, 1] a retention
+            ratio.
+        thresholds: one cosine per block that merges, from `calibrate`, or the path of a JSON file
+            with the `to_dict` of a calibrated method; 1.0 merges nothing. None merges every image
+            to exactly `keep`.
+        merge_mode: "batch_level" uses the thresholds, "instance_level" ignores them, so that the
+            number of tokens is known in advance.
+        r_total: number of patches to merge per crop or frame, instead of `keep`.
+        r_schedule: merges over the blocks: "constant", "linear" (falling) or "reverse_linear".
+        max_r_per_instance_ratio: most merges of one image in one block, as a multiple of the mean,
+            above 0; only with thresholds. None for no limit.
+        repeat_merged_tokens: virtual unmerging in the LLM; False lets the LLM attend to merged
+            tokens once.
     """
 
     slug = "dymu"

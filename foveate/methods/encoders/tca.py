@@ -1,24 +1,32 @@
-"""TCA: keep what the class token attends to, average what it doubts, sum up the rest.
+"""Prune and merge tokens in the vision encoder by [CLS] attention, with test-time adaptation.
 
 Wang et al., "Is Less More? Exploring Token Condensation as Training-free Test-time Adaptation",
 ICCV 2025, arXiv 2410.14729.
 
-Behind the attention of three layers (3, 6, 9 of 12, scaled to the tower's depth) patches are ranked
-by a, what the class token pays them, mean over heads. Of n patches d = n - ceil((1 - delta) n) go:
-the lowest d become one token, sum_i a_i x_i; the 2 (d + 1) above them are averaged around four
-centres (k-centre greedy, weights 1 / distance); the rest stays as it is. With `keep` the share that
-goes is the same in each of the layers, and the last one ends with exactly the budget.
+Rule: after the attention of three layers (3, 6, 9 of 12, scaled to the depth of the encoder) the n
+patches are ranked by a, their [CLS] attention, mean over heads. d = n - ceil((1 - delta) n) tokens
+go:
+
+    the lowest d become one token, sum_i a_i x_i
+    the next 2 (d + 1) are averaged around four centres (k-centre greedy, weights 1 / distance)
+    all others stay as they are
+
+With `keep` each of the three layers removes the same share, and the last one ends at exactly the
+budget.
 
 For zero-shot classification of a stream, `foveate.zero_shot(model, processor, classes, TCA())` adds
-the adaptation: a reservoir of confident, diverse samples per class gives anchors, one of which the
-attention of the three layers sees as one more key, and corrects the logits (`Adapter`).
+the adaptation. A reservoir holds confident and diverse samples per class. They give anchors: the
+attention of the three layers sees one of them as an extra key, and they correct the logits
+(`Adapter`).
 
-Needs the class token's row of attention in three layers; without a class token the mean of what
-patches receive. Cost: those rows, and distances among the tokens in doubt.
-Departs from the official code in the first centre, the token farthest from the mean unless a
-generator is given; in float32 sums; in corrections that follow the model's own temperature, which
-is 100 for CLIP; budgets below six tokens have fewer centres. `centers=0` is EViT: everything that
-goes is summed up.
+Needs: [CLS] attention of three layers of the vision encoder. Without a [CLS] token, the mean
+attention that each patch receives.
+
+Cost: those rows of attention, and distances among the tokens that are averaged.
+
+Differences: the first centre is the token farthest from the mean unless a generator is given. Sums
+are float32. Corrections follow the model's own temperature, which is 100 for CLIP. Budgets below
+six tokens have fewer centres. `centers=0` is EViT: all pruned tokens become one token.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -54,14 +62,23 @@ KEPT = 76 / 196
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class TCA(Method, EncodersPart):
-    """keep: patches of each crop or frame that leave the tower; a count counts those of one view.
+    """Token Condensation as Adaptation; the docstring of its module states the rule.
 
-    delta: share that goes per condensing layer, in place of `keep` (0.1 and 0.035 in the paper; 0
-    leaves the tower whole). drop_loc: condensing layers, of a tower of 12. centers: averages made
-    of the tokens in doubt. rank: "mean_attn", or "head_rank", the mean over heads of ranks.
-    reservoir_size: samples kept per class of a stream, 0 for no adaptation. scale, lam, beta:
-    spread of the weights of layers, weight and sharpness of the correction. gate: "all" refreshes
-    the anchors when all classes seen have two samples, "class" those of each class that has.
+    Attributes:
+        keep: patches of each crop or frame that leave the vision encoder; an int is a count per
+            crop or frame, a float in (0, 1] a retention ratio.
+        delta: share of the tokens that each condensing layer removes, instead of `keep`, in [0, 1);
+            0.1 and 0.035 in the paper, 0 removes nothing.
+        drop_loc: condensing layers of an encoder of 12 layers, 0-based; other depths are scaled.
+        centers: averages made of the tokens in the middle of the ranking; 0 is EViT.
+        rank: "mean_attn" ranks by mean attention over heads, "head_rank" by the mean over heads of
+            ranks.
+        reservoir_size: samples cached per class of a stream; 0 for no adaptation.
+        scale: spread of the weights over layers in the correction of logits, above 0.
+        lam: weight of the correction of logits.
+        beta: sharpness of the correction of logits.
+        gate: "all" refreshes the anchors once all classes seen so far have two samples, "class"
+            refreshes those of each class that has two.
     """
 
     slug = "tca"

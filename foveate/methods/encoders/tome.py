@@ -1,16 +1,23 @@
-"""ToMe: merge the most similar tokens in every block of the vision tower, because they repeat.
+"""Merge similar tokens in every block of the vision encoder (bipartite matching).
 
 Bolya et al., "Token Merging: Your ViT But Faster", ICLR 2023, arXiv 2210.09461.
 
-Between attention and MLP of a block: tokens are split into even and odd ones, each even token is
-paired with the odd one whose key (mean over heads) has the largest cosine, and the r best pairs
-become their mean, weighted by the patches that each stands for. Attention counts a merged token as
-often as its size: logits + log(size). The class token never merges.
+Rule: between attention and MLP of each block, tokens are split into even and odd ones. Each even
+token is paired with the odd token whose key (mean over heads) has the largest cosine. The r most
+similar pairs become their mean, weighted by the number of patches that each token stands for.
+Attention counts a merged token as often as its size:
 
-Needs the keys of every block. Cost: one product of half the keys with the other half per block,
-repaid by every block behind it.
-Departs from the paper in where r comes from: by default it follows from `keep`, as even over the
-blocks as can be, so that each crop or frame leaves the tower with exactly its budget.
+    logits + log(size)
+
+The [CLS] token is never merged.
+
+Needs: the keys of every block of the vision encoder.
+
+Cost: one product of half the keys with the other half per block. The shorter later blocks save
+more.
+
+Differences: r follows from `keep` by default, as evenly over the blocks as possible, so that each
+crop or frame leaves the vision encoder with exactly its budget.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -42,13 +49,18 @@ from foveate.tokens import Grid
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ToMe(Method, EncodersPart):
-    """keep: patches of each crop or frame that leave the tower; a count counts those of one view.
+    """Token Merging; the docstring of its module states the rule.
 
-    r: merges per block in place of `keep`: an int for every block, a pair (r, inflection) with a
-    float inflection from -1.0 (falling) to 1.0 (rising), or a tuple of counts block by block.
-    kth: in place of `keep`, one merge in the first block: every patch joins the most similar one of
-    each kth, so that a view of n patches leaves it with n // kth.
-    prop_attn: merged tokens count by their size in attention; False for towers trained with merges.
+    Attributes:
+        keep: patches of each crop or frame that leave the vision encoder; an int is a count per
+            crop or frame, a float in (0, 1] a retention ratio.
+        r: merges per block, instead of `keep`: an int for every block, a pair (r, inflection) with
+            a float inflection from -1.0 (falling over depth) to 1.0 (rising), or a tuple with one
+            count per block.
+        kth: instead of `keep`, merge once, in the first block: every patch joins the most similar
+            of each kth patch, so that n patches become n // kth. At least 1.
+        prop_attn: add log(size) to the attention logits of merged tokens; use False for vision
+            encoders that were trained with merging.
     """
 
     slug = "tome"

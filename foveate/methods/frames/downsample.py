@@ -1,13 +1,17 @@
-"""Downsample: make the picture smaller before it is encoded, because that saves the encoder too.
+"""Resize the image before the vision encoder so that it gives fewer visual tokens (baseline).
 
-A baseline without a paper: the plain alternative to every choice among tokens.
+A baseline without a paper: the simple alternative to all token selection.
 
-Rows x columns of tokens in place of h x w: the largest product not above the budget among the
-shapes whose aspect ratio is within `stretch` of the picture's (the nearest ratio where none is).
+Rule: the image is resized to rows x columns of tokens instead of h x w. Among the shapes whose
+aspect ratio is within `stretch` of the image's own, it takes the largest product of rows and
+columns that fits the budget. If no such shape fits, it takes the nearest aspect ratio.
 
-Needs a family whose vision tower takes pictures of several sizes. Cost: less than nothing: the
-encoder runs on fewer patches. The budget is an upper limit here, not a count: tokens come in whole
-rows and columns, and the tower's own patch grid may round them further.
+Needs: a model family whose vision encoder takes images of several sizes.
+
+Cost: negative: the vision encoder runs on fewer patches.
+
+Notes: the budget is an upper limit here, not an exact count. Tokens come in whole rows and columns,
+and the patch grid of the vision encoder may round them further.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -30,7 +34,12 @@ from foveate.tokens import Grid
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Downsample(Method, FramesPart):
-    """stretch: how far the aspect ratio may go to come nearer to the budget, at least 1."""
+    """Resizing before the vision encoder.
+
+    Attributes:
+        stretch: largest factor by which the aspect ratio may change to get closer to the budget, at
+            least 1.0; 1.0 keeps the aspect ratio of the image.
+    """
 
     slug = "downsample"
     drawn_as = "smaller"

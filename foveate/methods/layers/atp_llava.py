@@ -1,21 +1,30 @@
-"""ATP-LLaVA: every picture and question get thresholds of their own, layer by layer.
+"""Prune visual tokens inside the LLM with learned thresholds that adapt to image and question.
 
 Ye et al., "ATP-LLaVA: Adaptive Token Pruning for Large Vision Language Models", CVPR 2025, arXiv
 2412.00447.
 
-Behind a few layers, s_r = (s_self + s_cross) / 2: s_self(i) is the mean logit that visual queries
-give key i, (mean_j q_j) k_i / sqrt d, s_cross(i) the attention of the text behind the picture, each
-brought to [0, 1] per sample. s_sp = 1 - lambda R^2 for tokens on every 1/R-th row and column of the
-original grid, R the coarsest of (1/8, 1/4, 1/2). Two thresholds follow from statistics of this very
-input; a token stays where s_r > theta_r or s_sp > theta_s. `foveate train --method atp_llava`
-trains the thresholds with soft masks and a loss on the budget, and leaves the language model
-frozen. The paper tunes it too. The shipped thresholds were trained with s_r = s_cross alone,
-because a frozen embedded model gains nothing from s_self.
+Rule: after a few layers every visual token i has two scores.
 
-Needs queries and keys of the layers in front; text rows of attention only. Cost: those rows.
-Departs from the paper, which published no code, in what it leaves open: normalised scores, the
-statistics, and heads that move theta_r away from the quantile that leaves the wanted share, which
-falls by the same factor behind each of the layers; an untrained head moves it nowhere.
+    s_r = (s_self + s_cross) / 2
+    s_self(i) = (mean_j q_j) k_i / sqrt d, over visual queries j
+    s_cross(i) = attention from the text after the image
+    s_sp = 1 - lambda R^2, for tokens on every 1/R-th row and column of the original grid, R the
+    coarsest of (1/8, 1/4, 1/2)
+
+s_self and s_cross are each scaled to [0, 1] per sample. Small learned heads predict two thresholds
+from statistics of this input. A token is kept where s_r > theta_r or s_sp > theta_s.
+`foveate train --method atp_llava` trains the heads with soft masks and a loss on the budget, and
+keeps the LLM frozen. The paper tunes the LLM too. The shipped weights were trained with
+s_r = s_cross alone, because a frozen embedded model gains nothing from s_self.
+
+Needs: queries and keys of the LLM layers before which tokens are pruned; attention rows of text
+tokens only.
+
+Cost: those rows of attention.
+
+Differences: the paper published no code. The normalisation of scores, the statistics, and the form
+of the heads are choices: a head moves theta_r away from the quantile that gives the wanted ratio,
+and an untrained head does not move it. The ratio falls by the same factor at each pruning layer.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -50,18 +59,20 @@ CLOSED = 5.0
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ATPLLaVA(TrainedMethod, LayersPart):
-    """ATP-LLaVA; see the module for its rule.
+    """ATP-LLaVA; the docstring of its module states the rule.
 
     Attributes:
-        keep: mean over all layers that the thresholds aim at; single pictures take more or less.
-        scores: "both" halves of s_r, or "self" or "cross" alone. None is what the weights were
-            trained with ("cross" for the shipped ones), "both" for untrained ones.
-        layers_of: 0-based layers behind which tokens go; None is 4, 14, 24 of 32 in proportion.
+        keep: target of the mean over all LLM layers; an int is a count per image or video, a float
+            in (0, 1] a retention ratio. Single inputs keep more or fewer tokens.
+        scores: parts of s_r: "both", "self" or "cross". None is what the weights were trained with
+            ("cross" for the shipped ones), and "both" for untrained heads.
+        layers_of: 0-based layers after which tokens are pruned, ascending; None is 4, 14, 24 of 32,
+            scaled to the depth.
         lambda_sample: slope of the spatial score.
-        rates: ascending shares, in (0, 1], of the rows and columns that the spatial score samples.
-        temperature: of the soft masks, in training only.
-        min_keep: never fewer visual tokens per sample, at least 1.
-        hidden: width of untrained heads.
+        rates: ascending ratios in (0, 1] of the rows and columns that the spatial score samples.
+        temperature: temperature of the soft masks, above 0; in training only.
+        min_keep: smallest number of visual tokens per sample, at least 1.
+        hidden: width of the heads where they are untrained, at least 1.
     """
 
     slug = "atp_llava"

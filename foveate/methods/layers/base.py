@@ -1,4 +1,4 @@
-"""The layers stage: budgets of a sample's rows, which may hold several visual items."""
+"""Budgets of methods inside the LLM, for samples that may hold several images or videos."""
 
 from __future__ import annotations
 

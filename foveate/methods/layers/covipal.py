@@ -1,20 +1,28 @@
-"""CoViPAL: a small trained module reads pictures and text and says which visual tokens matter.
+"""Prune visual tokens inside the LLM with scores from a small learned module that reads text too.
 
 Tang et al., "CoViPAL: Layer-wise Contextualized Visual Token Pruning for Large Vision-Language
 Models", Findings of EMNLP 2025, arXiv 2508.17243.
 
-In front of layer b, S = p(H_v, H_t) for visual and text states H_v, H_t; the int(r n) best of the n
-visual tokens go on, at their original positions. p learns twice, the model frozen
-(`foveate train --method covipal`): first to predict the attention that tokens receive in a deep
-layer, then from the answers, with tokens softly weighted: m = sigmoid((S - kappa) / T), sum
-m = r n, and log m added to the attention logits of their keys.
+Rule: before layer b, a learned module p scores the visual hidden states H_v, given those of the
+text H_t:
 
-Needs the residual stream, no attention. Cost: the module, O(n (width inner + text inner)).
-Departs from the paper, whose code is not available, in the target of the first stage: the paper
-takes the sum over heads of what the last n rows pay, the recipe and the shipped modules take the
-logarithm of what text rows pay, standardised per prompt; `--set rows_of=last_nv --set target=raw`
-is the paper's. The module's layers, T, and the budgets of several boundaries, which have a module
-each and fall as powers, are left open by the paper.
+    S = p(H_v, H_t)
+
+The int(r n) best of the n visual tokens are kept, at their original positions. p is trained in two
+stages with the model frozen (`foveate train --method covipal`): first to predict the attention that
+tokens receive in a deep layer, then on the answers, with soft weights m = sigmoid((S - kappa) / T),
+where sum m = r n and log m is added to the attention logits of the keys.
+
+Needs: the hidden states. No attention.
+
+Cost: the module, O(n (width inner + text inner)).
+
+Differences: the paper's code is not available. The target of the first stage differs: the paper
+takes the sum over heads of the attention from the last n query tokens; the recipe and the shipped
+weights take the logarithm of the attention from text tokens, standardised per prompt.
+`--set rows_of=last_nv --set target=raw` is the paper's target. The layers of the module, T, and the
+budgets of several pruning layers are choices: each has its own module, and their ratios are powers
+of one factor.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -46,18 +54,19 @@ from foveate.trained import TrainedMethod
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class CoViPAL(TrainedMethod, LayersPart):
-    """CoViPAL; see the module for its rule.
+    """CoViPAL; the docstring of its module states the rule.
 
     Attributes:
-        keep: mean share or count over all layers; at boundary 0 it is the paper's r.
-        boundary: ascending layers in front of which tokens go, one module each.
-        ppm: "cross": visual tokens attend to text. "mixer": to each other too, as in a later
-            project, where it has inner=512, blocks=4, heads=8.
-        inner: width of an untrained module, a multiple of `heads`.
-        blocks: depth of an untrained module.
-        heads: attention heads of an untrained module.
-        temperature: T of the soft choice, in training only.
-        eps: added to m before the logarithm, in training only.
+        keep: mean over all LLM layers; an int is a count per image or video, a float in (0, 1] a
+            retention ratio. With boundary=(0,) it is the paper's r.
+        boundary: ascending 0-based LLM layers before which tokens are pruned, one module each.
+        ppm: architecture of the module: "cross" lets visual tokens attend to text, "mixer" to each
+            other too, as in a later project that uses inner=512, blocks=4, heads=8.
+        inner: width of the module where it is untrained, a multiple of `heads`.
+        blocks: number of blocks of the module where it is untrained.
+        heads: attention heads of the module where it is untrained, at least 1.
+        temperature: T of the soft top-k; in training only.
+        eps: added to m before the logarithm; in training only.
     """
 
     slug = "covipal"

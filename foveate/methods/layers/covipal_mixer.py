@@ -1,4 +1,4 @@
-"""A deeper pruning module for CoViPAL: visual tokens also look at each other, in linear time."""
+"""A deeper pruning module for CoViPAL: linear attention among visual tokens as well."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 class Mixer(nn.Module):
-    """Scores visual tokens in the light of text and of one another, whatever their order."""
+    """Scores visual tokens given the text and each other, whatever their order."""
 
     def __init__(self, width: int, inner: int, blocks: int, heads: int):
         super().__init__()

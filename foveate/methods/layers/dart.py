@@ -1,16 +1,23 @@
-"""DART: drop the visual tokens that duplicate a few pivots, from an early decoder layer on.
+"""Prune visual tokens inside the LLM: keep those least similar to a few pivot tokens.
 
 Wen et al., "Stop Looking for Important Tokens in Multimodal Language Models: Duplication Matters
 More", 2025, arXiv 2502.11494.
 
-Pivots are the visual tokens, and the text tokens behind the picture, of largest |k|_1 in layer
-l - 1. Each pivot p in turn keeps the same number of visual tokens of smallest cos(x_p, x_j) among
-those left, x being the final norm of what enters layer l. Visual pivots stay too. Positions stay.
+Rule: pivots are the visual tokens, and the text tokens after the image, with the largest |k|_1 in
+layer l - 1. Each pivot p in turn keeps the same number of visual tokens, among those that no
+earlier pivot has kept: the ones with the smallest
 
-Needs the cached keys of layer l - 1 and no attention. Cost: one row of cosines per pivot.
-Departs from the official code where its order of pivots is that of a Python set of numbers: ours is
-visual ones first, each by falling norm. The rest of the budget is shared out exactly. All visual
-tokens of a sample are one pool; text behind the last of them steers.
+    cos(x_p, x_j), x the hidden states that enter layer l, after the final norm
+
+Visual pivots are kept too. Positions do not change.
+
+Needs: the keys of LLM layer l - 1. No attention.
+
+Cost: one row of cosines per pivot.
+
+Differences: the order of pivots in the official code is that of a Python set of numbers; here
+visual pivots come first, each kind by falling norm. The remaining budget is divided exactly. All
+visual tokens of a sample are one pool; pivots are taken from the text after the last of them.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -39,10 +46,14 @@ from foveate.signals import DecoderKeys, Need
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class DART(Method, LayersPart):
-    """keep: share or count per visual item that goes on; 1 - R of the paper.
+    """DART; the docstring of its module states the rule.
 
-    pruning_loc: l, the first decoder layer with fewer tokens. pivot_image_token: visual pivots.
-    pivot_text_token: text pivots.
+    Attributes:
+        keep: tokens per image or video from layer `pruning_loc` on; an int is a count, a float in
+            (0, 1] a retention ratio, 1 - R of the paper.
+        pruning_loc: l, the first LLM layer with fewer tokens, 0-based, at least 1.
+        pivot_image_token: number of visual pivots, at least 1.
+        pivot_text_token: number of text pivots, 0 or more.
     """
 
     slug = "dart"

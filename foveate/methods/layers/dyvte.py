@@ -1,18 +1,24 @@
-"""DyVTE: let all visual tokens go once the text has taken what it needs, layer by layer asked.
+"""Drop all visual tokens at an LLM layer that a learned gate chooses per sample.
 
 Wu et al., "Accelerating Multimodal Large Language Models via Dynamic Visual-Token Exit and the
 Empirical Findings", NeurIPS 2025, arXiv 2411.19628.
 
-In front of layer k a gate reads x = [mean of the text behind the picture, last text token] of the
-residual stream and gives (stay, exit) = W2 GELU(W1 x); where exit > stay, all visual tokens of that
-sample are gone from layer k on, at positions that stay as they are. Every sample leaves by itself,
-once, while the prompt runs. The gates are small, one per layer, trained by
-`foveate train --method dyvte`: exit is right where the answer without the picture is word for word
-the same and its loss below 1.03 times the other.
+Rule: before layer k a gate reads the hidden states x = [mean of the text after the image, last text
+token] and gives
 
-Needs the residual stream, no attention. Cost: one gate per layer.
-Departs from the official code in deciding per sample of a batch, where that reads the first only;
-there is no gate behind the last layer, where nothing is left to save.
+    (stay, exit) = W2 GELU(W1 x)
+
+Where exit > stay, all visual tokens of that sample are dropped from layer k on; position ids do not
+change. Each sample exits on its own, once, during prefill. The gates are small, one per layer,
+trained by `foveate train --method dyvte`. The label is exit where the answer without visual tokens
+is identical word for word and its loss is below 1.03 times the loss with them.
+
+Needs: the hidden states of the text. No attention.
+
+Cost: one gate per layer.
+
+Differences: every sample of a batch has its own decision; the official code reads the first sample
+only. There is no gate after the last layer, where nothing is left to save.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -39,9 +45,14 @@ from foveate.trained import TrainedMethod
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class DyVTE(TrainedMethod, LayersPart):
-    """keep: mean over all layers that no sample exceeds; the default leaves it to the gates.
+    """DyVTE; the docstring of its module states the rule.
 
-    exit_bias: added to exit - stay; above 0 pictures go earlier. hidden: width of untrained gates.
+    Attributes:
+        keep: upper limit of the mean retention ratio over all LLM layers, per sample; an int counts
+            tokens per image or video. The default leaves the decision to the gates.
+        exit_bias: added to exit - stay; above 0 visual tokens are dropped earlier.
+        hidden: width of the gates where they are untrained, at least 1; loaded weights bring their
+            own.
     """
 
     slug = "dyvte"

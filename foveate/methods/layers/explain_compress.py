@@ -1,20 +1,26 @@
-"""Explainability-guided compression: keep what a small network expects the answer to depend on.
+"""Prune visual tokens before the first LLM layer with relevance scores from a small learned CNN.
 
 "Generic Token Compression in Multimodal Large Language Models from an Explainability Perspective",
 ICLR 2026, arXiv 2506.01097.
 
-Before the first decoder layer runs, the text behind the last visual token asks: a_j is the mean,
-over these rows and over heads, of the attention that layer 0 gives token j, softmax over all keys.
-With `heads` every head is an input channel of its own: so are the shipped networks, and those that
-`foveate train --method explain_compress` makes. Five depthwise-separable 1-D convolutions f
-along the tokens turn a into a score, softmax over the tokens of an item, and the best `keep` go on.
-f learns the relevance of tokens to the answers: gradient times attention, propagated through all
-layers (`foveate.training.relevance`).
+Rule: a_j is the attention that the text after the last visual token pays token j with the queries
+and keys of layer 0, softmax over all keys, mean over these query tokens and over heads. With
+`heads`, every head is an input channel instead; the shipped networks and those from `foveate train
+--method explain_compress` are of this kind. Five depthwise-separable 1-D convolutions f along the
+tokens turn a into a score:
 
-Needs queries of the asking rows and keys of layer 0. Cost: these keys, one row per word of the
-question, and 0.18 million multiply-adds per token.
-No official code exists. Attention is divided by its mean, so that f fits any number of tokens.
-"native" positions are what the paper has: renumbered, and kept on M-RoPE models.
+    score = softmax(f(a)), over the tokens of an image or video
+
+The tokens with the best scores are kept. f is trained to predict the relevance of tokens to the
+answers: gradient times attention, propagated through all layers (`foveate.training.relevance`).
+
+Needs: queries of the text after the image, and keys of LLM layer 0.
+
+Cost: these keys, one row of attention per token of the question, and 0.18 million multiply-adds per
+visual token.
+
+Differences: no official code exists. Attention is divided by its mean, so that f fits any number of
+tokens. "native" positions are the paper's: renumbered, except in models with M-RoPE.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -87,13 +93,14 @@ class Relevance(nn.Module):
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ExplainCompress(TrainedMethod, LayersPart):
-    """Explainability-guided compression; see the module for its rule.
+    """Explainability-guided token compression; the docstring of its module states the rule.
 
     Attributes:
-        keep: share or count per visual item that enters the first layer; rho of the paper.
-        channels: widths of the convolutions of an untrained network.
-        heads: the decoder's number of heads, where each is an input of its own; None is their
-            mean, as in the paper. Weights that are loaded bring their own.
+        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a retention
+            ratio, rho of the paper.
+        channels: widths of the convolutions where the network is untrained, each at least 1.
+        heads: number of attention heads of the LLM, where every head is an input channel; None
+            takes their mean, as the paper does. Loaded weights bring their own.
     """
 
     slug = "explain_compress"

@@ -1,15 +1,23 @@
-"""FastV: drop the visual tokens that an early decoder layer hardly looks at, from the next one on.
+"""Prune visual tokens once inside the LLM: keep those with the highest last-token attention.
 
 Chen et al., "An Image is Worth 1/2 Tokens After Layer 2: Plug-and-Play Inference Acceleration for
 Large Vision-Language Models", ECCV 2024, arXiv 2403.06764.
 
-Score of visual token j = mean over heads of the attention that the last prompt token pays it in
-layer k - 1; the best `keep` of them go on from layer k, at their original positions. All visual
-tokens of a sample are ranked together. k = 0: a random subset.
+Rule: the score of visual token j is the attention that the last prompt token pays it in layer
+k - 1:
 
-Needs one row of attention in layer k - 1. Cost: that row.
-Departs from the official code where a sample has several images: it ranks those of the first image
-only. Known to favour what comes late in the prompt, the lower part of a picture.
+    score_j = mean over heads of A_{last, j}
+
+The best `keep` of them are kept from layer k on, at their original positions. All visual tokens of
+a sample are ranked together. k = 0 keeps a random subset.
+
+Needs: one row of attention in LLM layer k - 1.
+
+Cost: that row.
+
+Differences: with several images in a sample, the official code ranks those of the first one only.
+
+Notes: the method is known to favour tokens late in the prompt, which is the lower part of an image.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -37,9 +45,13 @@ from foveate.signals import DecoderAttention, Need
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class FastV(Method, LayersPart):
-    """keep: share or count per visual item that goes on from layer k; 1 - R of the paper.
+    """FastV; the docstring of its module states the rule.
 
-    k: the first decoder layer with fewer tokens. seed: of the random subset at k = 0.
+    Attributes:
+        keep: tokens per image or video from layer k on; an int is a count, a float in (0, 1] a
+            retention ratio, 1 - R of the paper.
+        k: the first LLM layer with fewer tokens, 0-based; 0 keeps a random subset.
+        seed: seed of the random subset at k = 0.
     """
 
     slug = "fastv"

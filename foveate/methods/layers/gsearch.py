@@ -1,19 +1,26 @@
-"""G-Search and P-Sigmoid: a schedule over depth that was searched for, no guess at three layers.
+"""Prune visual tokens layer by layer inside the LLM, with a searched or a sigmoid schedule.
 
 Zhao et al., "Accelerating Multimodal Large Language Models by Searching Optimal Vision Token
 Reduction", CVPR 2025, arXiv 2412.00556.
 
-Layer l reads floor(k_l V) of the V visual tokens, 1 = k_0 >= k_1 >= ...: those that layer l - 1
-looks at most, by its mean attention over heads and the words behind the picture. A token that left
-never comes back, so each layer's set lies in the one before. Without a schedule k_l falls as
-sigmoid(kappa (l - alpha)), with the alpha for which the mean is `keep` (P-Sigmoid); `foveate.tune`
-searches schedules (G-Search) and kappas.
+Rule: layer l reads floor(k_l V) of the V visual tokens, 1 = k_0 >= k_1 >= ...: those with the
+highest attention in layer l - 1, mean over heads and over the text tokens after the image. A pruned
+token does not come back, so the set of each layer is a subset of the one before. Without a schedule
+(P-Sigmoid),
 
-Needs queries and keys of the layer in front of each boundary where the rate falls. Cost: the rows
-of these words, at most as much as attention of all text to all tokens.
-No official code exists. The paper searches the rates of G-Search by Bayesian optimisation; here
-`foveate.tune` bisects by default, and `searcher="bo"` is the paper's way. Floors, positions that
-stay, and heads and rows that count alike are our reading.
+    k_l = sigmoid(kappa (l - alpha))
+
+with the alpha for which the mean is `keep`. `foveate.tune` searches schedules (G-Search) and
+kappas.
+
+Needs: queries and keys of the layer before each layer at which the rate falls.
+
+Cost: the rows of attention of these text tokens, at most as much as the attention of all text to
+all tokens.
+
+Differences: no official code exists. The paper searches the rates of G-Search by Bayesian
+optimisation; `foveate.tune` bisects by default, and `searcher="bo"` is the paper's way. Rounding
+down, keeping the original positions, and equal weights of heads and rows are choices.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -46,14 +53,16 @@ from foveate.signals import DecoderHeads, Need
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class GSearch(Method, LayersPart):
-    """G-Search and P-Sigmoid; see the module for the rule.
+    """G-Search and P-Sigmoid; the docstring of the module states the rule.
 
     Attributes:
-        keep: mean share or count over all decoder layers, met by the sigmoid.
-        schedule: rate of every layer, in place of `keep`; the first is 1, none rises.
-        kappa: slope of the sigmoid per layer, below 0; near 0 it is flat, far below a step.
-        floor: smallest rate, in [0, 1).
-        rows: query rows of the attention: "text" behind the picture, or the "last" prompt token.
+        keep: mean over all LLM layers, which the sigmoid meets; an int is a count per image or
+            video, a float in (0, 1] a retention ratio.
+        schedule: retention ratio of every layer, instead of `keep`; one per layer, starting with
+            1.0, never rising.
+        kappa: slope of the sigmoid per layer, below 0; near 0 it is flat, far below 0 it is a step.
+        floor: smallest retention ratio of the sigmoid, in [0, 1).
+        rows: query tokens of the attention: "text" after the image, or the "last" prompt token.
     """
 
     slug = "gsearch"

@@ -1,17 +1,25 @@
-"""LLaVolta: average runs of visual tokens inside the language model, where they repeat themselves.
+"""Average-pool runs of visual tokens before one LLM layer (1-D pooling).
 
 Chen et al., "Efficient Large Multi-modal Models via Visual Context Compression", NeurIPS 2024,
 arXiv 2406.20092.
 
-In front of decoder layer K every window of S consecutive visual tokens becomes its mean, at the
-truncated mean of its positions, x'_j = mean(x_jS, ..., x_jS+S-1): 1-D, in reading order, so that a
-window may run over the end of a row (`GridPool` pools in two dimensions). Text stays where it is.
-In training, S and K follow a schedule from heavy to none (`setting_at`): `foveate train --method
-llavolta`, whose run on nano is in perf/results/llavolta.md.
+Rule: before LLM layer K, every window of S consecutive visual tokens becomes its mean, at the
+truncated mean of its position ids:
 
-Needs nothing. Cost: one addition per token.
-Departs from the official code where `keep` is not one token in S: windows then differ in length by
-one, while `stride` drops what is left behind the last whole one. Every item is pooled by itself.
+    x'_j = mean(x_jS, ..., x_jS+S-1)
+
+Pooling is 1-D, in reading order, so that a window may cross the end of a row of patches (`GridPool`
+pools in two dimensions). Text is unchanged.
+
+Needs: nothing besides the tokens.
+
+Cost: one addition per token.
+
+Differences: where `keep` is not one token in S, windows differ in length by one, while `stride`
+drops the tokens after the last full window. Every image or video is pooled separately.
+
+Notes: in training, S and K follow a schedule from strong pooling to none (`setting_at`): `foveate
+train --method llavolta`. Its run on nano is in perf/results/llavolta.md.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -39,10 +47,14 @@ from foveate.parts import BoundaryState, LayersPart, Merge
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class LLaVolta(Method, LayersPart):
-    """keep: share or count per visual item that goes on from `layer`; 1 / S of the paper.
+    """LLaVolta; the docstring of its module states the rule.
 
-    layer: K, the first decoder layer with fewer tokens; 16 is the light preset, and 0 with packed
-    positions pools what the projector gives. stride: S, in place of `keep`.
+    Attributes:
+        keep: tokens per image or video from `layer` on; an int is a count, a float in (0, 1] a
+            retention ratio. It is 1 / S of the paper.
+        layer: K, the first LLM layer with pooled tokens, 0-based; 16 is the paper's light preset. 0
+            with `positions="packed"` pools the output of the projector.
+        stride: S, the window in tokens, from 1 on, instead of `keep`.
     """
 
     slug = "llavolta"

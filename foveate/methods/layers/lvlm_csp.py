@@ -1,21 +1,29 @@
-"""LVLM_CSP: think coarsely with few visual tokens, finely with all, and end with almost none.
+"""Run few visual tokens in early LLM layers, all in the middle layers, and a pruned set at the end.
 
 "LVLM_CSP: Accelerating Large Vision Language Models via Clustering, Scattering, and Pruning for
 Reasoning Segmentation", 2025, arXiv 2504.10854.
 
-Clustering: only N_c representatives of an item's N tokens run through layers 0 .. b1 - 1.
-Scattering: all N run through layers b1 .. b2 - 1, the absent ones as they entered the decoder.
-Pruning: at b2 the N_p tokens stay that the last prompt token attends to most, with the queries and
-keys of layer b2, softmax over all keys, mean over heads; in training, the last supervised token
-asks. Representatives are the top N_c by what the class token pays them in the vision tower ("cls";
-what all rows pay where there is none), every floor(N / N_c)-th ("uniform"), a draw ("random"), or
-some of every instance that a segmenter found ("seg_first"). Positions never change.
+Rule: three phases, for the N tokens of an image or video.
 
-Needs: one attention row of the vision tower for "cls", one query row and the keys of layer b2.
-There is no official code: boundaries, counts, and what absent tokens come back as are choices. With
-init="residual" they follow the nearest representative: they take over its updates. A representative
-is one of the tokens, never a mean. A later question of the same talk meets the tokens that the
-first one left in the last layers.
+    clustering: only N_c representatives run through layers 0 .. b1 - 1
+    scattering: all N run through layers b1 .. b2 - 1; the others start as they entered the LLM
+    pruning: from b2 on, the N_p tokens with the highest attention from the last prompt token
+
+The attention at b2 is computed with the queries and keys of layer b2, softmax over all keys, mean
+over heads; in training the last supervised token is the query. Representatives are the top N_c by
+[CLS] attention of the vision encoder ("cls"; by received attention where there is no [CLS] token),
+every floor(N / N_c)-th token ("uniform"), a random subset ("random"), or some tokens of every
+instance that a segmenter found ("seg_first"). Positions never change.
+
+Needs: one row of attention of the vision encoder for "cls"; one query row and the keys of LLM layer
+b2.
+
+Cost: one row of attention in the vision encoder, one in the LLM.
+
+Differences: there is no official code. The layers, the counts, and the state with which tokens come
+back are choices. With init="residual" they follow the nearest representative: they take over its
+updates. A representative is one of the tokens, never a mean. In the last layers, a later question
+of the same conversation finds the tokens that the first one kept.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -49,11 +57,24 @@ Segmenter = Callable[[int, int, int, int], Tensor]
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class LVLMCSP(Method):
-    """keep: mean share or count over all decoder layers, from which N_c = 2 N_p follow.
+    """LVLM_CSP; the docstring of its module states the rule.
 
-    N_c, N_p: counts or shares of an item's tokens in their place. b1, b2: boundaries; None is a
-    quarter and a half of the depth. init: "embed" or "residual". full_last_layers: never prune.
-    seed: of the draw. segmenter: (row, item, h, w) -> masks (O, h, w) of the item's instances.
+    Attributes:
+        keep: mean over all LLM layers, from which N_c = 2 N_p follow; an int is a count per image
+            or video, a float in (0, 1] a retention ratio.
+        selector: how representatives are selected: "cls", "uniform", "random" or "seg_first", which
+            needs a `segmenter`.
+        N_c: representatives per image or video, a count or a retention ratio, instead of `keep`.
+        N_p: tokens per image or video in the last layers, a count or a retention ratio, instead of
+            `keep`.
+        b1: first LLM layer with all tokens, 0-based; None is a quarter of the depth.
+        b2: first LLM layer of the pruning phase, above b1; None is half of the depth.
+        init: state with which tokens come back at b1: "embed" as they entered the LLM, "residual"
+            with the updates of the nearest representative added.
+        full_last_layers: skip the pruning phase.
+        seed: seed of the random subset.
+        segmenter: function (row, item, h, w) -> masks (O, h, w) of the instances of that image; for
+            "seg_first" only.
     """
 
     slug = "lvlm_csp"

@@ -1,17 +1,23 @@
-"""PyramidDrop: drop visual tokens in stages, because they grow redundant with depth.
+"""Prune visual tokens inside the LLM in stages, by attention from the last prompt token.
 
 Xing et al., "PyramidDrop: Accelerating Your Large Vision-Language Models via Pyramid Visual
 Redundancy Reduction", CVPR 2025, arXiv 2410.17247.
 
-At boundary k_s the visual tokens are ranked by the attention that the last prompt token pays them
-with the queries and keys of layer k_s itself, softmax over all keys, mean over heads; of the n that
-entered the decoder, floor(n r_s) go on, r_s = lambda^s. Text stays, positions are renumbered per
-stage. In training, the tokens in front of each answer ask in place of the last one, and a sample
-without an answer keeps all.
+Rule: before each of a few layers k_s the visual tokens are ranked by the attention that the last
+prompt token pays them, with the queries and keys of layer k_s itself, softmax over all keys, mean
+over heads. Of the n that entered the LLM,
 
-Needs one query row and the keys of the next layer. Cost: one more key projection per boundary.
-Departs from the official code where a sample has several images: all its visual tokens are ranked
-together, where the code ranks those of the first image only.
+    floor(n r_s), r_s = lambda^s
+
+are kept. Text is kept; positions are renumbered at each stage. In training, the tokens before each
+answer are the queries instead of the last token, and a sample without an answer keeps all tokens.
+
+Needs: one query row and the keys of the next LLM layer.
+
+Cost: one extra projection of keys per stage.
+
+Differences: with several images in a sample, all its visual tokens are ranked together; the
+official code ranks those of the first image only.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -38,11 +44,16 @@ from foveate.parts import BoundaryState, LayersPart, Widths
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class PyramidDrop(Method, LayersPart):
-    """keep: mean share or count over all decoder layers, from which lambda follows.
+    """PyramidDrop; the docstring of its module states the rule.
 
-    The default keep gives lambda = 0.5. layer_list: ascending boundaries; None is at a quarter, a
-    half and three quarters of the depth. image_token_ratio_list: share of the tokens that goes on
-    at each boundary, in place of `keep`. min_tokens: never fewer per sample.
+    Attributes:
+        keep: mean over all LLM layers, from which lambda follows; an int is a count per image or
+            video, a float in (0, 1] a retention ratio. The default gives lambda = 0.5.
+        layer_list: ascending 0-based layers before which tokens are pruned, from 1 on; None is a
+            quarter, a half and three quarters of the depth.
+        image_token_ratio_list: retention ratio from each of these layers on, falling, instead of
+            `keep`.
+        min_tokens: smallest number of visual tokens per sample, 0 or more.
     """
 
     slug = "pyramiddrop"

@@ -1,18 +1,26 @@
-"""SparseVLM: keep what the telling words of the question look at, and recycle some of the rest.
+"""Prune inside the LLM by attention from relevant text tokens; merge part of the pruned tokens.
 
 Zhang et al., "SparseVLM: Visual Token Sparsification for Efficient Vision-Language Model
 Inference", ICML 2025, arXiv 2410.04417.
 
-Raters, once: the text tokens t behind a picture v whose mean over the picture of softmax_t(v t^T)
-is above average. Behind layers 2, 6 and 15 of 32: score of a visual token = mean over heads and
-raters of the attention paid to it in that layer; the best stay. Of the dropped, the best 30 % are
-gathered around density peaks, one for ten, and each cluster goes on as its mean behind the picture.
+Rule: relevant text tokens (raters) are selected once: the text tokens t after an image v whose mean
+over the image of
 
-Needs queries and keys of the layers that prune. Cost: rows of the raters, and distances among the
-recycled (counted with 16 raters, a short question's).
-Departs from the official code, of which this is the first version: `keep` is the mean over all
-layers, merged tokens counted, and the shares fall by one factor; `retained` gives its lists. No
-noise breaks ties; several pictures are pruned each by its own raters.
+    softmax_t(v t^T)
+
+is above average. After layers 2, 6 and 15 of 32 the score of a visual token is the attention that
+the raters pay it in that layer, mean over heads and raters; the best tokens are kept. Of the pruned
+tokens the best 30 % are clustered around density peaks, one cluster for ten tokens, and the mean of
+each cluster is put after the image.
+
+Needs: queries and keys of the LLM layers after which tokens are pruned.
+
+Cost: attention rows of the raters, and distances among the merged tokens (counted with 16 raters, a
+short question).
+
+Differences: this follows the first version of the official code. `keep` is the mean over all
+layers, merged tokens included, and the ratios fall by one factor; `retained` takes the official
+lists of counts. No noise breaks ties. Each image is pruned by its own raters.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -47,11 +55,16 @@ from foveate.signals import DecoderHeads, Need
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class SparseVLM(Method, LayersPart):
-    """keep: mean share or count over all decoder layers; the default is 192 of 576.
+    """SparseVLM; the docstring of its module states the rule.
 
-    pruning_layers: layers behind which tokens go; None is 2, 6, 15 of 32 and in proportion.
-    retained: tokens per picture that stay behind each, merged ones on top, in place of `keep`:
-    (300, 200, 110), (303, 110, 36) or (66, 30, 17) in the paper. recycle: merge some of the rest.
+    Attributes:
+        keep: mean over all LLM layers; an int is a count per image or video, a float in (0, 1] a
+            retention ratio. The default is 192 of 576.
+        pruning_layers: ascending 0-based layers after which tokens are pruned; None is 2, 6, 15 of
+            32, scaled to the depth.
+        retained: tokens per image that are kept after each of these layers, without the merged
+            ones, instead of `keep`; (300, 200, 110), (303, 110, 36) or (66, 30, 17) in the paper.
+        recycle: merge part of the pruned tokens; False drops all of them.
     """
 
     slug = "sparsevlm"

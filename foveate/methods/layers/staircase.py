@@ -1,4 +1,4 @@
-"""Schedules that fall in steps: a list of boundaries, and the share that goes on from each."""
+"""Schedules that fall in steps: the layers before which tokens are pruned, and the ratios."""
 
 from __future__ import annotations
 

@@ -1,19 +1,29 @@
-"""TC-LLaVA: tokens of a frame share a moment and see each other; time and order both turn.
+"""Change attention in the LLM: temporal position ids, and full attention within each frame.
 
 Gao et al., "TC-LLaVA: Rethinking the Transfer from Image to Video Understanding with Temporal
 Considerations", AAAI 2025, arXiv 2409.03206.
 
-Every token keeps its place g in the sequence and gets a moment u, which each frame and each word
-moves on by one: all tokens of a frame share it. Rotating by g and then by gamma u is one rotation
-by g + gamma u, in the prompt and for every token behind it. While the prompt runs, tokens of one
-frame see each other both ways; all else stays causal.
+Rule: every token keeps its position id g and gets a temporal id u, which each frame and each text
+token increases by one; all tokens of a frame have the same u. Rotating by g and then by gamma u is
+one rotation by
 
-Needs frames only. Costs no attention beyond the model's own; reduces nothing, so add a method that
-does. Ids reach twice the length of the prompt. A picture is one frame, and with three rows of ids
-(M-RoPE) all three are the same. No official code was found: ids are those of the comparison in
-VideoRoPE (Wei et al., 2025), except that padding moves nothing on. `text_temporal="zero_delta"` is
-ours: words don't move u on, so that plain text is as ever. `foveate train --method tc_llava` tunes
-a model to it; the run on nano, whose pictures have no time, is in perf/results/tc_llava.md.
+    g + gamma u
+
+in the prompt and for every later token. During prefill, tokens of one frame attend to each other in
+both directions; everything else stays causal.
+
+Needs: which frame every token belongs to.
+
+Cost: no attention beyond the model's own.
+
+Differences: no official code was found. Position ids are those of the comparison in VideoRoPE (Wei
+et al., 2025), except that padding does not count. `text_temporal="zero_delta"` is an addition: text
+tokens do not increase u, so that text alone runs as before.
+
+Notes: it drops no tokens, so add a method that does. Position ids reach twice the length of the
+prompt. An image is one frame, and in models with M-RoPE all three ids are the same. `foveate train
+--method tc_llava` tunes a model to it; the run on nano, whose images have no time, is in
+perf/results/tc_llava.md.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -38,9 +48,14 @@ from foveate.parts import RulePart
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class TCLLaVA(Method, RulePart):
-    """gamma: weight of the moment in the position. block_mask: frames see themselves both ways.
+    """TC-LLaVA; the docstring of its module states the rule.
 
-    text_temporal: "advance" moves on by one for each word, "zero_delta" for frames only.
+    Attributes:
+        keep: always 1.0; the method drops no tokens.
+        gamma: weight of the temporal id in the position; 0.0 leaves positions as they are.
+        block_mask: tokens of one frame attend to each other in both directions.
+        text_temporal: "advance" increases the temporal id with each text token too, "zero_delta"
+            with frames only.
     """
 
     slug = "tc_llava"

@@ -1,19 +1,25 @@
-"""TransPrune: keep the visual tokens that the layers still change, and that the question looks at.
+"""Prune inside the LLM in stages, by how layers change each token and by attention from the text.
 
 Li et al., "TransPrune: Token Transition Pruning for Efficient Large Vision-Language Model", CVPR
 2026, arXiv 2507.20630.
 
-Transition of token t in attention and MLP of a layer, each with input a and output b:
-|b| / |a| softmax_t(1 - cos(a, b)), summed over both and over the layers of a window (TTV). At each
-boundary the tokens are ranked by alpha TTV + (1 - alpha) IGA, each made to sum to 1 over the visual
-tokens; IGA is the mean attention of the words behind the picture, with the next layer's queries and
-keys. Of the n that entered, floor(n r_s) go on; positions are renumbered per stage.
+Rule: the transition of token t in attention and in MLP of a layer, with input a and output b, is
 
-Needs inputs and outputs of both sub-modules, and queries and keys of the next layer. Cost: these
-projections at each boundary.
-Departs from the official code in a batch, which shares one softmax there; each row has its own.
-The paper's direction is 1 - |cos| over visual tokens: direction="abs", softmax_over="visual". In a
-layer that norms what its sub-modules return, the transition is taken in front of that norm.
+    |b| / |a| softmax_t(1 - cos(a, b))
+
+summed over both and over a window of layers (TTV). Before each pruning layer the tokens are ranked
+by alpha TTV + (1 - alpha) IGA, each normalised to sum 1 over the visual tokens. IGA is the mean
+attention from the text after the image, with the queries and keys of the next layer. Of the n that
+entered the LLM, floor(n r_s) are kept; positions are renumbered at each stage.
+
+Needs: inputs and outputs of attention and MLP of the LLM layers in the window; queries and keys of
+the next layer.
+
+Cost: these projections at each pruning layer.
+
+Differences: every row of a batch has its own softmax, where the official code shares one. The
+direction in the paper is 1 - |cos| over visual tokens: direction="abs", softmax_over="visual". In a
+layer that normalises the outputs of attention and MLP, the transition is taken before that norm.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -49,14 +55,23 @@ BOUNDARIES, RATIOS, DEPTH = (7, 9, 12), (0.875, 0.625, 0.125), 32
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class TransPrune(Method, LayersPart):
-    """keep: mean share or count over all decoder layers, from which the ratios follow.
+    """TransPrune; the docstring of its module states the rule.
 
-    The default keep gives the paper's ratios at 32 layers. pruning_layer_list: ascending
-    boundaries; None scales the paper's with the depth. accumulating_layer_list: layers, counted
-    from 1, whose transitions are summed; None is from the first boundary to the last.
-    image_token_ratio_list: share that goes on at each boundary, in place of `keep`. alpha: weight
-    of the transitions. use_iga: False leaves the attention out. direction: "signed" or "abs".
-    softmax_over: "all" or "visual". eps: of the sums.
+    Attributes:
+        keep: mean over all LLM layers, from which the ratios follow; an int is a count per image or
+            video, a float in (0, 1] a retention ratio. The default gives the paper's ratios at 32
+            layers.
+        pruning_layer_list: ascending 0-based layers before which tokens are pruned, from 1 on; None
+            scales the paper's 7, 9, 12 of 32 with the depth.
+        accumulating_layer_list: layers, counted from 1, whose transitions are summed; None is from
+            the first pruning layer to the last.
+        image_token_ratio_list: retention ratio from each pruning layer on, falling, instead of
+            `keep`.
+        alpha: weight of the transitions, in [0, 1]; 1 - alpha is the weight of the attention.
+        use_iga: False leaves the attention from text out.
+        direction: "signed" uses 1 - cos, "abs" uses 1 - |cos|.
+        softmax_over: tokens of the softmax: "all" or "visual".
+        eps: added to sums before a division, above 0.
     """
 
     slug = "transprune"

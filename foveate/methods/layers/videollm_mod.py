@@ -1,19 +1,26 @@
-"""VideoLLM-MoD: in every second decoder layer only some visual tokens of each frame are processed.
+"""Mixture of depths: every second LLM layer processes only the top-scored visual tokens per frame.
 
 Wu et al., "VideoLLM-MoD: Efficient Video-Language Streaming with Mixture-of-Depths Vision
 Computation", NeurIPS 2024, arXiv 2408.16730.
 
-A router of each MoD layer, one linear map without bias, scores the visual tokens: r = w . x. The
-best k = max(1, round(keep_ratio n)) of the n tokens of every frame run through the layer together
-with all text, x + r (layer(x) - x); the others take the residual path, are not in the layer's
-cache, and may win again later. A picture is a frame. Frames never compete, so that what comes later
-changes no choice. Positions stay.
+Rule: a learned router in each MoD layer, one linear map without bias, scores the visual tokens,
+r = w . x. The best k = max(1, round(keep_ratio n)) of the n tokens of each frame run through the
+layer together with all text:
 
-Needs the routers' weights. `foveate train --method videollm_mod` keeps the decoder frozen, which
-the paper trains too: routers start as a least-squares fit to the attention that text pays, with
-gates near 1, and then learn from the language model's loss. Cost: one product per token and MoD
-layer. The authors published no code: the rounding, the router without bias, and the layers that
-come first (1, 3, 5, ... are MoD layers) are choices.
+    x + r (layer(x) - x)
+
+The others take the residual connection, are not in the KV cache of this layer, and may be selected
+again later. An image is one frame. Frames do not compete, so that later frames do not change the
+selection in earlier ones. Position ids do not change.
+
+Needs: the routers' weights.
+
+Cost: one dot product per token and MoD layer.
+
+Differences: the authors published no code. The rounding, the router without bias, and which layers
+are MoD layers (1, 3, 5, ...) are choices. `foveate train --method videollm_mod` keeps the LLM
+frozen, which the paper trains too: routers start as a least-squares fit to the attention from text,
+with gates near 1, and are then trained on the loss of the LLM.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -44,16 +51,21 @@ Placement = Literal["interleaved", "all", "deep", "interleaved-deep"]
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class VideoLLMMoD(TrainedMethod, DetourPart):
-    """VideoLLM-MoD; see the module for its rule.
+    """VideoLLM-MoD; the docstring of its module states the rule.
 
     Attributes:
-        keep: mean share or count over all decoder layers; 0.6 is the paper's keep_ratio of 0.2.
-        keep_ratio: share of a frame's tokens that an MoD layer processes, in place of `keep`.
-        placement: MoD layers: "interleaved", "all", "deep" or "interleaved-deep".
-        selector: "learned", or without weights "random", "uniform" and "skip", by which no visual
-            token runs in MoD layers: layer skipping, and with "deep" early exit.
-        gate: r as it is ("raw"), or its sigmoid.
-        seed: of the "random" selector.
+        keep: mean over all LLM layers of the visual tokens that a layer processes; an int is a
+            count per image or video, a float in (0, 1] a ratio. 0.6 is the paper's keep_ratio of
+            0.2.
+        keep_ratio: share of the tokens of a frame that an MoD layer processes, instead of `keep`,
+            in (0, 1].
+        placement: which layers are MoD layers: "interleaved" (every second one), "all", "deep" (the
+            second half) or "interleaved-deep" (every second one of the second half).
+        selector: "learned" uses the routers. "random", "uniform" and "skip" need no weights; with
+            "skip" MoD layers process no visual token, which is layer skipping, and with
+            placement="deep" early exit.
+        gate: weight of the layer's output: r as it is ("raw"), or sigmoid(r) ("sigmoid").
+        seed: seed of the "random" selector.
     """
 
     slug = "videollm_mod"

@@ -1,20 +1,30 @@
-"""Vista-LLaMA: every visual token is equally far from every query, however long the answer grows.
+"""Change attention in the LLM: no rotary position between queries and visual keys.
 
 Ma et al., "Vista-LLaMA: Reducing Hallucination in Video Language Models via Equal Distance to
 Visual Tokens", CVPR 2024, arXiv 2312.08870.
 
-Logit of query j and key i: q_j k_i where i is visual, (R_j q_j)(R_i k_i) where it is text. The
-choice hangs on the key alone, so one kernel does both at once: query [R q; q], key [R k; 0] for
-text and [0; k] for visual tokens, scaled as ever. Visual keys are cached as they are, text keys
-rotated.
+Rule: the logit of query j and key i is
 
-Needs nothing. Costs products of twice the head width while the prompt runs; reduces nothing: the
-paper's few tokens per video come from its projector, `foveate.methods.projectors.vista_llama`, so
-add a method that does. The paper's text leaves the rotation out between text and visual tokens, its
-code, which is the default, between visual tokens too; `visual_query="rope"` is the text.
-The paper trains a projector with the rule in place and leaves the language model frozen. Without
-that projector, `foveate train --method vista_llama` tunes the language model itself to the rule;
-its runs on the embedded models are in perf/results/vista_llama.md and vista_llama_image.md.
+    q_j k_i where i is visual
+    (R_j q_j)(R_i k_i) where i is text
+
+so that all visual tokens are equally far from every query, however long the answer grows. The case
+depends on the key alone, so that one kernel computes both: query [R q; q], key [R k; 0] for text
+and [0; k] for visual tokens, with the usual scale. Visual keys are cached without rotation, text
+keys rotated.
+
+Needs: nothing besides the tokens.
+
+Cost: products of twice the head width during prefill.
+
+Differences: the paper's text leaves the rotation out between text queries and visual keys; its
+code, which is the default, between visual tokens too. `visual_query="rope"` is the text.
+
+Notes: it drops no tokens, so add a method that does. The few tokens per video of the paper come
+from its projector, `foveate.methods.projectors.vista_llama`. The paper trains a projector with the
+rule in place and keeps the LLM frozen. Without that projector, `foveate train --method vista_llama`
+tunes the LLM itself to the rule; its runs on the embedded models are in
+perf/results/vista_llama.md and vista_llama_image.md.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -40,12 +50,13 @@ from foveate.parts import RulePart
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class VistaLLaMA(Method, RulePart):
-    """Vista-LLaMA's attention; see the module for its rule.
+    """Vista-LLaMA's attention; the docstring of its module states the rule.
 
     Attributes:
-        layer_list: decoder layers that attend so; None is all.
-        visual_query: "raw" leaves the rotation out for all queries of visual keys, "rope" for text
-            queries only.
+        keep: always 1.0; the method drops no tokens.
+        layer_list: 0-based LLM layers that use the rule; None for all.
+        visual_query: queries that read visual keys without rotation: "raw" for all queries, "rope"
+            for text queries only.
     """
 
     slug = "vista_llama"

@@ -1,23 +1,32 @@
-"""YOPO: spend less on visual tokens in every layer, always the same, whatever the picture shows.
+"""Cut the computation of visual tokens in the LLM: local attention, heads, neurons, late layers.
 
 Zhang et al., "Treat Visual Tokens as Text? But Your MLLM Only Needs Fewer Efforts to See", 2024,
 arXiv 2410.06169.
 
-Four cuts, none of which looks at the input. Visual tokens see of their own picture only patches at
-most (w - 1) / 2 rows and columns away, later ones too. Heads that hardly look at pictures (see
-`yopo_heads`) get nothing from visual keys and give nothing to visual rows. Visual rows use the
-first 1 / `mlpcut_ratio` of the neurons. From layer c = `layercut_num` on nothing visual is
-computed; `keep` is the share of layers that have it, c = keep * layers.
+Rule: four cuts, all independent of the input.
 
-Needs the place of every patch. Saves what it cuts: rows and cache from layer c on, neurons, pairs
-of patches that are no neighbours. `renormalize=False` is the released LLaVA code, which leaves
-visual keys in the softmax of all layers and takes away their values: rows whose keys are still read
-must run, so that this saves neurons and pairs only. `renormalize=True`, the default, is how the
-released Qwen2-VL code cuts layers. The window and the neurons are those of the released script for
-LLaVA-1.5-13B, and `keep` is its `layercut_num` of 20 in a decoder of 32 layers. That script masks
-heads too, which needs a `headmask`.
-Departs in windows of several crops or frames: each has its own, others are seen as ever. The
-neurons were cut for a model that is tuned with the cut; untrained, use `mlpcut_ratio=1`.
+    attention: a visual token attends to the patches of its own image that are at most (w - 1) / 2
+    rows and columns away, later ones included
+    heads: heads that hardly attend to images (see `yopo_heads`) read nothing from visual keys and
+    write nothing to visual tokens
+    neurons: visual tokens use the first 1 / mlpcut_ratio of the neurons of every MLP
+    layers: from layer c = layercut_num on nothing visual is computed; `keep` is the share of
+    layers before it, c = keep * layers
+
+Needs: the position of every patch.
+
+Cost: none. It saves what it cuts: hidden states and KV cache from layer c on, neurons, and
+attention between distant patches.
+
+Differences: with several crops or frames each has its own window, and the others are attended to as
+before. Neurons and window are those of the released script for LLaVA-1.5-13B, and `keep` is its
+`layercut_num` of 20 in an LLM of 32 layers. That script masks heads too, which needs a `headmask`.
+
+Notes: `renormalize=False` is the released LLaVA code. It leaves visual keys in the softmax of all
+layers and zeroes their values. Tokens whose keys are still read must be computed, so this saves
+only neurons and pairs of attention. `renormalize=True`, the default, is how the released Qwen2-VL
+code cuts layers. The neurons were cut for a model that is tuned with the cut; with other models use
+`mlpcut_ratio=1`.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -42,17 +51,21 @@ from foveate.parts import BoundaryState, LayersPart, RulePart
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class YOPO(Method, RulePart, LayersPart):
-    """YOPO; see the module for its four cuts.
+    """YOPO; the docstring of its module states its four cuts.
 
     Attributes:
-        keep: share of the layers that compute anything visual; 1.0 cuts nothing anywhere.
-        attncut_w: odd side of the window, None for no window.
-        layercut_num: first layer without visual computation, in place of `keep`; the number of
-            layers for none.
-        headmask: per layer and head 1 or True where the head stays, None for all.
-        mlpcut_ratio: all neurons over those that visual rows use, at least 1.
-        renormalize: drop what is cut from layer `layercut_num` on, in place of zeroing its values.
-        causal_neighbors: no patch sees a later one.
+        keep: share of the LLM's layers that compute visual tokens, a float in (0, 1]; 1.0 cuts
+            nothing anywhere.
+        attncut_w: side of the attention window in patches, an odd number; None for no window.
+        layercut_num: first layer that computes no visual tokens, instead of `keep`, from 1 on; the
+            number of layers cuts none.
+        headmask: one tuple per layer with 1 or True for each head that is kept; None keeps all
+            heads.
+        mlpcut_ratio: all neurons divided by those that visual tokens use, at least 1.0; use 1.0
+            with models that were not tuned with the cut.
+        renormalize: from layer `layercut_num` on, drop visual tokens (True) or zero their values
+            (False).
+        causal_neighbors: no patch attends to a later one.
     """
 
     slug = "yopo"

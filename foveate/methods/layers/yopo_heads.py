@@ -1,4 +1,4 @@
-"""Which heads look at pictures at all: what YOPO's `headmask` is made of.
+"""Measure which heads attend to images, for YOPO's `headmask`.
 
 measure = HeadRatios()
 with foveate.attach(model, measure):
@@ -24,9 +24,9 @@ BLOCK = 128
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class HeadRatios(Method, RulePart):
-    """Measures, while prompts run and stay as they are, which heads look at pictures.
+    """Measure which heads attend to images while prompts run; the output does not change.
 
-    Of every head: what visual keys receive of attention over what all others do.
+    For every head: the attention that visual keys receive, divided by what all other keys receive.
     """
 
     slug = "head_ratios"

@@ -1,18 +1,27 @@
-"""AIM: merge what looks alike in front of the language model, prune what matters little inside it.
+"""Merge similar visual tokens before the LLM; prune the rest inside it by PageRank importance.
 
 Zhong et al., "AIM: Adaptive Inference of Multi-Modal LLMs via Token Merging and Pruning", ICCV
 2025, arXiv 2412.03248.
 
-Merging: tokens of a frame at even places meet those at odd ones; the pairs of largest cosine become
-plain means, half of what is left at most per round. Pruning: behind every layer l from l1 on
-rho(l) = max(0, 1 - step (l - l1 + 1)) of the tokens that entered stay, ranked by
-sqrt(mean_heads pi^2), pi_5 of pi <- pi softmax(Z / 0.1) from an even pi_0: mass flows from each
-query to its keys. `keep` says how much is merged, and step follows: 0.125 from layer 14 of 28.
+Rule: before the LLM, tokens of a frame at even places are paired with those at odd places; the
+pairs of largest cosine become their plain means, at most half of the remaining tokens per round.
+Inside the LLM, after every layer l from l1 on, the share
 
-Needs the features; inside the language model queries and keys of the layers that prune, block by
-block. Cost: those products, and half of X X^T.
-Departs from the official code in dropping for real what that masks, so pi_0 is even over tokens
-that are left; several items of a row are ranked together, and each row counts for itself.
+    rho(l) = max(0, 1 - step (l - l1 + 1))
+
+of the tokens that entered is kept. They are ranked by sqrt(mean_heads pi^2), where pi is the
+PageRank of attention: pi_5 of pi <- pi softmax(Z / 0.1) from a uniform pi_0, so that mass flows
+from each query to its keys. `keep` says how many tokens are merged, and step follows: 0.125 from
+layer 14 of 28.
+
+Needs: the projected features; inside the LLM, queries and keys of the layers after which tokens are
+pruned.
+
+Cost: those products, block by block, and half of X X^T.
+
+Differences: tokens are dropped where the official code masks them, so pi_0 is uniform over the
+tokens that are left. Several images of a sample are ranked together, and each sample of a batch
+separately.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -49,12 +58,20 @@ HELD = 18.5 / 28
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class AIM(ProgressiveMethod):
-    """keep: mean over all decoder layers; the default merges to a quarter.
+    """AIM; the docstring of its module states the rule.
 
-    l1: first layer behind which tokens go; None is half of the depth (13 for Vicuna in the paper).
-    step: share that goes per layer; None follows from `keep`. tau_imp, iters, d: temperature,
-    rounds and damping of the ranking. metric: "features", or "keys" of the last vision block with
-    merging before the projector, as for LLaVA-1.5.
+    Attributes:
+        keep: mean over all LLM layers; an int is a count per image or video, a float in (0, 1] a
+            retention ratio. The default merges to a quarter before the LLM.
+        l1: first layer after which tokens are pruned, 0-based; None is half of the depth (13 for
+            Vicuna in the paper).
+        step: share of the tokens that each of these layers removes, above 0; None follows from
+            `keep`.
+        tau_imp: temperature of the importance ranking, above 0.
+        iters: rounds of the importance ranking, 0 or more.
+        d: damping of the importance ranking, in [0, 1].
+        metric: what is compared for merging: "features", or "keys" of the last block of the vision
+            encoder with merging before the projector, as for LLaVA-1.5.
     """
 
     slug = "aim"

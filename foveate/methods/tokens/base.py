@@ -1,4 +1,4 @@
-"""The tokens stage: scorer -> allocator -> selector -> reducer, behind one small base class."""
+"""Base of methods before the LLM: scorer -> allocator -> selector -> reducer."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from foveate.tokens import Grid, VisualTokens
 
 @dataclass(frozen=True, kw_only=True)
 class TokensMethod(Method, TokensPart):
-    """A method with one part at the tokens stage. Subclasses give `reduce`, or just `select`.
+    """A method with one part before the LLM. Subclasses give `reduce`, or just `select`.
 
-    drops_special: newlines go as soon as anything goes, so `keep` is a share of the patches.
-    per_view: every crop or frame gets its own, even share of the budget.
+    Two class attributes: with `drops_special`, newline tokens are dropped as soon as anything is,
+    so that `keep` is a ratio of the patches. With `per_view`, every crop or frame gets an even
+    share of the budget.
     """
 
     drops_special: ClassVar[bool] = False

@@ -1,21 +1,28 @@
-"""CATP: keep what covers each picture and fits its own words, then what the question calls for.
+"""Prune for in-context prompts: by coverage before the LLM, by relevance to the query inside it.
 
 "CATP: Contextually Adaptive Token Pruning for Efficient and Enhanced Multimodal
 In-Context Learning", AAAI 2026, arXiv 2508.07871.
 
-For prompts of demonstrations and a query, each a picture with text. In front of the language model,
-per picture, or per crop or frame, greedily:
-argmax_Y sum_x max_{y in Y} s(y, x) + lambda1 sum_{y in Y} s(y, v), with
-s = (cos + 1) / 2 and v the mean embedding of the text behind the picture. Behind layer K,
-demonstrations together: max(0, A_K - A_{K-1}) + lambda2 cos(h, mean of the query's states), A the
-attention of the last token; with K = 1 no layer is in front, and A_1 stands for the difference.
-Behind layer K + 1, the query's picture: cos(h, mean of the context).
+Rule: a prompt has demonstrations and a query, each an image with text. Before the LLM, per image
+(or per crop or frame), a set Y is selected greedily:
 
-Needs text embeddings; one row of attention in two layers. Cost: half of X X^T, and again of it what
-each token that is kept covers best.
-No official code exists. The paper covers whole pictures: with crops, each covers itself with an
-even share of the budget. The last picture is the query's; without demonstrations the text is the
-context. Inside the language model positions stay. `keep` is the mean over layers in place of R.
+    argmax_Y sum_x max_{y in Y} s(y, x) + lambda1 sum_{y in Y} s(y, v), s = (cos + 1) / 2
+
+where v is the mean embedding of the text after the image. After layer K, all demonstrations
+together are ranked by
+
+    max(0, A_K - A_{K-1}) + lambda2 cos(h, mean of the query's states)
+
+where A is the attention from the last token; with K = 1 there is no earlier layer, and A_1 replaces
+the difference. After layer K + 1, the query's image is ranked by cos(h, mean of the context).
+
+Needs: text embeddings; one row of attention in two LLM layers.
+
+Cost: half of X X^T, and as much again for what each kept token covers best.
+
+Differences: no official code exists. The paper covers whole images; here each crop covers itself,
+with an even share of the budget. The last image is the query's; without demonstrations the text is
+the context. Inside the LLM positions do not change. `keep` is the mean over layers instead of R.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -53,16 +60,17 @@ HELD = (6 + (0.2 + 0.8 * 0.222 / 0.611) + 25 * 0.222 / 0.611) / 32
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class CATP(ProgressiveMethod):
-    """CATP; see the module for its two stages.
+    """CATP; the docstring of its module states its two stages.
 
     Attributes:
-        keep: mean over all decoder layers; the default is R = 0.778 at 32 layers.
-        R: share of the tokens that goes, in [0, 1), half of it in front of the language model, in
-            place of `keep`.
-        K: layer, counted from 1, behind which demonstrations lose tokens; None is 6 of 32 and in
-            proportion.
-        lambda1: weight of the similarity to the paired text.
-        lambda2: weight of the similarity to the query's sample.
+        keep: mean over all LLM layers; an int is a count per image or video, a float in (0, 1] a
+            retention ratio. The default is R = 0.778 at 32 layers.
+        R: share of the tokens that is pruned, in [0, 1), half of it before the LLM, instead of
+            `keep`.
+        K: layer, counted from 1, after which demonstrations are pruned; None is 6 of 32, scaled to
+            the depth.
+        lambda1: weight of the similarity to the text after the image.
+        lambda2: weight of the similarity to the query.
     """
 
     slug = "catp"

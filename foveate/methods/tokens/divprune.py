@@ -1,15 +1,23 @@
-"""DivPrune: keep the tokens that differ most from each other, because coverage is what survives.
+"""Prune visual tokens before the LLM: keep the most diverse set (greedy max-min distance).
 
 Alvar et al., "DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models", CVPR
 2025, arXiv 2503.02175.
 
-Max-min diversity, greedily: first the token whose nearest other is farthest, then again and again
-argmax_j min_{i kept} (1 - cos(x_i, x_j)). All tokens of an item, newlines included, are one pool.
+Rule: the first token is the one whose nearest neighbour is farthest. Each further token j is the
+one farthest from the kept set S, the largest
 
-Needs the projected features alone: no attention, no text. Cost: half of X X^T once, then one row of
-it per kept token. Kept tokens stay in reading order.
-Departs from the official code where that is undefined: similarities are float32 whatever the model
-runs in, copies of a kept token come last instead of being kept twice, zero vectors are allowed.
+    min_{i in S} (1 - cos(x_i, x_j))
+
+All tokens of an image or video, newline tokens included, are one pool. Kept tokens stay in reading
+order.
+
+Needs: the projected features. No attention, no text.
+
+Cost: half of X X^T once, then one row of it per kept token.
+
+Differences: only where the official code is undefined. Similarities are float32 whatever the dtype
+of the model. Duplicates of a kept token come last instead of being kept twice. Zero vectors are
+allowed.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -38,9 +46,14 @@ from foveate.tokens import Grid, VisualTokens
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class DivPrune(TokensMethod):
-    """per_crop: every crop or frame is a pool of its own with an even share; newlines are dropped.
+    """DivPrune; the docstring of its module states the rule.
 
-    protect: newlines are always kept, as part of the budget.
+    Attributes:
+        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a retention
+            ratio. The default is the paper's.
+        per_crop: select within each crop or frame, each with an even share of the budget; newline
+            tokens are dropped.
+        protect: always keep the newline tokens; they count towards the budget.
     """
 
     slug = "divprune"

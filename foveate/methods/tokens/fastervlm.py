@@ -1,15 +1,22 @@
-"""FasterVLM: keep the patches that the vision tower's class token attends to most.
+"""Prune visual tokens before the LLM: keep those with the highest [CLS] attention.
 
 Zhang et al., "[CLS] Attention is All You Need for Training-Free Visual Token Pruning: Make VLM
 Inference Faster", 2024, arXiv 2412.01818.
 
-Score of patch j = mean over heads of softmax(q_cls k^T / sqrt(d))_j in the block whose output the
-projector reads. Every crop of a tiled picture and every frame keeps the same number; newline
-tokens are dropped; kept tokens stay in reading order.
+Rule: the score of patch j is its [CLS] attention in the block of the vision encoder whose output
+the projector reads, mean over heads:
 
-Needs one row of attention in one vision block. Cost: one query row against all keys.
-Departs from the paper where a tower has no class token: the mean attention a patch receives from
-all others stands in (`score="received"`), as the authors advise for such towers.
+    score_j = mean over heads of softmax(q_cls k^T / sqrt(d))_j
+
+Every crop of a tiled image and every frame keeps the same number of patches. Newline tokens are
+dropped. Kept tokens stay in reading order.
+
+Needs: [CLS] attention of one block of the vision encoder.
+
+Cost: one query row against all keys.
+
+Differences: in vision encoders without a [CLS] token, the mean attention that a patch receives from
+all others replaces it (`score="received"`), as the authors advise.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -36,7 +43,12 @@ from foveate.tokens import VisualTokens
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class FasterVLM(TokensMethod):
-    """score: "cls", "received", or "auto" for "cls" where the tower has a class token."""
+    """FasterVLM; the docstring of its module states the rule.
+
+    Attributes:
+        score: "cls" for [CLS] attention, "received" for the attention that a patch receives, "auto"
+            for "cls" where the vision encoder has a [CLS] token and "received" elsewhere.
+    """
 
     slug = "fastervlm"
     paper = "arXiv 2412.01818"

@@ -1,18 +1,25 @@
-"""FoPru: keep the patches, or the whole rows of patches, that matter to other patches.
+"""Prune visual tokens before the LLM by attention among patches: keep the best patches or rows.
 
 Jiang et al., "FoPru: Focal Pruning for Efficient Large Vision-Language Models", 2024, arXiv
 2411.14164.
 
-A is the attention among patches in the last but one vision layer, mean over heads. Significance of
-patch j is the attention it gets, sum_i A_ij, or the attention it gives, sum_i A_ji, whichever
-varies more over the patches of a view. "rank" keeps the best patches of each crop or frame; "row"
-keeps the best rows by their mean, so that lines of text survive whole.
+Rule: A is the attention among patches in the last but one layer of the vision encoder, mean over
+heads. The significance of patch j is the attention that it receives or gives,
 
-Needs the attention map of one vision layer, read in chunks of rows. Cost: all queries against all
-keys once more. Without a class token all patches give alike, and what they get decides.
-No official code is known: shares are rounded half to even, ties go up and left. "rank" drops
-newlines; "row" keeps those behind kept rows, ranks rows of the stitched picture, and never goes
-below one row each of overview, picture or frame.
+    sum_i A_ij or sum_i A_ji
+
+whichever varies more over the patches of a crop or frame. "rank" keeps the best patches of each
+crop or frame. "row" keeps the best rows of patches by their mean, so that lines of text are kept
+whole.
+
+Needs: the attention map of one layer of the vision encoder, computed in chunks of rows.
+
+Cost: all queries against all keys once more. Without a [CLS] token all patches give the same, and
+the received attention decides.
+
+Differences: no official code is known. Ratios are rounded half to even, ties go to the upper left.
+"rank" drops newline tokens. "row" keeps those after kept rows, ranks rows of the stitched image,
+and keeps at least one row of the overview, of the image and of each frame.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -44,9 +51,13 @@ from foveate.tokens import Grid, VisualTokens
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class FoPru(TokensMethod):
-    """strategy: "rank" or "row". layer: vision layer, negative from the end.
+    """FoPru; the docstring of its module states the rule.
 
-    score: "variance" for what varies more, "received", "given", or "cls" for the class token's.
+    Attributes:
+        strategy: "rank" keeps the best patches, "row" the best rows of patches.
+        score: "variance" for whichever of the two varies more, "received", "given", or "cls" for
+            [CLS] attention.
+        layer: layer of the vision encoder, 0-based, negative from the end.
     """
 
     slug = "fopru"

@@ -1,17 +1,24 @@
-"""FourierVLM: keep the low spatial frequencies, because there most of a picture's energy lies.
+"""Compress visual tokens before the LLM: keep their low spatial frequencies (2-D DCT).
 
 "Fourier-VLM: Compressing Vision Tokens in the Frequency Domain for Large
 Vision-Language Models", 2025, arXiv 2508.06038.
 
-Every crop or frame x of h x w patches becomes IDCT(DCT(x)[:r_h, :r_w]), r_h x r_w tokens: a 2-D
-DCT-II per channel, of which the block of low frequencies is transformed back. That is A_h x A_w^T
-with two small matrices, before the projector where that takes patches singly, behind it elsewhere.
+Rule: every crop or frame x of h x w patches becomes r_h x r_w tokens. A 2-D DCT-II is taken per
+channel, and the block of low frequencies is transformed back:
 
-Needs the projector's input. Cost: two thin matrix products.
-Departs from the official code so that models that were not tuned with it can be used: an orthogonal
-DCT makes constants sqrt(h w / r_h r_w) times as large, which `preserve_mean` takes back; use False
-with models tuned in place. A budget that is no rectangle gives rows of two widths, each the low
-frequencies of its row. Newlines go; `reserve` and `ratio` are the official ways to say the size.
+    IDCT(DCT(x)[:r_h, :r_w])
+
+This equals A_h x A_w^T with two small matrices. It runs before the projector where that works on
+single patches, and after it elsewhere. Newline tokens are dropped.
+
+Needs: the features before the projector.
+
+Cost: two thin matrix products.
+
+Differences: models that were not tuned with the method can be used. The orthogonal DCT multiplies
+constants by sqrt(h w / r_h r_w); `preserve_mean` undoes that (use False with models that were tuned
+with the official code). A budget that is not a rectangle gives rows of two widths, each with the
+low frequencies of its row. `reserve` and `ratio` are the official ways to give the size.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -45,11 +52,16 @@ from foveate.tokens import Grid, VisualTokens
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class FourierVLM(TokensMethod):
-    """reserve: rows and columns that every crop or frame keeps, in place of `keep`; one number
-    for both, or a pair.
+    """Fourier-VLM; the docstring of its module states the rule.
 
-    ratio: share of its rows and of its columns that each frame keeps, in place of `keep`.
-    norm: "ortho", or None for the plain DCT. preserve_mean: constants stay as they are.
+    Attributes:
+        reserve: rows and columns that every crop or frame keeps, instead of `keep`; one number for
+            both, or a pair (rows, columns), from 1 on.
+        ratio: share of its rows and of its columns that every frame keeps, instead of `keep`, in
+            (0, 1].
+        norm: "ortho" for the orthogonal DCT, None for the plain one.
+        preserve_mean: leave constant images as they are; use False with models that were tuned with
+            the official code.
     """
 
     slug = "fourier_vlm"

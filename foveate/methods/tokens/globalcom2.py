@@ -1,19 +1,29 @@
-"""GlobalCom2: let the overview of a tiled picture say how much, and what, each crop keeps.
+"""Prune tiled images before the LLM: the overview sets each crop's budget and guides selection.
 
 Liu et al., "Compression with Global Guidance: Towards Training-free High-Resolution MLLMs
 Acceleration", AAAI 2026, arXiv 2501.05179.
 
-s are class attention logits of the last vision layer, mean over heads. The overview keeps its best
-int(N r). Crop j keeps the share min(1, r (1 + e_j - 1/P)), e = softmax over crops of the sums of
-overview logits in its block, divided by tau: those of largest s_j / |s_j| + g_j / |g_j|, where g is
-the overview's map resized to the picture. All newlines stay. Order: overview by score, then crops.
+Rule: s are the [CLS] attention logits of the last layer of the vision encoder, mean over heads. The
+overview keeps its best int(N r) patches. Crop j of P keeps the share
 
-Needs one row of logits in the last vision layer. Cost: that row. A share of the patches is kept,
-newlines come on top; a count counts them too, and drops them where it can't hold them all.
-Single views keep their best; frames and crops without an overview share evenly, in reading order.
-Departs from the official code: rounding is made up for; kept tokens stand where they lie in padded
-pictures too (`placement="official"` puts them into each crop's first cells); towers without a class
-token rank by the mean of all rows of logits.
+    min(1, r (1 + e_j - 1/P))
+
+where e is the softmax over crops of the sums of overview logits in the region of each crop, divided
+by tau. A crop keeps the patches with the largest s_j / |s_j| + g_j / |g_j|, where g is the
+overview's map resized to the image. All newline tokens are kept. Order: the overview by score, then
+the crops.
+
+Needs: [CLS] attention logits of the last layer of the vision encoder.
+
+Cost: that row of logits.
+
+Differences: what rounding loses is given back. Kept tokens keep their places in padded images too
+(`placement="official"` puts them into the first cells of each crop). Vision encoders without a
+[CLS] token rank by the mean of all rows of logits.
+
+Notes: a ratio counts patches, and newline tokens come on top; an int counts newline tokens too, and
+drops them where it cannot hold them all. Single views keep their best patches; frames, and crops
+without an overview, share the budget evenly, in reading order.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -46,10 +56,16 @@ from foveate.tokens import Grid, VisualTokens
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class GlobalCom2(TokensMethod):
-    """keep: r, share of patches kept; newlines come on top. temperature: tau of the allocation.
+    """GlobalCom²; the docstring of its module states the rule.
 
-    thumbnail_order: "score" reads the overview best first, "raster" in reading order.
-    placement: "true" or "official", see above.
+    Attributes:
+        keep: a float in (0, 1] is r, the retention ratio of patches, with newline tokens on top; an
+            int is a count per image or video, newline tokens included.
+        temperature: tau of the budgets of crops, above 0; higher values make them more even.
+        thumbnail_order: order of the overview's tokens: "score" is best first, "raster" reading
+            order.
+        placement: "true" keeps tokens at their places in padded images, "official" puts them into
+            the first cells of each crop.
     """
 
     slug = "globalcom2"

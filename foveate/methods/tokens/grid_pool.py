@@ -1,13 +1,17 @@
-"""GridPool: average neighbouring patches, because a coarser picture needs no choice at all.
+"""Pool visual tokens before the LLM: average neighbouring patches on a regular grid (baseline).
 
-A baseline without a paper: pooling is what many models do between encoder and language model.
+A baseline without a paper. Many models pool like this between vision encoder and LLM.
 
-Every crop or frame of h x w tokens is divided into bands of rows, and every band into cells, so
-that there are exactly k cells as near square as can be; token of a cell = mean of its members.
-Views share the budget in proportion to their tokens; newlines are dropped.
+Rule: each crop or frame of h x w tokens is split into bands of rows, and each band into cells, so
+that there are exactly k cells, as close to square as possible. Each output token is the mean of one
+cell. Crops and frames share the budget in proportion to their tokens. Newline tokens are dropped.
 
-Needs nothing. Cost: one addition per token. Where an earlier part has removed tokens no rectangle
-is left: there, equal runs in reading order are averaged.
+Needs: nothing besides the tokens.
+
+Cost: one addition per token.
+
+Notes: where another method has already removed tokens, no rectangle is left. Then runs of equal
+length in reading order are averaged.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -34,7 +38,7 @@ from foveate.tokens import Grid, VisualTokens
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class GridPool(TokensMethod):
-    """No parameters besides the budget."""
+    """Average pooling to exactly `keep` tokens; it has no parameters of its own."""
 
     slug = "grid_pool"
     drops_special = True

@@ -1,17 +1,26 @@
-"""HiRED: share one budget out among overview and crops by content, and keep each one's best.
+"""Prune tiled images before the LLM: a budget per crop by content, selection by [CLS] attention.
 
 Arif et al., "HiRED: Attention-Guided Token Dropping for Efficient Inference of High-Resolution
 Vision-Language Models in Resource-Constrained Environments", 2024, arXiv 2408.10945.
 
-Of T tokens the overview gets int(T a). Its int(N (1 - a)) patches of largest class attention in the
-first vision layer are marked, and crop p gets the share c_p / sum c of the rest, c_p being the
-marks in its region. Overview and crops keep their best by class attention, summed over heads, in
-the layer that the projector reads. Order: overview, then the stitched picture; newlines go.
+Rule: of T tokens the overview gets int(T a). Its int(N (1 - a)) patches of largest [CLS] attention
+in the first layer of the vision encoder are marked, and of the rest of the budget crop p gets
 
-Needs one row of attention in two vision layers. Cost: those two rows.
-Single views keep their best; frames and crops without an overview share evenly.
-Departs from the official code where that falls short of the budget: what rounding and full crops
-leave goes to the others, and padding is never chosen. Received attention replaces a class token.
+    c_p / sum c, c_p the number of marks in its region
+
+Overview and crops keep their patches with the largest [CLS] attention, summed over heads, in the
+layer that the projector reads. Order: the overview, then the stitched image. Newline tokens are
+dropped.
+
+Needs: [CLS] attention of two layers of the vision encoder.
+
+Cost: those two rows of attention.
+
+Differences: what rounding and full crops leave of the budget goes to the others, and padding is
+never selected. In vision encoders without a [CLS] token, received attention replaces it.
+
+Notes: single views keep their best patches; frames, and crops without an overview, share the budget
+evenly.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -45,11 +54,15 @@ from foveate.tokens import Grid, VisualTokens
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class HiRED(TokensMethod):
-    """alpha: a, the overview's share. mark_ratio: share of its patches to mark, None for 1 - a.
+    """HiRED; the docstring of its module states the rule.
 
-    regions: "flat" gives crops equal runs of the overview's patches in reading order, as the
-    official code does; "grid" gives each the part of the picture that it shows.
-    content: "count" counts marks, "mass" sums the attention of all patches of a region.
+    Attributes:
+        alpha: a, the overview's share of the budget, in [0, 1].
+        mark_ratio: share of the overview's patches to mark, in [0, 1]; None is 1 - alpha.
+        regions: region of a crop in the overview: "flat" is an equal run of patches in reading
+            order, as in the official code; "grid" is the part of the image that the crop shows.
+        content: content of a region: "count" counts marks, "mass" sums the attention of all its
+            patches.
     """
 
     slug = "hired"

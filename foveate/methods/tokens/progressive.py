@@ -1,4 +1,4 @@
-"""Methods that reduce tokens in front of the language model and go on reducing inside it."""
+"""Base of methods that reduce tokens before the LLM and again inside it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ from foveate.tokens import Grid
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressiveMethod(TokensMethod):
-    """keep: mean share or count over all decoder layers, so that methods compare at equal cost.
+    """A method whose `keep` is a mean over LLM layers, so that methods compare at equal cost.
 
-    held: mean over the decoder layers of the share of what enters the first one, by the paper's own
-    schedule. keep / held enters; where that would be more than all, all enter, and more stay later.
+    `held`, a class attribute, is the mean over the LLM layers of the share of the tokens that
+    entered, by the paper's own schedule. keep / held tokens enter; where that would be more than
+    all, all enter, and more are kept later.
+
+    Attributes:
+        keep: mean over all LLM layers; an int is a count per image or video, a float in (0, 1] a
+            retention ratio.
     """
 
     held: ClassVar[float]

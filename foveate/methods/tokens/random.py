@@ -1,12 +1,16 @@
-"""Random: keep patches drawn at random, because every rule must at least beat chance.
+"""Prune visual tokens before the LLM: keep a random subset (baseline).
 
-A baseline without a paper: "random" stands in the tables of most papers on visual tokens.
+A baseline without a paper: "random" is in the tables of most papers on visual token pruning.
 
-Kept = the k patches with the largest u_j, u_j uniform in [0, 1) and drawn for every item anew.
-Newlines are dropped; kept tokens stay in reading order.
+Rule: keep the k patches with the largest u_j, where u_j is uniform in [0, 1) and drawn for every
+image or video. Newline tokens are dropped. Kept tokens stay in reading order.
 
-Needs nothing. Cost: one random number per token. The draw depends on the seed and on the picture
-alone: no global random state, and a picture in a batch keeps what it keeps by itself.
+Needs: nothing besides the tokens.
+
+Cost: one random number per token.
+
+Notes: the draw depends only on the seed and on the image. There is no global random state, and an
+image keeps the same tokens in a batch as alone.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -33,7 +37,11 @@ from foveate.tokens import VisualTokens
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Random(TokensMethod):
-    """seed: another seed draws anew."""
+    """Random pruning.
+
+    Attributes:
+        seed: seed of the draw, any int; another seed keeps another subset.
+    """
 
     slug = "random"
     drops_special = True

@@ -1,11 +1,16 @@
-"""Uniform: keep every so-many-th patch, because spreading evenly needs no knowledge at all.
+"""Prune visual tokens before the LLM: keep every n-th patch in reading order (baseline).
 
-A baseline without a paper: what any choice of tokens by content has to beat.
+A baseline without a paper: a content-aware method should beat it.
 
-Kept = patches number floor((2 i + 1) n / 2 k) of the n in reading order, i = 0 .. k - 1: the
-middles of k equal runs. Newlines are dropped.
+Rule: of the n patches in reading order, keep those at the middles of k equal runs:
 
-Needs nothing. Cost: none.
+    floor((2 i + 1) n / 2 k), i = 0 .. k - 1
+
+Newline tokens are dropped.
+
+Needs: nothing besides the tokens.
+
+Cost: none.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -30,7 +35,7 @@ from foveate.tokens import VisualTokens
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Uniform(TokensMethod):
-    """No parameters besides the budget."""
+    """Evenly spaced pruning; it has no parameters of its own."""
 
     slug = "uniform"
     drops_special = True

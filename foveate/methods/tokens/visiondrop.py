@@ -1,19 +1,27 @@
-"""VisionDrop: keep what visual tokens see in each other, since text looks at the wrong ones.
+"""Prune and merge before and inside the LLM by attention among visual tokens, without the text.
 
 "Rethinking Visual Token Reduction in LVLMs under Cross-modal Misalignment", AAAI 2026,
 arXiv 2506.22283.
 
-In front of the language model as VisionZip: dominant tokens by the class token's attention, the
-rest merged into contextual ones. Then again at a quarter, a half and three quarters of the depth:
-score_j = mean over heads and over the queries i of j's own picture of softmax(q_i k^T)_j, with
-queries and keys of the layer to come; contextual = x_target + mean(x_joined) by cosine of keys.
-Behind each boundary lambda times as many stay, dominant first, renumbered.
+Rule: before the LLM as VisionZip: dominant tokens by [CLS] attention, the rest merged into
+contextual ones. Then again at a quarter, a half and three quarters of the depth, with the queries
+and keys of the next layer:
 
-Needs what VisionZip needs, and queries and keys of the next layer at boundaries. Cost: queries of
-visual tokens against all keys, three times. Early tokens are seen by more queries, by causality.
-Departs from the official code for several pictures in a row: each keeps its own tokens. Inside the
-language model visual tokens have read the text in front of them, so that a question in front of the
-picture, or anywhere in a bidirectional prompt, changes what is kept; one behind it doesn't.
+    score_j = mean over heads, and over the queries i of j's own image, of softmax(q_i k^T)_j
+    contextual = x_target + mean(x_joined), by cosine of keys
+
+At each of these layers lambda times as many tokens are kept, dominant ones first, renumbered.
+
+Needs: [CLS] attention, keys and features before the projector, as VisionZip; queries and keys of
+the next LLM layer at each stage.
+
+Cost: queries of visual tokens against all keys, three times.
+
+Differences: with several images in a sample, each keeps its own tokens.
+
+Notes: because attention is causal, early tokens are seen by more queries. Inside the LLM visual
+tokens have read the text before them. So a question before the image, or anywhere in a prompt with
+bidirectional attention, changes the selection; a question after it does not.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -48,15 +56,19 @@ from foveate.tokens import Grid, VisualTokens
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class VisionDrop(ProgressiveMethod, VisionZip):
-    """VisionDrop; see the module for its rule.
+    """VisionDrop; the docstring of its module states the rule.
 
     Attributes:
-        keep: mean over all decoder layers; the default lets 48 of 576 enter, and 32 on average.
-        dominant: tokens of each crop or frame that enter as they are, the class token counted, in
-            place of `keep`.
-        contextual: merged tokens of each crop or frame that enter; None is an eighth.
-        layer_list: boundaries inside the language model; None is quarter, half, three quarters.
-        image_token_list: dominant and contextual tokens per picture behind each boundary.
+        keep: mean over all LLM layers; an int is a count per image or video, a float in (0, 1] a
+            retention ratio. With the default 48 of 576 tokens enter the LLM, and 32 remain on
+            average.
+        dominant: dominant tokens of each crop or frame that enter the LLM, the [CLS] token
+            included, instead of `keep`; at least 1.
+        contextual: merged tokens of each crop or frame that enter the LLM; None is an eighth.
+        layer_list: ascending 0-based LLM layers before which tokens are pruned, from 1 on; None is
+            a quarter, a half and three quarters of the depth.
+        image_token_list: pairs (dominant, contextual) of tokens per image from each of these layers
+            on, at least (1, 0).
     """
 
     slug = "visiondrop"

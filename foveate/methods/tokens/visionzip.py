@@ -1,18 +1,26 @@
-"""VisionZip: keep the patches that get the most attention, and merge all others into a few tokens.
+"""Keep the patches with the highest [CLS] attention before the LLM; merge all others into a few.
 
 Yang et al., "VisionZip: Longer is Better but Not Necessary in Vision Language Models", CVPR 2025,
 arXiv 2412.04467.
 
-Dominant: the class token and the patches of largest sum over heads of its attention. Of the rest,
-every s-th is a target; all others join the target with the most similar key, and
-contextual = x_target + mean(x_joined), both before the projector. Order: class token, dominant in
-reading order, contextual. A tiled picture reads: its overview so, then the dominant patches of all
-crops as stitched, their class tokens, their contextual tokens.
+Rule: dominant tokens are the [CLS] token and the patches with the largest [CLS] attention, summed
+over heads. Of the other patches every s-th is a target; the rest join the target with the most
+similar key, before the projector:
 
-Needs attention and keys of the vision block that the projector reads, and the projector's input.
-Cost: one query row, one product of keys. Crops and frames share the budget evenly; newlines go.
-Departs from the official code where a tower has no class token: received attention ranks, and no
-class token is passed on. There, no newline is put behind a picture that came as one crop either.
+    contextual = x_target + mean(x_joined)
+
+Order: [CLS] token, dominant tokens in reading order, contextual tokens. For a tiled image: its
+overview in this order, then the dominant patches of all crops in the order of the stitched image,
+their [CLS] tokens, their contextual tokens. Crops and frames share the budget evenly. Newline
+tokens are dropped.
+
+Needs: [CLS] attention and keys of the block that the projector reads, and the features before the
+projector.
+
+Cost: one query row and one product of keys.
+
+Differences: in vision encoders without a [CLS] token, patches are ranked by received attention and
+no [CLS] token is passed on. There, no newline token follows an image that came as one crop.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -48,10 +56,13 @@ CONTEXTUAL_SHARE = 10 / 64
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class VisionZip(TokensMethod):
-    """contextual: merged tokens of each crop or frame; None is 10 of 64 tokens of its budget.
+    """VisionZip; the docstring of its module states the rule.
 
-    mean_preserving: a contextual token is the mean of all its members, where the official sum of
-    target and mean about doubles its norm.
+    Attributes:
+        contextual: merged tokens of each crop or frame, 0 or more; None is 10 of every 64 tokens of
+            its budget.
+        mean_preserving: True makes a contextual token the mean of all its members; False is the
+            official sum of target and mean, which about doubles its norm.
     """
 
     slug = "visionzip"

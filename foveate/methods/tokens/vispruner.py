@@ -1,17 +1,24 @@
-"""VisPruner: keep half of the budget for attended patches, half for patches unlike each other.
+"""Prune visual tokens before the LLM: half by highest [CLS] attention, half by lowest similarity.
 
 Zhang et al., "Beyond Text-Visual Attention: Exploiting Visual Cues for Effective Token Pruning in
 VLMs", ICCV 2025, arXiv 2412.01818.
 
-Important: the int(T r) patches of largest class attention, mean over heads. Diverse: the others,
-best first, are split into even and odd places; the 8 even ones with the largest
-max_j cos(x_i, x_j) to an odd one go; what stays, most similar first, then the odd ones, is split
-again, until T - int(T r) are left. x are features before the projector. Reading order stays.
+Rule: important tokens are the int(T r) patches of largest [CLS] attention, mean over heads. Diverse
+tokens come from the others in rounds. They are sorted, best first, and split into even and odd
+places; the 8 even ones with the largest
 
-Needs attention of the block that the projector reads, and the projector's input. Cost: one query
-row, half of X X^T once. Crops and frames share the budget evenly; newlines are dropped.
-Departs from the official code where that fails: lists of odd length are split, and a round removes
-at most the smaller half. Where a tower has no class token received attention stands in.
+    max_j cos(x_i, x_j), j odd
+
+are removed; the remaining even ones, most similar first, and then the odd ones are split again,
+until T - int(T r) are left. x are the features before the projector. Crops and frames share the
+budget evenly. Newline tokens are dropped. Kept tokens stay in reading order.
+
+Needs: [CLS] attention of the block that the projector reads, and the features before the projector.
+
+Cost: one query row, and half of X X^T once.
+
+Differences: lists of odd length, on which the official code fails, are split, and a round removes
+at most the smaller half. In vision encoders without a [CLS] token, received attention replaces it.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -43,9 +50,13 @@ NEAREST = 32
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class VisPruner(TokensMethod):
-    """keep: 128 of 576 by default. important_ratio: r, the attended share.
+    """VisPruner; the docstring of its module states the rule.
 
-    round_size: patches removed between two splits.
+    Attributes:
+        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a retention
+            ratio. The default is 128 of 576.
+        important_ratio: r, the share of the budget that is selected by attention, in [0, 1].
+        round_size: tokens that one round removes, at least 1.
     """
 
     slug = "vispruner"

@@ -1,16 +1,24 @@
-"""VTC-CLS: keep the patches that the class token attends to most, summed over late vision layers.
+"""Prune visual tokens before the LLM by [CLS] attention, summed over late layers of the encoder.
 
 Wang et al., "[CLS] Token Tells Everything Needed for Training-free Efficient MLLMs", 2024, arXiv
 2412.05819.
 
-Score of patch j = sum over vision layers l = s ... L - 2 of the mean over heads of
-softmax(q_cls k^T / sqrt(d))_j: an ensemble over depth, steadier than one layer, because the class
-tokens of different layers look at different content. The last layer never counts. Every crop of a
-tiled picture and every frame keeps the same number; newlines are dropped; reading order stays.
+Rule: the score of patch j is its [CLS] attention, summed over layers s .. L - 2 of the vision
+encoder:
 
-Needs one row of attention in each of those layers. Cost: one query row per layer.
-Departs from the official code where a tower has no class token: the attention that patches receive
-stands in. `layer` counts from the end, so that s = 16 of 24 layers fits towers of any depth.
+    score_j = sum_{l = s .. L - 2} mean over heads of softmax(q_cls k^T / sqrt(d))_j
+
+An ensemble over depth is steadier than one layer, because the [CLS] tokens of different layers
+attend to different content. The last layer never counts. Every crop of a tiled image and every
+frame keeps the same number of patches. Newline tokens are dropped. Kept tokens stay in reading
+order.
+
+Needs: [CLS] attention of each of those layers of the vision encoder.
+
+Cost: one query row per layer.
+
+Differences: in vision encoders without a [CLS] token, received attention replaces it. `layer`
+counts from the end, so that s = 16 of 24 layers fits encoders of any depth.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -39,9 +47,11 @@ REDUCE = {"sum": Tensor.sum, "mean": Tensor.mean, "max": Tensor.amax, "min": Ten
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class VTCCLS(TokensMethod):
-    """layer: first vision layer s of the slice [s : -1]; -8 is layer 16 of 24.
+    """VTC-CLS; the docstring of its module states the rule.
 
-    reduce: "sum", "mean", "max" or "min" over layers.
+    Attributes:
+        layer: s, the first layer of the slice [s : -1] of the vision encoder; -8 is layer 16 of 24.
+        reduce_layers: how scores of layers are combined: "sum", "mean", "max" or "min".
     """
 
     slug = "vtc_cls"
