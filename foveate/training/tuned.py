@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from foveate.benchmarks.loaded_model import LoadedModel
 from foveate.method import Composed, Method, create
-from foveate.training import beside
+from foveate.training import model_copies
 from foveate.training.batches import Batch
 from foveate.training.recipe import Recipe, Run
 
@@ -33,17 +33,17 @@ class TunedRecipe(Recipe):
         return create(self.slug)
 
     def start(self, subject: LoadedModel, method: Method, seed: int) -> nn.Module:
-        return beside.copies(subject, "tuned", "plain")
+        return model_copies.copies(subject, "tuned", "plain")
 
     def parameters(self, module: nn.Module) -> Iterable[nn.Parameter]:
-        return beside.but_the_towers(module)
+        return model_copies.without_vision_tower(module)
 
     def loss(self, run: Run, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         both = {"tuned": run.method, "plain": None}
-        return beside.losses(run.module, both, batch, self.clip)
+        return model_copies.losses(run.module, both, batch, self.clip)
 
     def finish(self, run: Run, out: Path, **made: Any) -> Method:
-        beside.save(run.module, run.subject, out)
+        model_copies.save(run.module, run.subject, out)
         return run.method
 
     def summary(self, history: list[dict[str, float]]) -> str:

@@ -16,7 +16,7 @@ import foveate
 from foveate.benchmarks.loaded_model import LoadedModel
 from foveate.method import Method
 from foveate.methods.layers.llavolta import LLaVolta, setting_at
-from foveate.training import beside
+from foveate.training import model_copies
 from foveate.training.batches import Batch
 from foveate.training.recipe import Recipe, Run
 
@@ -39,21 +39,21 @@ class LLaVoltaRecipe(Recipe):
         return LLaVolta(stride=self.strides[0], layer=self._layers(subject)[0])
 
     def start(self, subject: LoadedModel, method: Method, seed: int) -> nn.Module:
-        return beside.copies(subject, "staged", "plain")
+        return model_copies.copies(subject, "staged", "plain")
 
     def parameters(self, module: nn.Module) -> Iterable[nn.Parameter]:
-        return beside.but_the_towers(module)
+        return model_copies.without_vision_tower(module)
 
     def loss(self, run: Run, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         pivots = [self.steps * i // len(self.strides) - 1 for i in range(1, len(self.strides))]
         stride, layer = setting_at(run.step, self.strides, self._layers(run.subject), pivots)
         pooled = LLaVolta(stride=stride, layer=layer) if stride > 1 else None
         both = {"staged": pooled, "plain": None}
-        loss, figures = beside.losses(run.module, both, batch, self.clip)
+        loss, figures = model_copies.losses(run.module, both, batch, self.clip)
         return loss, {"stride": float(stride), **figures}
 
     def finish(self, run: Run, out: Path, **made: Any) -> Method:
-        beside.save(run.module, run.subject, out)
+        model_copies.save(run.module, run.subject, out)
         return run.method
 
     def summary(self, history: list[dict[str, float]]) -> str:

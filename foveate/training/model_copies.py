@@ -24,7 +24,7 @@ def copies(subject: LoadedModel, *names: str) -> nn.ModuleDict:
     return nn.ModuleDict({name: copy.deepcopy(subject.model) for name in names})
 
 
-def but_the_towers(module: nn.Module) -> Iterable[nn.Parameter]:
+def without_vision_tower(module: nn.Module) -> Iterable[nn.Parameter]:
     """The language models and the projectors."""
     return [p for name, p in module.named_parameters() if "vision_tower" not in name]
 
