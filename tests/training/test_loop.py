@@ -18,8 +18,8 @@ from foveate.parts import LayersPart
 from foveate.trained import TrainedMethod
 from foveate.training import recipe_of, train
 from foveate.training.batches import IGNORED, draw
+from foveate.training.boundary_hook import BoundaryHook
 from foveate.training.loop import Trainer
-from foveate.training.probe import Probe
 from foveate.training.recipe import Recipe
 
 
@@ -54,7 +54,7 @@ class BrightestRecipe(Recipe):
         def look(state):
             seen["score"] = run.module(state.hidden)[..., 0][state.visual]
 
-        with foveate.attach(run.model, Probe(seen={1: look})), torch.no_grad():
+        with foveate.attach(run.model, BoundaryHook(hooks={1: look})), torch.no_grad():
             run.model(**batch.inputs, use_cache=False)
         noise = torch.rand((), generator=run.generator)
         # Outside of no_grad, as a recipe must.

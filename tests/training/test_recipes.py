@@ -12,8 +12,8 @@ from foveate.benchmarks.loaded_model import inspect_model
 from foveate.mini.weights_loading import load_folder
 from foveate.training import recipe_of, train
 from foveate.training.batches import draw
+from foveate.training.boundary_hook import BoundaryHook
 from foveate.training.loop import Trainer
-from foveate.training.probe import Probe
 from foveate.training.recipes.explain_compress import ExplainCompressRecipe
 from foveate.training.recipes.llavolta import LLaVoltaRecipe
 from foveate.training.recipes.videollm_mod import VideoLLMMoDRecipe, attended
@@ -107,7 +107,7 @@ def test_routers_start_from_open_gates_that_follow_attention(nano):
         seen["gate"], seen["wanted"] = gate, attended(state)[visual]
 
     batch = draw(trainer.run.subject, 50, 0, 4, 2)
-    with foveate.attach(nano[0], Probe(seen={3: look})), torch.no_grad():
+    with foveate.attach(nano[0], BoundaryHook(hooks={3: look})), torch.no_grad():
         nano[0](**batch.prompts, use_cache=False)
     assert seen["gate"].mean() == pytest.approx(1, abs=0.1)
     assert torch.corrcoef(torch.stack([seen["gate"], seen["wanted"]]))[0, 1] > 0.5

@@ -17,8 +17,8 @@ from foveate.mini.errors import TrainingError
 from foveate.parts import BoundaryState
 from foveate.trained import lent
 from foveate.training.batches import Batch
+from foveate.training.boundary_hook import BoundaryHook
 from foveate.training.guidance import ROWS, TARGETS, guidance
-from foveate.training.probe import Probe
 from foveate.training.recipe import Recipe, Run
 
 
@@ -87,8 +87,8 @@ class CoViPALRecipe(Recipe):
         def guide(state: BoundaryState) -> None:
             wanted["sums"] = guidance(state.heads(), state.visual, self.rows_of, self.target)
 
-        probe = Probe(seen={**dict.fromkeys(run.method.boundary, note), deep: guide})
-        with torch.no_grad(), foveate.attach(run.model, probe):
+        hook = BoundaryHook(hooks={**dict.fromkeys(run.method.boundary, note), deep: guide})
+        with torch.no_grad(), foveate.attach(run.model, hook):
             run.model(**batch.prompts, use_cache=False)
         visual = states[0].visual
         losses = [

@@ -16,7 +16,7 @@ from foveate.method import Method
 from foveate.methods.layers.dyvte import DyVTE, exit_labels, text_features
 from foveate.parts import BoundaryState
 from foveate.training.batches import IGNORED, Batch
-from foveate.training.probe import Probe
+from foveate.training.boundary_hook import BoundaryHook
 from foveate.training.recipe import Recipe, Run
 
 
@@ -62,7 +62,7 @@ class DyVTERecipe(Recipe):
         full, told = _logits(model, batch), batch.labels[:, -batch.told :]
         logits, targets = [], []
         for layer in drawn:
-            with foveate.attach(model, Probe(seen={layer + 1: leave})):
+            with foveate.attach(model, BoundaryHook(hooks={layer + 1: leave})):
                 out = _logits(model, batch)
             targets.append(exit_labels(full, out, told, self.agreement, self.loss_ratio))
             logits.append(gates(layer, seen["x"]))

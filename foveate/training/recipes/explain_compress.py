@@ -19,7 +19,7 @@ from foveate.methods.layers.explain_compress import ExplainCompress, instruction
 from foveate.ops.select import top_k
 from foveate.parts import BoundaryState, LayersPart
 from foveate.training.batches import IGNORED, Batch
-from foveate.training.probe import Probe
+from foveate.training.boundary_hook import BoundaryHook
 from foveate.training.recipe import Recipe, Run
 from foveate.training.relevance import overlap, relevance, upper_half
 
@@ -48,7 +48,7 @@ class ExplainCompressRecipe(Recipe):
         answers = batch.labels.masked_fill(batch.labels == _end(run.subject), IGNORED)
         # The labels tell which columns are answers, which don't ask.
         inputs = {**batch.inputs, "labels": batch.labels}
-        with foveate.attach(run.model, Probe(seen={0: look})):
+        with foveate.attach(run.model, BoundaryHook(hooks={0: look})):
             truth, right = relevance(run.model, inputs, answers)
         visual = batch.inputs["input_ids"] == run.model.config.image_token_id
         heads = seen["attention"].shape[1]

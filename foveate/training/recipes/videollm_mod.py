@@ -14,8 +14,8 @@ from foveate.methods.layers.videollm_mod import VideoLLMMoD
 from foveate.parts import BoundaryState
 from foveate.trained import lent
 from foveate.training.batches import Batch, draw
+from foveate.training.boundary_hook import BoundaryHook
 from foveate.training.guidance import guidance
-from foveate.training.probe import Probe
 from foveate.training.recipe import Recipe, Run
 from foveate.training.streaming import stream_loss
 
@@ -55,7 +55,7 @@ class VideoLLMMoDRecipe(Recipe):
         width = subject.model.config.get_text_config().hidden_size
         kinds = (width, self.spread, OPEN[self.gate])
         fits = {int(name): Fit(*kinds) for name in module if self.warm}
-        with torch.no_grad(), foveate.attach(subject.model, Probe(seen=fits)):
+        with torch.no_grad(), foveate.attach(subject.model, BoundaryHook(hooks=fits)):
             for step in range(self.warm):
                 batch = draw(subject, step, seed, self.pictures, self.questions)
                 subject.model(**batch.prompts, use_cache=False)
