@@ -13,7 +13,7 @@ from foveate.ops.attention import Heads
 from foveate.parts import BoundaryState, Widths
 from foveate.signals import Signals
 from foveate.trained import lent, untrained
-from foveate.training.recipes.covipal import guidance
+from foveate.training.recipes.covipal import attention_target
 from tests.families import zoo
 
 LAYERS = 5
@@ -135,13 +135,13 @@ def test_guidance_of_an_even_causal_map():
     )
     # Row j gives 1 / (j + 1) to each of its columns; two heads.
     last = 2 * (1 / 4 + 1 / 5 + 1 / 6)
-    found = guidance(heads, visual, "last_nv", "raw")[0]
+    found = attention_target(heads, visual, "last_nv", "raw")[0]
     assert torch.allclose(found[1:4], torch.full((3,), last))
-    whole = guidance(heads, visual, "from_visual", "raw")[0]
+    whole = attention_target(heads, visual, "from_visual", "raw")[0]
     assert torch.allclose(whole[1], torch.tensor(last + 2 * (1 / 2 + 1 / 3)))
-    text = guidance(heads, visual, "text", "mean")[0]
+    text = attention_target(heads, visual, "text", "mean")[0]
     assert torch.allclose(text[1], torch.tensor((1 / 5 + 1 / 6) / 2))
-    even = guidance(heads, visual, "text", "standard")[0]
+    even = attention_target(heads, visual, "text", "standard")[0]
     assert even[1:4].abs().max() < 1e-2, "what is alike stays alike"
 
 

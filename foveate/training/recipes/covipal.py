@@ -16,9 +16,9 @@ from foveate.methods.tokens.random import Random
 from foveate.mini.errors import TrainingError
 from foveate.parts import BoundaryState
 from foveate.trained import lent
+from foveate.training.attention_target import ROWS, TARGETS, attention_target
 from foveate.training.batches import Batch
 from foveate.training.boundary_hook import BoundaryHook
-from foveate.training.guidance import ROWS, TARGETS, guidance
 from foveate.training.recipe import Recipe, Run
 
 
@@ -85,7 +85,9 @@ class CoViPALRecipe(Recipe):
             states[len(states)] = replace(state, labels=batch.labels)
 
         def guide(state: BoundaryState) -> None:
-            wanted["sums"] = guidance(state.heads(), state.visual, self.rows_of, self.target)
+            wanted["sums"] = attention_target(
+                state.heads(), state.visual, self.rows_of, self.target
+            )
 
         hook = BoundaryHook(hooks={**dict.fromkeys(run.method.boundary, note), deep: guide})
         with torch.no_grad(), foveate.attach(run.model, hook):

@@ -13,9 +13,9 @@ from foveate.method import Method
 from foveate.methods.layers.videollm_mod import VideoLLMMoD
 from foveate.parts import BoundaryState
 from foveate.trained import lent
+from foveate.training.attention_target import attention_target
 from foveate.training.batches import Batch, draw
 from foveate.training.boundary_hook import BoundaryHook
-from foveate.training.guidance import guidance
 from foveate.training.recipe import Recipe, Run
 from foveate.training.streaming import stream_loss
 
@@ -103,4 +103,4 @@ class Fit:
 
 def attended(state: BoundaryState) -> Tensor:
     """Logarithm of the attention (B, N) that visual columns get from text, standardised per row."""
-    return guidance(state.heads(), state.visual, "text", "standard")
+    return attention_target(state.heads(), state.visual, "text", "standard")

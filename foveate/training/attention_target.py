@@ -12,7 +12,7 @@ ROWS = ("last_nv", "from_visual", "text")
 TARGETS = ("raw", "mean", "log1p", "standard")
 
 
-def guidance(heads: Heads, visual: Tensor, rows: str, target: str) -> Tensor:
+def attention_target(heads: Heads, visual: Tensor, rows: str, target: str) -> Tensor:
     """Attention (B, N) that columns receive, summed over heads and the rows asked for."""
     before = visual.long().cumsum(1) == 0
     if rows == "text":
