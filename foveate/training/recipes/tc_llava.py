@@ -1,9 +1,9 @@
 """TC-LLaVA: fine-tuning with two position counters and bidirectional attention within a frame."""
 
-from foveate.training.tuned import TunedRecipe
+from foveate.training.fine_tuning import FineTuningRecipe
 
 
-class TCLLaVARecipe(TunedRecipe):
+class TCLLaVARecipe(FineTuningRecipe):
     """Images are used as videos of one frame."""
 
     slug = "tc_llava"

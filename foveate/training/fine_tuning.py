@@ -1,4 +1,4 @@
-"""`TunedRecipe`: the model itself learns to live with a method that changes how it computes."""
+"""`FineTuningRecipe`: the model itself learns to live with a method that changes how it computes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from foveate.training.recipe import Recipe, Run
 
 
 @dataclass(frozen=True, kw_only=True)
-class TunedRecipe(Recipe):
+class FineTuningRecipe(Recipe):
     """Language model and projector are trained on with the method attached.
 
     The same steps run beside it without, so that the card tells what is due to more training.
