@@ -10,7 +10,7 @@ No visual token is ever dropped in training: the model would become immune to wh
 measures.
 
 On a CPU each thread draws and computes a part of the batch. On a GPU the batch is computed whole,
-in bfloat16 with float32 weights, and processes draw the lessons of coming steps (`ahead`).
+in bfloat16 with float32 weights, and processes draw the lessons of coming steps (`prefetch`).
 """
 
 import copy
@@ -29,12 +29,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import checkpoint, lessons
-from .ahead import Ahead
 from .alignment import Alignment, Seen
 from .architecture import new_processor
 from .card import write_card
 from .errors import TrainingError
 from .packing import ATTENTION, PREFIX, pack
+from .prefetch import Prefetcher
 from .progress import bar
 from .subjects import NANO, Recipe, Subject
 from .weights_loading import silent_bars
@@ -88,7 +88,7 @@ class Trainer:
         self.history: list[dict] = []
         self._sums: dict[str, list[float]] = {}
         self.workers = ThreadPoolExecutor(min(threads, self.shards))
-        self.ahead = Ahead(self._request, recipe.steps, threads) if self.on_gpu else None
+        self.prefetcher = Prefetcher(self._request, recipe.steps, threads) if self.on_gpu else None
         with torch.no_grad():
             # transformers sets up its recorders in the first call, which must not be a race.
             side = self.canvas.size
@@ -97,8 +97,8 @@ class Trainer:
     def close(self) -> None:
         """End the threads and processes; no step can be made after it."""
         self.workers.shutdown()
-        if self.ahead is not None:
-            self.ahead.close()
+        if self.prefetcher is not None:
+            self.prefetcher.close()
 
     # -- one step ------------------------------------------------------------------------------
 
@@ -132,8 +132,8 @@ class Trainer:
         }
 
     def _lesson(self, shard: int) -> lessons.Lesson:
-        if self.ahead is not None:
-            return self.ahead.lesson(self.step).to(self.device)
+        if self.prefetcher is not None:
+            return self.prefetcher.lesson(self.step).to(self.device)
         return lessons.draw(**self._request(self.step, shard)).to(self.device)
 
     def encode(self, pixels: Tensor) -> Seen:

@@ -1,4 +1,4 @@
-"""`FineTuningRecipe`: the model itself learns to live with a method that changes how it computes."""
+"""`FineTuningRecipe`: fine-tune the model with a method attached, and a copy without it."""
 
 from __future__ import annotations
 

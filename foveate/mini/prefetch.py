@@ -20,7 +20,7 @@ STEPS = 32
 _LABELS = ("ink", "patch_words", "picture_labels")
 
 
-class Ahead:
+class Prefetcher:
     """Draws the lessons of the steps 0 to ``last - 1``, ``steps`` of them ahead.
 
     ``request`` gives the arguments of `lessons.draw` for a step, when that step is asked for: a run

@@ -1,4 +1,4 @@
-"""Lessons drawn ahead by other processes are those drawn in place."""
+"""Batches prefetched by other processes equal those drawn in the training process."""
 
 from concurrent.futures import Future
 from dataclasses import replace
@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from foveate.mini import lessons
-from foveate.mini.ahead import Ahead
+from foveate.mini.prefetch import Prefetcher
 from foveate.mini.subjects import SMOKE
 from foveate.mini.trainer import Trainer
 
 TENSORS = ("pixels", "ink", "patch_words", "picture_labels")
 
 
-class Notebook:
-    """In the place of a pool: writes down what is asked for and draws nothing."""
+class Recorder:
+    """Replaces the process pool: records the requests and draws nothing."""
 
     def __init__(self):
         self.requests = []
@@ -25,30 +25,30 @@ class Notebook:
         return Future()
 
 
-def test_lessons_drawn_ahead_equal_those_drawn_in_place():
+def test_prefetched_batches_equal_those_drawn_in_the_process():
     run = Trainer(SMOKE, 0)
-    ahead = Ahead(run._request, last=4, processes=1, steps=2)
+    prefetcher = Prefetcher(run._request, last=4, processes=1, steps=2)
     try:
         for step in range(4):
-            found = ahead.lesson(step).to("cpu")
+            found = prefetcher.lesson(step).to("cpu")
             drawn = lessons.draw(**run._request(step))
             assert found.scenes == drawn.scenes and found.questions == drawn.questions
             for name in TENSORS:
                 here, there = getattr(drawn, name), getattr(found, name)
                 assert here.dtype == there.dtype and torch.equal(here, there), name
     finally:
-        ahead.close()
+        prefetcher.close()
         run.close()
 
 
-def test_a_step_is_asked_for_once_with_what_is_known_then():
+def test_each_step_is_requested_once_with_the_accuracies_of_that_moment():
     run = Trainer(SMOKE, 0)
-    ahead = Ahead(run._request, last=SMOKE.steps, processes=1, steps=3)
-    ahead.pool = Notebook()
+    prefetcher = Prefetcher(run._request, last=SMOKE.steps, processes=1, steps=3)
+    prefetcher.pool = Recorder()
     for step in range(SMOKE.steps):
-        ahead.ask(step)
+        prefetcher.ask(step)
         run.accuracy["I1"] = 0.1 * (step + 1)
-    asked = ahead.pool.requests
+    asked = prefetcher.pool.requests
     assert [round(r["weights"]["I1"], 1) for r in asked] == [1.1, 1.1, 1.1, 1.0, 0.9, 0.8]
     # Stage and difficulty are those of the step itself.
     assert [r["questions"] for r in asked] == [0, 0, 3, 3, 3, 3]
@@ -57,10 +57,10 @@ def test_a_step_is_asked_for_once_with_what_is_known_then():
 
 
 @pytest.mark.slow
-def test_a_run_that_asks_just_in_time_ends_at_the_same_weights():
+def test_a_run_that_prefetches_one_step_ends_at_the_same_weights():
     recipe = replace(SMOKE, shards=1)
     plain, other = Trainer(recipe, 0), Trainer(recipe, 0)
-    other.ahead = Ahead(other._request, recipe.steps, processes=1, steps=1)
+    other.prefetcher = Prefetcher(other._request, recipe.steps, processes=1, steps=1)
     for run in (plain, other):
         for _ in run.run():
             pass
