@@ -35,7 +35,8 @@ def train(
         int | None, typer.Option(min=2, help="Steps in place of the recipe's.")
     ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="Seed of weights and lessons.")
+        int,
+        typer.Option(min=0, max=2**63 - 1, help="Seed of weights and training data."),
     ] = 0,
     settings: Annotated[
         list[str] | None,

@@ -76,15 +76,15 @@ class Alignment(nn.Module):
         first = F.binary_cross_entropy_with_logits(self.own(layers[1]), own)
         return first + F.binary_cross_entropy_with_logits(self.around(layers[2]), around)
 
-    def forward(self, seen: Seen, embedding: Tensor, lesson) -> Tensor:
+    def forward(self, seen: Seen, embedding: Tensor, batch) -> Tensor:
         """The weighted sum of all losses."""
-        logits, labels = self.words(seen.tokens, embedding), lesson.patch_words
+        logits, labels = self.words(seen.tokens, embedding), batch.patch_words
         patches = F.binary_cross_entropy_with_logits(logits, labels, weight=self.weights)
         shapes = labels[..., _SHAPE_COLUMNS]
         single = shapes.sum(-1) == 1
         guess = logits[..., _SHAPE_COLUMNS][single]
         which = F.cross_entropy(guess, shapes[single].argmax(-1), reduction="sum")
         which = which / single.sum().clamp_min(1)
-        picture = F.binary_cross_entropy_with_logits(self.picture(seen.cls), lesson.picture_labels)
-        outlines = self.silhouettes(seen.layers, lesson.ink)
+        picture = F.binary_cross_entropy_with_logits(self.picture(seen.cls), batch.picture_labels)
+        outlines = self.silhouettes(seen.layers, batch.ink)
         return 5.0 * patches + 0.3 * which + 5.0 * picture + outlines

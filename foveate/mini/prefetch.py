@@ -1,6 +1,6 @@
-"""Lessons of coming steps, drawn by other processes while the present one is learnt.
+"""Training batches drawn by worker processes while the GPU computes the current step.
 
-A core draws 64 pictures of 192 px in about a second, which a GPU would spend waiting.
+One CPU core renders 64 images of 192 px in about a second. Without workers the GPU would wait.
 """
 
 import signal
@@ -11,57 +11,60 @@ from multiprocessing import get_context
 
 import torch
 
-from . import lessons
-from .lessons import Lesson
+from . import training_batches
+from .training_batches import TrainingBatch
 
-# Fixed, and not a number of cores: what is asked for depends on how much is known by then.
+# A fixed number, independent of the cores: a request depends on the accuracies at its time.
 STEPS = 32
 
 _LABELS = ("ink", "patch_words", "picture_labels")
 
 
 class Prefetcher:
-    """Draws the lessons of the steps 0 to ``last - 1``, ``steps`` of them ahead.
+    """Draws the batches of steps 0 to ``last - 1`` in worker processes.
 
-    ``request`` gives the arguments of `lessons.draw` for a step, when that step is asked for: a run
-    that takes its lessons in order always asks at the same points. Labels come as bytes;
-    `Lesson.to` makes them the numbers that they are.
+    Args:
+        request: gives the arguments of `training_batches.draw` for a step. It is called when the
+            step is queued. A run that takes its batches in order always queues at the same points.
+        last: number of steps of the run.
+        processes: number of worker processes.
+        steps: how many steps are queued ahead.
     """
 
     def __init__(
         self, request: Callable[[int], dict], last: int, processes: int, steps: int = STEPS
     ):
         self.request, self.last, self.steps = request, last, steps
-        self.asked: dict[int, Future[Lesson]] = {}
-        # A forked process would inherit the locks and threads of a running CUDA.
+        self.queued: dict[int, Future[TrainingBatch]] = {}
+        # A forked process would inherit the locks and threads of a running CUDA context.
         self.pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_set_up)
 
-    def ask(self, step: int) -> None:
-        """Have the lessons of a step and of those after it drawn, as far as not asked for yet."""
+    def queue(self, step: int) -> None:
+        """Queue this step and the next ``steps - 1`` ones, as far as they are not queued yet."""
         for coming in range(step, min(step + self.steps, self.last)):
-            if coming not in self.asked:
-                self.asked[coming] = self.pool.submit(_drawn, self.request(coming))
+            if coming not in self.queued:
+                self.queued[coming] = self.pool.submit(_drawn, self.request(coming))
 
-    def lesson(self, step: int) -> Lesson:
-        """The lesson of a step; those after it are asked for meanwhile."""
-        self.ask(step)
-        lesson = self.asked.pop(step).result()
-        tensors = {name: torch.from_numpy(getattr(lesson, name)) for name in ("pixels", *_LABELS)}
-        return replace(lesson, **tensors)
+    def batch(self, step: int) -> TrainingBatch:
+        """The batch of a step, labels as uint8 (`TrainingBatch.to` converts them to float32)."""
+        self.queue(step)
+        batch = self.queued.pop(step).result()
+        tensors = {name: torch.from_numpy(getattr(batch, name)) for name in ("pixels", *_LABELS)}
+        return replace(batch, **tensors)
 
     def close(self) -> None:
-        """End the processes; what nobody has begun to draw is forgotten."""
+        """End the processes and cancel queued steps."""
         self.pool.shutdown(cancel_futures=True)
 
 
 def _set_up() -> None:
     torch.set_num_threads(1)
-    # Ctrl-C reaches all processes of a terminal; the one that asks ends the others.
+    # Ctrl-C reaches all processes of a terminal; the training process ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _drawn(request: dict) -> Lesson:
-    """A lesson of arrays, zeros and ones as bytes: tensors would travel in scarce shared memory."""
-    lesson = lessons.draw(**request)
-    labels = {name: getattr(lesson, name).to(torch.uint8).numpy() for name in _LABELS}
-    return replace(lesson, pixels=lesson.pixels.numpy(), **labels)
+def _drawn(request: dict) -> TrainingBatch:
+    """A batch of NumPy arrays, labels as uint8: tensors would travel in scarce shared memory."""
+    batch = training_batches.draw(**request)
+    labels = {name: getattr(batch, name).to(torch.uint8).numpy() for name in _LABELS}
+    return replace(batch, pixels=batch.pixels.numpy(), **labels)

@@ -9,8 +9,8 @@
 No visual token is ever dropped in training: the model would become immune to what the bench
 measures.
 
-On a CPU each thread draws and computes a part of the batch. On a GPU the batch is computed whole,
-in bfloat16 with float32 weights, and processes draw the lessons of coming steps (`prefetch`).
+On a CPU each thread draws and computes a part of the batch. On a GPU the whole batch is computed in
+bfloat16 with float32 weights, and worker processes draw the next batches (`prefetch`).
 """
 
 import copy
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import checkpoint, lessons
+from . import checkpoint, training_batches
 from .alignment import Alignment, Seen
 from .architecture import new_processor
 from .card import write_card
@@ -46,7 +46,7 @@ from .world.vocabulary import ids
 class Trainer:
     """The state of a run: model, optimiser, step, running accuracies, history.
 
-    ``threads`` compute the shards of a batch on a CPU; with a GPU as many processes draw lessons.
+    ``threads`` compute the shards of a batch on a CPU; with a GPU as many processes draw batches.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Trainer:
         return r.learning_rate * rise * fall
 
     def _request(self, step: int, shard: int = 0) -> dict:
-        """What `lessons.draw` draws for a step, with tasks weighted by what is known now."""
+        """Arguments of `training_batches.draw` for a step; tasks weighted by current accuracy."""
         r = self.recipe
         warm = step < r.warm_up_steps
         batch = (r.warm_up_batch if warm else r.joint_batch) // self.shards
@@ -131,10 +131,10 @@ class Trainer:
             "questions": 0 if warm else r.questions,
         }
 
-    def _lesson(self, shard: int) -> lessons.Lesson:
+    def _batch(self, shard: int) -> training_batches.TrainingBatch:
         if self.prefetcher is not None:
-            return self.prefetcher.lesson(self.step).to(self.device)
-        return lessons.draw(**self._request(self.step, shard)).to(self.device)
+            return self.prefetcher.batch(self.step).to(self.device)
+        return training_batches.draw(**self._request(self.step, shard)).to(self.device)
 
     def encode(self, pixels: Tensor) -> Seen:
         """Pictures (B, 3, H, W) through the tower and the projector."""
@@ -170,15 +170,15 @@ class Trainer:
         # The setting belongs to the calling thread; sums over one thread have one order.
         torch.set_num_threads(1)
         r = self.recipe
-        lesson = self._lesson(shard)
+        batch = self._batch(shard)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.on_gpu):
-            seen = self.encode(lesson.normalised())
-            loss = self.alignment(seen, self.model.get_input_embeddings().weight, lesson)
+            seen = self.encode(batch.normalised())
+            loss = self.alignment(seen, self.model.get_input_embeddings().weight, batch)
             losses, marks = {"alignment": loss.item()}, []
             if self.step >= r.warm_up_steps:
                 start, end = r.alignment
                 weight = start + (end - start) * (self.step - r.warm_up_steps) / r.joint_steps
-                answers, marks = self.answer_loss(seen.tokens, lesson.questions)
+                answers, marks = self.answer_loss(seen.tokens, batch.questions)
                 losses["answers"] = answers.item()
                 loss = answers + weight * loss
         grads = torch.autograd.grad(loss / self.shards, self.parameters, allow_unused=True)
@@ -273,7 +273,7 @@ def train(
     ends at the same weights as an uninterrupted one.
 
     ``device`` is "cpu" or "cuda"; without one a GPU is used where there is one. There ``threads``
-    is the number of processes that draw lessons (one per core), so a script must call this under
+    is the number of processes that draw batches (one per core), so a script must call this under
     ``if __name__ == "__main__"``. Lessons then go by accuracies of some steps ago, those that an
     interrupted run had asked for by the ones at its new start, and sums have no fixed order.
     """

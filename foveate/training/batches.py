@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from foveate.benchmarks.loaded_model import LoadedModel
-from foveate.mini import lessons
+from foveate.mini import training_batches
 from foveate.mini.evaluate import prompt
 from foveate.mini.world.scene import Canvas
 from foveate.mini.world.tasks import tasks
@@ -44,7 +44,7 @@ def draw(subject: LoadedModel, step: int, seed: int, pictures: int, questions: i
     A picture that has less to ask makes the batch smaller.
     """
     known = tasks(subject.size, subject.patch, medium="image")
-    lesson = lessons.draw(
+    drawn = training_batches.draw(
         first=step * pictures,
         batch=pictures,
         canvas=Canvas(subject.size, subject.patch),
@@ -56,7 +56,7 @@ def draw(subject: LoadedModel, step: int, seed: int, pictures: int, questions: i
     )
     images, texts, lengths = [], [], []
     tokenizer = subject.processor.tokenizer
-    for pixels, asked in zip(lesson.pixels.numpy(), lesson.questions, strict=True):
+    for pixels, asked in zip(drawn.pixels.numpy(), drawn.questions, strict=True):
         for question in asked:
             images.append(Image.fromarray(pixels))
             asks = prompt(subject.processor, question.text)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from foveate.mini import lessons, trainer
+from foveate.mini import trainer, training_batches
 from foveate.mini.subjects import LARGE_IMAGE, SMOKE
 from foveate.mini.trainer import Trainer
 from foveate.mini.world import tasks
@@ -19,7 +19,7 @@ WHOLE = replace(SMOKE, shards=1)
 def test_every_task_draws_and_asks_on_the_largest_canvas(level):
     assert LARGE_IMAGE.tasks == tasks(192, medium="image") and len(LARGE_IMAGE.tasks) == 14
     for name in LARGE_IMAGE.tasks:
-        lesson = lessons.draw(
+        batch = training_batches.draw(
             first=0,
             batch=1,
             canvas=Canvas(192, 8),
@@ -29,7 +29,7 @@ def test_every_task_draws_and_asks_on_the_largest_canvas(level):
             questions=2,
             tasks=LARGE_IMAGE.tasks,
         )
-        assert lesson.pixels.shape == (1, 192, 192, 3) and lesson.questions[0][0].task == name
+        assert batch.pixels.shape == (1, 192, 192, 3) and batch.questions[0][0].task == name
 
 
 @pytest.mark.slow

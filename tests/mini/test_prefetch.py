@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from foveate.mini import lessons
+from foveate.mini import training_batches
 from foveate.mini.prefetch import Prefetcher
 from foveate.mini.subjects import SMOKE
 from foveate.mini.trainer import Trainer
@@ -30,8 +30,8 @@ def test_prefetched_batches_equal_those_drawn_in_the_process():
     prefetcher = Prefetcher(run._request, last=4, processes=1, steps=2)
     try:
         for step in range(4):
-            found = prefetcher.lesson(step).to("cpu")
-            drawn = lessons.draw(**run._request(step))
+            found = prefetcher.batch(step).to("cpu")
+            drawn = training_batches.draw(**run._request(step))
             assert found.scenes == drawn.scenes and found.questions == drawn.questions
             for name in TENSORS:
                 here, there = getattr(drawn, name), getattr(found, name)
@@ -46,7 +46,7 @@ def test_each_step_is_requested_once_with_the_accuracies_of_that_moment():
     prefetcher = Prefetcher(run._request, last=SMOKE.steps, processes=1, steps=3)
     prefetcher.pool = Recorder()
     for step in range(SMOKE.steps):
-        prefetcher.ask(step)
+        prefetcher.queue(step)
         run.accuracy["I1"] = 0.1 * (step + 1)
     asked = prefetcher.pool.requests
     assert [round(r["weights"]["I1"], 1) for r in asked] == [1.1, 1.1, 1.1, 1.0, 0.9, 0.8]

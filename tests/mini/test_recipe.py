@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from foveate.errors import FoveateError
-from foveate.mini import lessons, load, trainer
+from foveate.mini import load, trainer, training_batches
 from foveate.mini.evaluate import prompt
 from foveate.mini.growth import grow
 from foveate.mini.packing import PREFIX, pack
@@ -18,7 +18,7 @@ from foveate.mini.world.vocabulary import ids
 
 
 def _draw(seed=0, questions=4, level=1.0):
-    return lessons.draw(
+    return training_batches.draw(
         first=0,
         batch=3,
         canvas=Trainer(SMOKE, 0).canvas,
@@ -29,7 +29,7 @@ def _draw(seed=0, questions=4, level=1.0):
     )
 
 
-def test_lessons_repeat_and_follow_the_seed():
+def test_batches_repeat_and_follow_the_seed():
     first, second, other = _draw(), _draw(), _draw(seed=1)
     assert torch.equal(first.pixels, second.pixels)
     assert first.questions == second.questions
@@ -39,10 +39,10 @@ def test_lessons_repeat_and_follow_the_seed():
 def test_packed_questions_get_the_logits_of_lone_questions():
     run = Trainer(SMOKE, 0)
     model, processor = run.model.eval(), run.processor
-    lesson = _draw()
+    batch = _draw()
     with torch.no_grad():
-        tokens = run.encode(lesson.normalised()).tokens
-        packed = pack(lesson.questions, processor.tokenizer, tokens.shape[1])
+        tokens = run.encode(batch.normalised()).tokens
+        packed = pack(batch.questions, processor.tokenizer, tokens.shape[1])
         embed = model.get_input_embeddings()
         front = embed(torch.tensor([ids()[word] for word in PREFIX])).expand(3, -1, -1)
         hidden = model.model.language_model(
@@ -52,10 +52,10 @@ def test_packed_questions_get_the_logits_of_lone_questions():
         ).last_hidden_state[:, -packed.text.shape[1] :]
         logits = model.lm_head(hidden)
         number = 0
-        for b, row in enumerate(lesson.questions):
+        for b, row in enumerate(batch.questions):
             for question in row:
                 inputs = processor(
-                    images=lesson.pixels[b].numpy(),
+                    images=batch.pixels[b].numpy(),
                     text=prompt(processor, question.text),
                     return_tensors="pt",
                 )

@@ -1,4 +1,4 @@
-"""Batches of training pictures with their questions, drawn from the world by step number."""
+"""Training batches: images and questions of the procedural world, drawn by step number."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,8 +14,17 @@ from .world.tasks import TASKS, Question, Task
 
 
 @dataclass
-class Lesson:
-    """Pictures uint8 (B, H, W, 3), ink (B, H, W), labels of patches (B, P, W) and of pictures."""
+class TrainingBatch:
+    """B images with their labels and questions.
+
+    Attributes:
+        scenes: what each image shows, before rendering.
+        pixels: images, uint8 (B, H, W, 3).
+        ink: 1 where an object or a letter covers the pixel, else 0, (B, H, W).
+        patch_words: 1 for each word that is true of the patch, (B, P, words).
+        picture_labels: 1 for each (shape, colour) pair and word in the image, (B, labels).
+        questions: the questions about each image.
+    """
 
     scenes: list[Scene]
     pixels: Tensor
@@ -24,14 +33,14 @@ class Lesson:
     picture_labels: Tensor
     questions: list[list[Question]]
 
-    def to(self, device) -> "Lesson":
-        """The same lesson with its tensors on a device, labels as float32 whatever they came as."""
+    def to(self, device) -> "TrainingBatch":
+        """The same batch with its tensors on a device, labels as float32."""
         labels = (self.ink, self.patch_words, self.picture_labels)
         placed = (label.to(device).float() for label in labels)
-        return Lesson(self.scenes, self.pixels.to(device), *placed, self.questions)
+        return TrainingBatch(self.scenes, self.pixels.to(device), *placed, self.questions)
 
     def normalised(self) -> Tensor:
-        """Pictures as the image processor gives them: float32 (B, 3, H, W) in -1..1."""
+        """Images as the image processor returns them: float32 (B, 3, H, W) in -1..1."""
         return (self.pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
 
 
@@ -44,11 +53,18 @@ def draw(
     level: float,
     questions: int,
     tasks: Mapping[str, Task] = TASKS,
-) -> Lesson:
-    """Pictures ``first`` to ``first + batch - 1`` of the endless training stream of a seed.
+) -> TrainingBatch:
+    """Images ``first`` to ``first + batch - 1`` of the endless training stream of a seed.
 
-    ``weights`` says how often each of ``tasks`` draws the scene and asks; ``level`` is the
-    difficulty in 0..1. With ``questions`` = 0 no question is asked (vision warm-up).
+    Args:
+        first: number of the first image.
+        batch: number of images.
+        canvas: image and patch size.
+        seed: of the stream.
+        weights: by task, how often it draws the scene and asks questions.
+        level: difficulty of the scenes, in 0..1.
+        questions: questions per image; 0 asks none (vision warm-up).
+        tasks: the tasks by id.
     """
     names = list(weights)
     share = np.array([weights[name] for name in names])
@@ -68,12 +84,12 @@ def draw(
             if len(row) >= questions:
                 break
             other = tasks[pick()].ask(rng, scene, "train")
-            # A picture with one word has little else to ask: the same question twice is waste.
+            # Skip repeated questions: an image with one word allows few others.
             if other is not None and all(other.text != q.text for q in row):
                 row.append(other)
         asked.append([row[i] for i in rng.permutation(len(row))] if questions else [])
     pixels, owners = render(scenes, owners=True)
-    return Lesson(
+    return TrainingBatch(
         scenes,
         pixels,
         ink(scenes, owners),
