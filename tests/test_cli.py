@@ -310,10 +310,10 @@ def test_every_method_can_be_shown():
 
 
 def test_train_writes_a_model_that_can_be_asked(tmp_path, monkeypatch):
-    from foveate.mini import subjects
+    from foveate.mini import model_specs
 
-    smoke = replace(subjects.NANO, recipe=subjects.SMOKE)
-    monkeypatch.setitem(subjects.SUBJECTS, "nano", smoke)
+    smoke = replace(model_specs.NANO, recipe=model_specs.SMOKE)
+    monkeypatch.setitem(model_specs.SPECS, "nano", smoke)
     arguments = ["train", "nano", "--out", tmp_path / "nano", "--steps", "2"]
     found = json.loads(run(*arguments, "--evaluate", "0", "--json").stdout)
     assert Path(found["folder"]) == tmp_path / "nano"

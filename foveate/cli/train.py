@@ -105,12 +105,10 @@ def _model(
 ) -> None:
     from foveate.cli.console import print_json
     from foveate.mini import trainer
-    from foveate.mini.subjects import SUBJECTS
+    from foveate.mini.model_specs import SPECS
 
     place = None if device is Device.auto else device.value
-    written = trainer.train(
-        folder, subject=SUBJECTS[name.value], threads=threads, device=place, **common
-    )
+    written = trainer.train(folder, spec=SPECS[name.value], threads=threads, device=place, **common)
     if as_json:
         print_json({"model": name.value, "folder": str(written), "seed": common["seed"]})
     else:

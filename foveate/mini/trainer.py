@@ -1,13 +1,13 @@
-"""The training of the mini models (`subjects`), on a CPU in half an hour to a few hours, or a GPU.
+"""Training of the embedded models (`model_specs`): half an hour to a few hours on a CPU, or a GPU.
 
-1. Vision warm-up (`alignment`): visual tokens learn the words that hold for their patch, the CLS
-   token the contents of the picture, early layers the silhouettes. Trained on questions alone, a
-   model of this size stays at the best constant answer.
-2. Joint training of everything on questions: cross-entropy on the answers only, many questions per
-   picture (`packing`), the losses of the warm-up kept on with falling weight.
+1. Vision warm-up (`alignment`): visual tokens learn the words that are true of their patch, the CLS
+   token the contents of the image, early layers the silhouettes. A model of this size that is
+   trained on questions alone stays at the best constant answer.
+2. Joint training of all parameters on questions: cross-entropy on the answers only, many questions
+   per image (`packing`). The warm-up losses stay on with falling weight.
 
-No visual token is ever dropped in training: the model would become immune to what the bench
-measures.
+Training never drops visual tokens. A model that was trained with dropped tokens would be robust to
+the very effect that the bench measures.
 
 On a CPU each thread draws and computes a part of the batch. On a GPU the whole batch is computed in
 bfloat16 with float32 weights, and worker processes draw the next batches (`prefetch`).
@@ -33,10 +33,10 @@ from .alignment import Alignment, Seen
 from .architecture import new_processor
 from .card import write_card
 from .errors import TrainingError
+from .model_specs import NANO, ModelSpec, Recipe
 from .packing import ATTENTION, PREFIX, pack
 from .prefetch import Prefetcher
 from .progress import bar
-from .subjects import NANO, Recipe, Subject
 from .weights_loading import silent_bars
 from .world.keys import WORLD_VERSION
 from .world.scene import Canvas
@@ -46,7 +46,13 @@ from .world.vocabulary import ids
 class Trainer:
     """The state of a run: model, optimiser, step, running accuracies, history.
 
-    ``threads`` compute the shards of a batch on a CPU; with a GPU as many processes draw batches.
+    Args:
+        recipe: hyper-parameters.
+        seed: of the initial weights and the training data.
+        threads: threads that compute the shards of a batch on a CPU; on a GPU, processes that draw
+            batches.
+        spec: the model to train.
+        device: "cpu" or "cuda".
     """
 
     def __init__(
@@ -54,18 +60,18 @@ class Trainer:
         recipe: Recipe,
         seed: int,
         threads: int = 1,
-        subject: Subject = NANO,
+        spec: ModelSpec = NANO,
         device: str | torch.device = "cpu",
     ):
-        self.recipe, self.seed, self.subject = recipe, seed, subject
+        self.recipe, self.seed, self.spec = recipe, seed, spec
         self.device = torch.device(device)
         self.on_gpu = self.device.type == "cuda"
         self.shards = 1 if self.on_gpu else recipe.shards
-        self.config = subject.config()
+        self.config = spec.config()
         self.canvas = Canvas(
             self.config.vision_config.image_size, self.config.vision_config.patch_size
         )
-        self.model = subject.start(self.config, seed).train().to(self.device)
+        self.model = spec.start(self.config, seed).train().to(self.device)
         self.model.model.language_model.set_attn_implementation(ATTENTION)
         self.processor = new_processor(self.config)
         with torch.random.fork_rng(devices=[]):
@@ -84,18 +90,18 @@ class Trainer:
         )
         self.step = 0
         self.seconds = 0.0
-        self.accuracy = {name: 0.0 for name in subject.tasks}
+        self.accuracy = {name: 0.0 for name in spec.tasks}
         self.history: list[dict] = []
         self._sums: dict[str, list[float]] = {}
         self.workers = ThreadPoolExecutor(min(threads, self.shards))
         self.prefetcher = Prefetcher(self._request, recipe.steps, threads) if self.on_gpu else None
         with torch.no_grad():
-            # transformers sets up its recorders in the first call, which must not be a race.
+            # The first call sets up recorders in transformers. Threads must not race for it.
             side = self.canvas.size
             self.encode(torch.zeros(1, 3, side, side, device=self.device))
 
     def close(self) -> None:
-        """End the threads and processes; no step can be made after it."""
+        """End the threads and processes. No step can follow."""
         self.workers.shutdown()
         if self.prefetcher is not None:
             self.prefetcher.close()
@@ -124,8 +130,8 @@ class Trainer:
             "batch": batch,
             "canvas": self.canvas,
             "seed": self.seed,
-            "tasks": self.subject.tasks,
-            # What is solved needs little time; the rest of the pictures goes where errors are.
+            "tasks": self.spec.tasks,
+            # Tasks with more errors get more images.
             "weights": {name: 1.1 - accuracy for name, accuracy in self.accuracy.items()},
             "level": min(1.0, step / r.easy_steps),
             "questions": 0 if warm else r.questions,
@@ -137,14 +143,14 @@ class Trainer:
         return training_batches.draw(**self._request(self.step, shard)).to(self.device)
 
     def encode(self, pixels: Tensor) -> Seen:
-        """Pictures (B, 3, H, W) through the tower and the projector."""
+        """Images (B, 3, H, W) through the vision encoder and the projector."""
         seen = self.model.model.vision_tower(pixels, output_hidden_states=True, return_dict=True)
         layers = [hidden[:, 1:] for hidden in seen.hidden_states]
         tokens = self.model.model.multi_modal_projector(layers[self.config.vision_feature_layer])
         return Seen(tokens, seen.pooler_output, layers)
 
     def answer_loss(self, tokens: Tensor, questions) -> tuple[Tensor, list[tuple[str, bool]]]:
-        """Cross-entropy on the answers, and whether each question of a task was answered right."""
+        """Cross-entropy on the answers, and by question its task and whether it was correct."""
         packed = pack(questions, self.processor.tokenizer, tokens.shape[1], self.device)
         embed = self.model.get_input_embeddings()
         front = embed(torch.tensor([ids()[word] for word in PREFIX], device=self.device))
@@ -166,8 +172,8 @@ class Trainer:
         return F.cross_entropy(logits, targets), marks
 
     def _shard(self, shard: int) -> tuple[dict, list, list[Tensor | None]]:
-        """Losses, marks and gradients of one shard of the batch, on one thread."""
-        # The setting belongs to the calling thread; sums over one thread have one order.
+        """Losses, correctness and gradients of one shard of the batch, on one thread."""
+        # The setting is per thread. One thread adds in a fixed order, so runs are reproducible.
         torch.set_num_threads(1)
         r = self.recipe
         batch = self._batch(shard)
@@ -185,12 +191,12 @@ class Trainer:
         return losses, marks, list(grads)
 
     def advance(self) -> dict:
-        """One step of training; the losses by name."""
+        """One training step; the losses by name."""
         shards = list(self.workers.map(self._shard, range(self.shards)))
         by_shard = [grads for _, _, grads in shards]
         for parameter, *parts in zip(self.parameters, *by_shard, strict=True):
             used = [grad for grad in parts if grad is not None]
-            # The fused optimiser wants gradients laid out as their parameters are.
+            # The fused optimiser needs gradients with the memory layout of their parameters.
             parameter.grad = sum(used[1:], start=used[0]).contiguous() if used else None
         for _, marks, _ in shards:
             for task, right in marks:
@@ -204,7 +210,7 @@ class Trainer:
         return {name: sum(s[0][name] for s in shards) / len(shards) for name in names}
 
     def run(self) -> Iterator[dict]:
-        """Advance to the end of the recipe; one record per step."""
+        """Train to the end of the recipe; yields the losses of each step."""
         while self.step < self.recipe.steps:
             began = time.perf_counter()
             losses = self.advance()
@@ -261,27 +267,34 @@ def train(
     progress: bool = True,
     recipe: Recipe | None = None,
     evaluate: int = 1000,
-    subject: Subject = NANO,
+    spec: ModelSpec = NANO,
     device: str | None = None,
 ) -> Path:
-    """Train a mini model into the folder ``out``, in transformers' own format, with its card.
+    """Train an embedded model and write it to a folder, with its model card.
 
-    ``steps`` shortens (or lengthens) the recipe with its stages in proportion; ``threads`` is the
-    number of CPU threads (as many as the recipe has shards, which is also the most that help), the
-    weights do not depend on it; ``evaluate`` is the number of test items per task for the card, 0
-    for none. An interrupted run continues from ``out/checkpoint.pt`` when ``resume`` is true, and
-    ends at the same weights as an uninterrupted one.
+    A script that trains on a GPU must call this under ``if __name__ == "__main__"``, because worker
+    processes draw the batches. On a GPU a resumed run can differ from an uninterrupted one: sums
+    have no fixed order, and batches in the queue are requested again with later accuracies.
 
-    ``device`` is "cpu" or "cuda"; without one a GPU is used where there is one. There ``threads``
-    is the number of processes that draw batches (one per core), so a script must call this under
-    ``if __name__ == "__main__"``. Lessons then go by accuracies of some steps ago, those that an
-    interrupted run had asked for by the ones at its new start, and sums have no fixed order.
+    Args:
+        out: folder to write, in the format of transformers.
+        seed: of the initial weights and the training data.
+        steps: number of steps; None is the recipe's. The stages shrink or grow in proportion.
+        threads: CPU threads, at most one per shard (default). On a GPU: processes that draw batches,
+            one per core by default. The weights do not depend on it.
+        resume: continue from ``out/checkpoint.pt`` if it exists. On a CPU the weights then equal
+            those of an uninterrupted run.
+        progress: show a progress bar.
+        recipe: hyper-parameters; None is those of ``spec``.
+        evaluate: test items per task for the model card; 0 for none.
+        spec: the model to train.
+        device: "cpu" or "cuda"; None uses a GPU if there is one.
     """
     place = device_of(device)
-    recipe = recipe or subject.recipe
+    recipe = recipe or spec.recipe
     if steps is not None:
         if steps < 2:
-            raise TrainingError(f"steps must be at least 2, got {steps}: each stage needs one.")
+            raise TrainingError(f"steps={steps} is too small: each of the two stages needs a step.")
         recipe = recipe.shortened(steps)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -290,11 +303,11 @@ def train(
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        trainer = Trainer(recipe, seed, threads, subject, place)
+        trainer = Trainer(recipe, seed, threads, spec, place)
         saved = out / "checkpoint.pt"
         if resume and saved.exists():
             trainer.restore(saved)
-        title = f"training {subject.name}"
+        title = f"training {spec.name}"
         with closing(trainer), bar(title, recipe.steps, trainer.step, progress) as tick:
             for losses in trainer.run():
                 tick(trainer.step, " ".join(f"{k} {v:.3f}" for k, v in losses.items()))
@@ -303,30 +316,30 @@ def train(
                     (out / "history.json").write_text(json.dumps(trainer.history))
         export(trainer, out)
         facts = {
-            "name": subject.name,
+            "name": spec.name,
             "world": WORLD_VERSION,
             "seed": seed,
             "recipe": asdict(recipe),
             "device": torch.cuda.get_device_name(place) if on_gpu else "cpu",
             "threads": threads,
             "seconds": round(trainer.seconds),
-            "origin": subject.origin,
+            "origin": spec.origin,
             "history": trainer.history,
         }
-        write_card(out, facts, list(subject.tasks), evaluate, progress, place)
+        write_card(out, facts, list(spec.tasks), evaluate, progress, place)
     finally:
         torch.set_num_threads(before)
     return out
 
 
 def device_of(name: str | None) -> torch.device:
-    """The device of this name; without one CUDA where there is a GPU, else the CPU."""
+    """The device of this name; None is CUDA if there is a GPU, else the CPU."""
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.partition(":")[0] not in ("cpu", "cuda"):
-        raise TrainingError(f"unknown device {name!r}: use cpu or cuda.")
+        raise TrainingError(f"device={name!r} is unknown: use cpu or cuda.")
     if name != "cpu" and not torch.cuda.is_available():
-        raise TrainingError(f"device {name!r}: this PyTorch sees no CUDA device; use cpu.")
+        raise TrainingError(f"device={name!r}: PyTorch finds no CUDA device here; use cpu.")
     return torch.device(name)
 
 
@@ -336,5 +349,5 @@ def export(trainer: Trainer, out: Path) -> None:
     with silent_bars():
         model.save_pretrained(out)
     trainer.processor.save_pretrained(out)
-    # save_pretrained keeps the weights from other users of the machine, unlike all other files.
+    # save_pretrained makes only the weights unreadable for other users.
     (out / "model.safetensors").chmod(0o644)

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from foveate.errors import FoveateError
 from foveate.mini import card, trainer
-from foveate.mini.subjects import SMOKE
+from foveate.mini.model_specs import SMOKE
 from foveate.mini.trainer import Trainer
 
 WHOLE = replace(SMOKE, shards=1)

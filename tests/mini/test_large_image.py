@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from foveate.mini import trainer, training_batches
-from foveate.mini.subjects import LARGE_IMAGE, SMOKE
+from foveate.mini.model_specs import LARGE_IMAGE, SMOKE
 from foveate.mini.trainer import Trainer
 from foveate.mini.world import tasks
 from foveate.mini.world.scene import Canvas
@@ -35,12 +35,12 @@ def test_every_task_draws_and_asks_on_the_largest_canvas(level):
 @pytest.mark.slow
 def test_the_largest_model_is_trained_and_fits(tmp_path):
     out = trainer.train(
-        tmp_path, recipe=WHOLE, subject=LARGE_IMAGE, device="cpu", evaluate=0, progress=False
+        tmp_path, recipe=WHOLE, spec=LARGE_IMAGE, device="cpu", evaluate=0, progress=False
     )
     facts = json.loads((out / "card.json").read_text())
     assert (facts["size"], facts["tokens"], facts["device"]) == (192, 576, "cpu")
     assert (out / "model.safetensors").stat().st_size < 16_000_000
-    run = Trainer(WHOLE, 0, subject=LARGE_IMAGE)
+    run = Trainer(WHOLE, 0, spec=LARGE_IMAGE)
     before = {k: v.clone() for k, v in run.model.state_dict().items()}
     run.restore(out / "checkpoint.pt")
     still = [k for k, v in run.model.state_dict().items() if torch.equal(v, before[k])]

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from foveate.mini import training_batches
+from foveate.mini.model_specs import SMOKE
 from foveate.mini.prefetch import Prefetcher
-from foveate.mini.subjects import SMOKE
 from foveate.mini.trainer import Trainer
 
 TENSORS = ("pixels", "ink", "patch_words", "picture_labels")

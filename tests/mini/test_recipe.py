@@ -9,8 +9,8 @@ from foveate.errors import FoveateError
 from foveate.mini import load, trainer, training_batches
 from foveate.mini.evaluate import prompt
 from foveate.mini.growth import grow
+from foveate.mini.model_specs import IMAGE, NANO, SMOKE
 from foveate.mini.packing import PREFIX, pack
-from foveate.mini.subjects import IMAGE, NANO, SMOKE
 from foveate.mini.trainer import Trainer
 from foveate.mini.weights_loading import load_folder
 from foveate.mini.world import TASKS
@@ -144,7 +144,7 @@ def test_a_larger_model_begins_as_the_smaller_one():
 
 
 def test_the_image_recipe_learns_every_part_on_its_own_grid():
-    run = Trainer(SMOKE, 0, subject=IMAGE)
+    run = Trainer(SMOKE, 0, spec=IMAGE)
     assert run.canvas.grid == 14 and set(run.accuracy) == set(IMAGE.tasks) > set(NANO.tasks)
     before = {k: v.clone() for k, v in run.model.state_dict().items()}
     for _ in run.run():

@@ -1,8 +1,8 @@
-"""The embedded models that have a recipe: what each of them is, sees and learns.
+"""The embedded models that `foveate train` can make: configuration, tasks and training recipe.
 
-* nano: 64 px, 64 visual tokens, trained from nothing in half an hour.
-* mini-image: 112 px, 196 visual tokens, two more layers; begins where nano ended (`growth`).
-* mini-image-192: 192 px, 576 visual tokens, ten wider layers; trained from nothing, on a GPU.
+* nano: 64 px, 64 visual tokens; trained from scratch in half an hour on a CPU.
+* mini-image: 112 px, 196 visual tokens, two more layers; initialised from nano (`growth`).
+* mini-image-192: 192 px, 576 visual tokens, ten wider layers; trained from scratch on a GPU.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,26 @@ from .world.tasks import TASKS, Task, tasks
 
 @dataclass(frozen=True)
 class Recipe:
-    """All numbers of a training run; the defaults are those of nano."""
+    """Hyper-parameters of a training run; the defaults are those of nano.
+
+    Attributes:
+        warm_up_steps: steps of the vision warm-up.
+        joint_steps: steps of the joint training that follows.
+        warm_up_batch: images per step in the warm-up.
+        joint_batch: images per step in joint training.
+        questions: questions per image in joint training, at most.
+        warm_up_rate: top learning rate of the warm-up.
+        learning_rate: top learning rate of joint training.
+        betas: of AdamW.
+        weight_decay: of AdamW, on matrices only.
+        clip: largest gradient norm.
+        ramp_steps: steps at the start of a stage in which the learning rate rises.
+        floor: final learning rate as a ratio of the top one.
+        alignment: weight of the alignment losses in joint training, (start, end).
+        easy_steps: steps until scenes reach full difficulty.
+        checkpoint_every: steps between checkpoints.
+        shards: parts of a batch on a CPU, one thread each.
+    """
 
     warm_up_steps: int = 4200
     joint_steps: int = 2600
@@ -29,19 +48,19 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.05
     clip: float = 1.0
-    ramp_steps: int = 150  # first steps of a stage, in which the learning rate rises
-    floor: float = 0.05  # learning rate at the end, as a share of the top
-    alignment: tuple[float, float] = (1.0, 0.2)  # weight in joint training, start and end
-    easy_steps: int = 3200  # steps after which scenes are at full difficulty
+    ramp_steps: int = 150
+    floor: float = 0.05
+    alignment: tuple[float, float] = (1.0, 0.2)
+    easy_steps: int = 3200
     checkpoint_every: int = 200
-    shards: int = 2  # parts of a batch, each computed by one thread of a CPU
+    shards: int = 2
 
     @property
     def steps(self) -> int:
         return self.warm_up_steps + self.joint_steps
 
     def shortened(self, steps: int) -> "Recipe":
-        """The same recipe in ``steps`` steps, stages in proportion."""
+        """The same recipe in ``steps`` steps; the stages shrink in proportion."""
         share = steps / self.steps
         warm_up = max(1, round(share * self.warm_up_steps))
         return replace(
@@ -66,10 +85,16 @@ SMOKE = Recipe(
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A model to train: its name, configuration, first weights by seed, tasks and recipe.
+class ModelSpec:
+    """An embedded model to train.
 
-    ``origin`` is the embedded model that its first weights come from, None where they are random.
+    Attributes:
+        name: of the model.
+        config: makes its configuration.
+        start: makes the model with its initial weights from a configuration and a seed.
+        tasks: tasks of the procedural world that it is trained on, by id.
+        recipe: hyper-parameters of its training.
+        origin: embedded model that the initial weights come from; None if they are random.
     """
 
     name: str
@@ -86,13 +111,13 @@ def _grown(config: LlavaConfig, seed: int) -> LlavaForConditionalGeneration:
     return grow(load("nano")[0], config, seed)
 
 
-# Documents, charts and series of pictures need more training than a CPU gives in a few hours.
+# Documents and charts need more training than a CPU gives in a few hours.
 _IMAGE_TASKS = {
     name: task for name, task in tasks(112, medium="image").items() if name not in ("I11", "I12")
 }
 
-NANO = Subject("nano", nano_config, new_model, TASKS, Recipe())
-IMAGE = Subject(
+NANO = ModelSpec("nano", nano_config, new_model, TASKS, Recipe())
+IMAGE = ModelSpec(
     "mini-image",
     image_config,
     _grown,
@@ -112,12 +137,12 @@ IMAGE = Subject(
     ),
     origin="nano",
 )
-LARGE_IMAGE = Subject(
+LARGE_IMAGE = ModelSpec(
     "mini-image-192",
     large_image_config,
     new_model,
     tasks(192, medium="image"),
-    # Not tried out yet: rates are nano's, lower for wider layers; stages as nano's, in proportion.
+    # Untested: learning rates and stage lengths are scaled from nano's.
     Recipe(
         warm_up_steps=4000,
         joint_steps=8000,
@@ -132,4 +157,4 @@ LARGE_IMAGE = Subject(
         shards=1,
     ),
 )
-SUBJECTS = {subject.name: subject for subject in (NANO, IMAGE, LARGE_IMAGE)}
+SPECS = {spec.name: spec for spec in (NANO, IMAGE, LARGE_IMAGE)}
