@@ -117,10 +117,10 @@ def _model(
 
 def _text(model: str, folder: Path, common: dict, as_json: bool) -> None:
     from foveate.cli.console import print_json
-    from foveate.mini import contrast
+    from foveate.mini import clip_training
 
     asked = {k: v for k, v in common.items() if k != "resume"}
-    written = contrast.train(folder, model=model, **asked)
+    written = clip_training.train(folder, model=model, **asked)
     if as_json:
         print_json({"model": f"{model}-text", "folder": str(written), "seed": common["seed"]})
     else:

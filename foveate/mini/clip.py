@@ -1,7 +1,7 @@
-"""The mini vision towers as CLIP models: a text tower beside them, both behind projections.
+"""CLIP models made of an embedded model's vision encoder and a trained text encoder.
 
-A folder holds the text side alone (text tower, both projections, temperature). The vision tower is
-that of the embedded model named in `card.json`, so no weight is stored twice.
+A folder holds the text encoder, both projections and the temperature. The vision encoder is that of
+the embedded model named in `card.json`, so no weight is stored twice.
 """
 
 import hashlib
@@ -19,8 +19,8 @@ from .text import build_tokenizer
 from .weights_loading import load_folder, silent_bars
 from .world.vocabulary import VOCABULARY_SIZE, ids
 
-# CLIP's text tower reads the state at the end of the text. transformers finds it by the largest id
-# where that token's id is 2, as the world's <eos> has it, so the end has a token of its own here.
+# CLIP pools the state of the last token. If its id is 2, as <eos> here, transformers takes the
+# largest id instead of the end. So texts end with another token.
 END = "<reserved0>"
 VISION = "vision_model."
 LONGEST = 64
@@ -43,7 +43,7 @@ def text_config(projection: int) -> CLIPTextConfig:
 
 
 def new_clip(base, seed: int) -> CLIPModel:
-    """A CLIP model with the vision tower of an embedded model and a fresh text side."""
+    """A CLIP model: the vision encoder of an embedded model, a new text encoder and projections."""
     tower = base.model.vision_tower
     width = 128
     config = CLIPConfig(
@@ -59,7 +59,7 @@ def new_clip(base, seed: int) -> CLIPModel:
 
 
 def clip_processor(base_processor) -> CLIPProcessor:
-    """The embedded model's image processor, and its tokenizer with an end for the text tower."""
+    """The embedded model's image processor, and its tokenizer with the end token of CLIP."""
     tokenizer = build_tokenizer()
     tokenizer.add_special_tokens({"eos_token": END})
     tokenizer.padding_side = "right"
@@ -72,7 +72,7 @@ def clip_processor(base_processor) -> CLIPProcessor:
 
 
 def fingerprint(tower: nn.Module) -> str:
-    """What a vision tower is known by: a hash of its weights in bfloat16."""
+    """A hash of a vision encoder's weights in bfloat16."""
     digest = hashlib.blake2b(digest_size=8)
     for name, value in sorted(tower.state_dict().items()):
         digest.update(name.encode())
@@ -81,7 +81,7 @@ def fingerprint(tower: nn.Module) -> str:
 
 
 def save(model: CLIPModel, processor: CLIPProcessor, out: Path) -> None:
-    """Write all but the vision tower as bfloat16 safetensors, with configuration and processor."""
+    """Write all but the vision encoder as bfloat16 safetensors, with config and processor."""
     side = {
         name: value.detach().to(torch.bfloat16).contiguous()
         for name, value in model.state_dict().items()
@@ -97,7 +97,7 @@ def save(model: CLIPModel, processor: CLIPProcessor, out: Path) -> None:
 
 
 def base_of(name: str):
-    """The embedded model that a text tower belongs to, by its name or folder."""
+    """The embedded model whose vision encoder is used, by name, role or folder."""
     from . import ROLES, WEIGHTS, available
 
     inside = ROLES.get(name, name)
@@ -105,15 +105,15 @@ def base_of(name: str):
 
 
 def load_clip(folder: Path, dtype: torch.dtype | None = None) -> tuple[CLIPModel, CLIPProcessor]:
-    """``(model, processor)`` of a folder that `save` wrote; the model in eval mode."""
+    """``(model, processor)`` from a folder that `save` wrote; the model is in eval mode."""
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     base, _ = base_of(card["vision"])
     tower = base.model.vision_tower
     if fingerprint(tower) != card["fingerprint"]:
         raise WeightsError(
-            f"The text tower in {folder.name!r} was trained beside other weights of "
-            f"{card['vision']!r}; make it again with 'foveate train mini-text --model "
-            f"{card['vision']}'."
+            f"The text encoder in {folder.name!r} was trained for other weights of "
+            f"{card['vision']!r}. Train it again: foveate train mini-text --model "
+            f"{card['vision']}"
         )
     with silent_bars():
         model = CLIPModel(CLIPConfig.from_pretrained(folder, local_files_only=True))

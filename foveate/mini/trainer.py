@@ -280,8 +280,8 @@ def train(
         out: folder to write, in the format of transformers.
         seed: of the initial weights and the training data.
         steps: number of steps; None is the recipe's. The stages shrink or grow in proportion.
-        threads: CPU threads, at most one per shard (default). On a GPU: processes that draw batches,
-            one per core by default. The weights do not depend on it.
+        threads: CPU threads, at most one per shard (default). On a GPU: processes that draw
+            batches, one per core by default. The weights do not depend on it.
         resume: continue from ``out/checkpoint.pt`` if it exists. On a CPU the weights then equal
             those of an uninterrupted run.
         progress: show a progress bar.

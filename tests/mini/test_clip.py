@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from foveate import TCA, mini, zero_shot
 from foveate.cli import app
 from foveate.errors import FoveateError
-from foveate.mini import clip, contrast
-from foveate.mini.contrast_card import image_features, recall, text_features
+from foveate.mini import clip, clip_training
+from foveate.mini.clip_card import image_features, recall, text_features
 from foveate.mini.world.captions import MOST, caption, facts, pictures
 from foveate.mini.world.classes import KINDS, PROMPTS, labelled
 from foveate.mini.world.keys import generator
@@ -128,7 +128,7 @@ def test_recall_counts_places():
 
 def test_training_repeats_and_ends_in_a_folder(tmp_path):
     runs = [
-        contrast.train(tmp_path / n, recipe=contrast.SMOKE, progress=False, evaluate=0)
+        clip_training.train(tmp_path / n, recipe=clip_training.SMOKE, progress=False, evaluate=0)
         for n in ("a", "b")
     ]
     models = [clip.load_clip(run)[0].state_dict() for run in runs]
@@ -137,7 +137,7 @@ def test_training_repeats_and_ends_in_a_folder(tmp_path):
     card = json.loads((runs[0] / "card.json").read_text())
     assert card["vision"] == "nano" and card["recipe"]["steps"] == 2
     with pytest.raises(FoveateError, match="evaluate=3"):
-        contrast.train(tmp_path / "c", recipe=contrast.SMOKE, progress=False, evaluate=3)
+        clip_training.train(tmp_path / "c", recipe=clip_training.SMOKE, progress=False, evaluate=3)
 
 
 def test_other_eyes_are_refused(tmp_path):
@@ -155,7 +155,7 @@ def test_the_command_trains_it(monkeypatch, tmp_path):
         asked.update(options, out=out)
         return out
 
-    monkeypatch.setattr(contrast, "train", train)
+    monkeypatch.setattr(clip_training, "train", train)
     line = ["train", "mini-text", "--model", "nano", "--steps", "7", "--out", str(tmp_path)]
     result = CliRunner().invoke(app, [*line, "--json"])
     assert result.exit_code == 0, result.output

@@ -1,4 +1,4 @@
-"""What a mini text tower can do, measured, and its card."""
+"""The model card of a CLIP text encoder: retrieval, zero-shot accuracy, README."""
 
 import json
 from pathlib import Path
@@ -18,9 +18,9 @@ from .world.scene import Canvas
 
 @torch.no_grad()
 def image_features(model, processor, scenes: list, progress: bool = False) -> Tensor:
-    """Unit vectors (N, D) of scenes, by way of the processor."""
+    """Normalised image features (N, D) of scenes, through the processor."""
     rows = []
-    with bar("encoding pictures", len(scenes), show=progress) as tick:
+    with bar("encoding images", len(scenes), show=progress) as tick:
         for first in range(0, len(scenes), 64):
             pixels, _ = render(scenes[first : first + 64])
             inputs = processor(images=list(pixels.numpy()), return_tensors="pt")
@@ -31,19 +31,19 @@ def image_features(model, processor, scenes: list, progress: bool = False) -> Te
 
 @torch.no_grad()
 def text_features(model, processor, texts: list[str]) -> Tensor:
-    """Unit vectors (N, D) of texts."""
+    """Normalised text features (N, D)."""
     inputs = processor(text=texts, padding=True, return_tensors="pt")
     return F.normalize(model.get_text_features(**inputs).pooler_output, dim=-1)
 
 
 def recall(alike: Tensor) -> dict[str, float]:
-    """Share of rows (N, N) whose own column is the best, or among the best five."""
+    """Recall at 1 and 5: how often the match of row i of a similarity (N, N) is column i."""
     place = (alike > alike.diagonal()[:, None]).sum(1)
     return {f"R@{k}": round((place < k).float().mean().item(), 4) for k in (1, 5)}
 
 
 def measure(folder: Path, count: int, progress: bool = False) -> dict:
-    """Retrieval among `count` held-out pictures, and zero-shot accuracy on as many of each kind."""
+    """Retrieval among `count` held-out images, and zero-shot accuracy on `count` of each kind."""
     model, processor = load_clip(folder)
     vision = model.config.vision_config
     canvas = Canvas(vision.image_size, vision.patch_size)
@@ -72,7 +72,7 @@ def measure(folder: Path, count: int, progress: bool = False) -> dict:
 
 
 def write_card(folder: Path, facts: dict, count: int, progress: bool = False) -> None:
-    """Write ``card.json``, which loading reads, measure, and write it again with ``README.md``."""
+    """Write ``card.json`` (loading needs it), measure, and write it again with ``README.md``."""
     path = folder / "card.json"
     path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     if count:
@@ -86,16 +86,17 @@ def page(card: dict) -> str:
     recipe = card["recipe"]
     parts = [
         f"# {card['name']}",
-        f"A CLIP text tower of {card['parameters'] / 1e6:.2f} M parameters (two layers, width 96, "
-        f"projections included) beside the vision tower of {card['vision']}, which it leaves as it "
-        "is. It reads the 512 words of the procedural world; texts end with <reserved0>.",
-        f"- pictures: {recipe['pictures']:,}, captions drawn anew in each of {recipe['steps']:,} "
-        f"steps of {recipe['batch']}\n"
-        f"- time: {card['seconds'] / 60:.1f} minutes by the clock on one CPU thread, "
-        f"seed {card['seed']}",
+        f"A CLIP text encoder of {card['parameters'] / 1e6:.2f} M parameters (two layers, width "
+        "96, both projections included). It was trained for the frozen vision encoder of "
+        f"`{card['vision']}`. It knows the 512 words of the procedural world. Texts end with "
+        "`<reserved0>`.",
+        f"- training data: {recipe['pictures']:,} images; new captions in each of "
+        f"{recipe['steps']:,} steps, batch size {recipe['batch']}\n"
+        f"- training time: {card['seconds'] / 60:.1f} minutes on one CPU thread\n"
+        f"- seed: {card['seed']}",
     ]
     if "items" in card:
-        rows = ["| pictures | R@1 | R@5 |", "|---|---|---|"]
+        rows = ["| retrieval | R@1 | R@5 |", "|---|---|---|"]
         for name in ("image_to_text", "text_to_image"):
             found = card[name]
             rows.append(f"| {name.replace('_', ' ')} | {found['R@1']:.3f} | {found['R@5']:.3f} |")
@@ -103,16 +104,19 @@ def page(card: dict) -> str:
         for kind, row in card["zero_shot"].items():
             shots.append(f"| {kind} | {row['accuracy']:.3f} | {row['chance']:.3f} |")
         parts += [
-            f"## On {card['items']:,} held-out pictures",
+            f"## Accuracy on {card['items']:,} held-out images",
             "\n".join(rows),
-            "Each picture has one caption of up to four facts; another one's caption may hold for "
-            "it too, so that 1 can't be reached.",
+            "Each image has one caption of up to four facts. The caption of another image can also "
+            "be true, so recall cannot reach 1.",
             "\n".join(shots),
         ]
     curve = ["| step | loss |", "|---|---|"]
     history = card["history"]
     kept = history[::-1][:: max(1, len(history) // 10)][::-1]
     curve += [f"| {record['step']} | {record['loss']:g} |" for record in kept]
-    parts += ["## Loss", "\n".join(curve)]
-    parts.append("Made by `foveate train mini-text`; the numbers are in `card.json`.")
+    parts += ["## Training loss", "\n".join(curve)]
+    parts.append(
+        f"Reproduce with `foveate train mini-text --model {card['vision']} --seed {card['seed']}`. "
+        "All numbers are in `card.json`."
+    )
     return "\n\n".join(parts) + "\n"

@@ -1,8 +1,8 @@
-"""The recipe of a mini text tower: image-text contrast beside a vision tower that stays as it is.
+"""Training of a CLIP text encoder for the frozen vision encoder of an embedded model.
 
-The tower's class states of all pictures are computed once and kept; every step draws new captions
-of its pictures, so the text side alone is trained, in minutes on a CPU. InfoNCE in both directions
-with a learnt temperature, as CLIP has it.
+The class-token states of all images are computed once. Every step draws new captions, so only the
+text encoder and both projections are trained: minutes on a CPU. The loss is CLIP's: InfoNCE in both
+directions with a learned temperature.
 """
 
 import math
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .clip import VISION, base_of, clip_processor, fingerprint, new_clip, save
-from .contrast_card import write_card
+from .clip_card import write_card
 from .errors import TrainingError
 from .progress import bar
 from .world.captions import caption, pictures
@@ -26,7 +26,20 @@ from .world.scene import Canvas
 
 @dataclass(frozen=True)
 class Recipe:
-    """All numbers of the training run."""
+    """Hyper-parameters of the training run.
+
+    Attributes:
+        pictures: number of training images.
+        steps: number of steps.
+        batch: image-text pairs per step.
+        learning_rate: top learning rate.
+        betas: of AdamW.
+        weight_decay: of AdamW, on matrices only.
+        clip: largest gradient norm.
+        ramp_steps: steps in which the learning rate rises.
+        floor: final learning rate as a ratio of the top one.
+        hottest: largest inverse temperature (CLIP's bound).
+    """
 
     pictures: int = 6144
     steps: int = 400
@@ -36,11 +49,11 @@ class Recipe:
     weight_decay: float = 0.05
     clip: float = 1.0
     ramp_steps: int = 40
-    floor: float = 0.02  # learning rate at the end, as a share of the top
-    hottest: float = 100.0  # CLIP's bound of the inverse temperature
+    floor: float = 0.02
+    hottest: float = 100.0
 
     def shortened(self, steps: int) -> "Recipe":
-        """The same recipe in ``steps`` steps, pictures in proportion."""
+        """The same recipe in ``steps`` steps, with proportionally many images."""
         share = min(1.0, steps / self.steps)
         return replace(
             self,
@@ -54,21 +67,21 @@ SMOKE = Recipe(pictures=16, steps=2, batch=8, ramp_steps=1)
 
 
 def canvas_of(model) -> Canvas:
-    """The canvas that a CLIP model's pictures are drawn on."""
+    """Image and patch size of a CLIP model."""
     vision = model.config.vision_config
     return Canvas(vision.image_size, vision.patch_size)
 
 
 def normalised(pixels: Tensor) -> Tensor:
-    """Pictures uint8 (B, H, W, 3) as the image processor gives them: (B, 3, H, W) in -1..1."""
+    """Images uint8 (B, H, W, 3) as the image processor returns them: (B, 3, H, W) in -1..1."""
     return (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
 
 
 @torch.no_grad()
 def class_states(model, scenes: list, progress: bool = False, batch: int = 64) -> Tensor:
-    """What the projection of the vision side reads, (N, C)."""
+    """Input of the visual projection for each scene, (N, C)."""
     states = []
-    with bar("encoding pictures", len(scenes), show=progress) as tick:
+    with bar("encoding images", len(scenes), show=progress) as tick:
         for first in range(0, len(scenes), batch):
             pixels, _ = render(scenes[first : first + batch])
             states.append(model.vision_model(normalised(pixels)).pooler_output)
@@ -83,7 +96,7 @@ def _rate(recipe: Recipe, step: int) -> float:
 
 
 def fit(model, processor, recipe: Recipe, seed: int, progress: bool) -> list[dict]:
-    """Train the text side of a CLIP model in place; mean losses every 50 steps."""
+    """Train the text encoder and projections in place; returns mean losses every 50 steps."""
     scenes = pictures("train", 0, recipe.pictures, canvas_of(model), seed)
     states = class_states(model, scenes, progress)
     trained = [p for name, p in model.named_parameters() if not name.startswith(VISION)]
@@ -97,7 +110,7 @@ def fit(model, processor, recipe: Recipe, seed: int, progress: bool) -> list[dic
     )
     rng = generator("train", f"contrast{seed}", 0)
     history, losses, order = [], [], []
-    with bar("training the text tower", recipe.steps, show=progress) as tick:
+    with bar("training the text encoder", recipe.steps, show=progress) as tick:
         for step in range(recipe.steps):
             if len(order) < recipe.batch:
                 order = rng.permutation(len(scenes)).tolist()
@@ -136,18 +149,26 @@ def train(
     recipe: Recipe | None = None,
     evaluate: int = 1000,
 ) -> Path:
-    """Train a text tower for the embedded model ``model`` (name, role or folder) into ``out``.
+    """Train a text encoder for an embedded model and write it to a folder, with its model card.
 
-    ``steps`` shortens or lengthens the recipe; ``evaluate`` is the number of held-out pictures for
-    the card, 0 for none. Sums run over one thread, so that equal seeds give equal weights.
+    It runs on one thread, so equal seeds give equal weights.
+
+    Args:
+        out: folder to write.
+        model: embedded model whose vision encoder is used: name, role or folder.
+        seed: of the initial weights and the captions.
+        steps: number of steps; None is the recipe's.
+        progress: show progress bars.
+        recipe: hyper-parameters.
+        evaluate: held-out images for the model card, at least 50; 0 for none.
     """
     recipe = recipe or Recipe()
     if steps is not None:
         if steps < 2:
-            raise TrainingError(f"steps must be at least 2, got {steps}.")
+            raise TrainingError(f"steps={steps} is too small: use at least 2.")
         recipe = recipe.shortened(steps)
     if evaluate and evaluate < 50:
-        raise TrainingError(f"evaluate={evaluate} pictures measure nothing; use 50 or more, or 0.")
+        raise TrainingError(f"evaluate={evaluate} is too small: use at least 50 images, or 0.")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     before = torch.get_num_threads()
