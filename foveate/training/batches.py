@@ -38,33 +38,33 @@ class Batch:
         return {**self.inputs, "attention_mask": asked}
 
 
-def draw(subject: LoadedModel, step: int, seed: int, pictures: int, questions: int) -> Batch:
+def draw(base: LoadedModel, step: int, seed: int, pictures: int, questions: int) -> Batch:
     """The batch of one step: `questions` about each of `pictures`, the same whenever it is asked.
 
     A picture that has less to ask makes the batch smaller.
     """
-    known = tasks(subject.size, subject.patch, medium="image")
+    known = tasks(base.size, base.patch, medium="image")
     drawn = training_batches.draw(
         first=step * pictures,
         batch=pictures,
-        canvas=Canvas(subject.size, subject.patch),
+        canvas=Canvas(base.size, base.patch),
         seed=STREAM + seed,
-        weights={name: 1.0 for name in subject.tasks if name in known},
+        weights={name: 1.0 for name in base.tasks if name in known},
         level=1.0,
         questions=questions,
         tasks=known,
     )
     images, texts, lengths = [], [], []
-    tokenizer = subject.processor.tokenizer
+    tokenizer = base.processor.tokenizer
     for pixels, asked in zip(drawn.pixels.numpy(), drawn.questions, strict=True):
         for question in asked:
             images.append(Image.fromarray(pixels))
-            asks = prompt(subject.processor, question.text)
+            asks = prompt(base.processor, question.text)
             texts.append(f"{asks}{question.answer}{tokenizer.eos_token}")
             lengths.append(len(tokenizer(question.answer, add_special_tokens=False).input_ids) + 1)
     inputs = dict(
-        subject.processor(images=images, text=texts, padding=True, return_tensors="pt").to(
-            subject.model.device
+        base.processor(images=images, text=texts, padding=True, return_tensors="pt").to(
+            base.model.device
         )
     )
     ids = inputs["input_ids"]

@@ -21,20 +21,20 @@ from foveate.training.recipe import Row
 
 
 def measure(
-    subject: LoadedModel, rows: Mapping[str, Row], count: int, progress: bool = False
+    base: LoadedModel, rows: Mapping[str, Row], count: int, progress: bool = False
 ) -> dict[str, dict[str, Any]]:
     """By name of a method: accuracy by task on `count` test items each, and what it cost.
 
     "tokens": visual tokens that a layer held on average, as a share of all. "spread": the standard
     deviation of the mean accuracy, from the number of items.
     """
-    pairs = {name: row if isinstance(row, tuple) else (subject, row) for name, row in rows.items()}
-    pairs = {"bare": (subject, Composed()), **pairs}
+    pairs = {name: row if isinstance(row, tuple) else (base, row) for name, row in rows.items()}
+    pairs = {"bare": (base, Composed()), **pairs}
     table: dict[str, dict[str, Any]] = {name: {"tasks": {}} for name in pairs}
-    with bar("measuring", len(subject.tasks) * len(pairs), show=progress) as tick, torch.no_grad():
+    with bar("measuring", len(base.tasks) * len(pairs), show=progress) as tick, torch.no_grad():
         done = 0
-        for task in subject.tasks:
-            questions = TaskItems(subject, task, count)
+        for task in base.tasks:
+            questions = TaskItems(base, task, count)
             for name, (under, method) in pairs.items():
                 # Some rows of a table must see the questions ahead.
                 before = getattr(method, "before", None)
@@ -64,7 +64,7 @@ def _told(method: Method) -> str:
 
 def write_card(
     folder: Path,
-    subject: LoadedModel,
+    base: LoadedModel,
     facts: dict[str, Any],
     history: list[dict[str, float]],
     rows: Mapping[str, Row],
@@ -72,10 +72,10 @@ def write_card(
     progress: bool = False,
 ) -> dict[str, Any]:
     """Measure the methods in `rows` and write `card.json` and `README.md` into `folder`."""
-    card = {**facts, "base": {"name": subject.name, "weights": subject.weights}}
+    card = {**facts, "base": {"name": base.name, "weights": base.weights}}
     if rows:
         card["items"] = count
-        card["test"] = measure(subject, rows, count, progress)
+        card["test"] = measure(base, rows, count, progress)
     card["history"] = history
     (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(markdown(card), encoding="utf-8")

@@ -29,11 +29,11 @@ class FineTuningRecipe(Recipe):
     steps: int = 200
     rate: float = 2e-4
 
-    def method(self, subject: LoadedModel) -> Method:
+    def method(self, base: LoadedModel) -> Method:
         return create(self.slug)
 
-    def start(self, subject: LoadedModel, method: Method, seed: int) -> nn.Module:
-        return model_copies.copies(subject, "tuned", "plain")
+    def start(self, base: LoadedModel, method: Method, seed: int) -> nn.Module:
+        return model_copies.copies(base, "tuned", "plain")
 
     def parameters(self, module: nn.Module) -> Iterable[nn.Parameter]:
         return model_copies.without_vision_tower(module)
@@ -43,7 +43,7 @@ class FineTuningRecipe(Recipe):
         return model_copies.losses(run.module, both, batch, self.clip)
 
     def finish(self, run: Run, out: Path, **made: Any) -> Method:
-        model_copies.save(run.module, run.subject, out)
+        model_copies.save(run.module, run.base, out)
         return run.method
 
     def summary(self, history: list[dict[str, float]]) -> str:
@@ -55,7 +55,7 @@ class FineTuningRecipe(Recipe):
 
     def rows(self, run: Run, trained: Method) -> dict[str, Any]:
         tuned, plain = (
-            replace(run.subject, model=run.module[name].eval(), name=name)  # type: ignore[index]
+            replace(run.base, model=run.module[name].eval(), name=name)  # type: ignore[index]
             for name in ("tuned", "plain")
         )
         return {

@@ -26,10 +26,10 @@ class Trainer:
     def __init__(self, recipe: Recipe, model: Any, processor: Any, seed: int):
         self.recipe, self.seed = recipe, seed
         model.eval().requires_grad_(False)
-        subject = inspect_model(model, processor)
-        method = recipe.method(subject)
-        module = recipe.start(subject, method, seed).to(model.device).train()
-        self.run = Run(subject=subject, module=module, method=method)
+        base = inspect_model(model, processor)
+        method = recipe.method(base)
+        module = recipe.start(base, method, seed).to(model.device).train()
+        self.run = Run(base=base, module=module, method=method)
         self.parameters = [p.requires_grad_() for p in recipe.parameters(module)]
         self.optimiser = torch.optim.AdamW(
             self.parameters, lr=recipe.rate, weight_decay=recipe.weight_decay
@@ -79,7 +79,7 @@ class Trainer:
         """What a checkpoint must have been made with to continue this run."""
         return {
             "recipe": asdict(self.recipe),
-            "base": self.run.subject.weights,
+            "base": self.run.base.weights,
             "seed": self.seed,
         }
 
@@ -144,7 +144,7 @@ def train(
     facts = {"seed": seed, "recipe": asdict(recipe), "seconds": round(trainer.seconds)}
     made = recipe.finish(trainer.run, out, **facts, command=command)
     rows = recipe.rows(trainer.run, made) if evaluate else {}
-    facts |= {"slug": slug, "method": repr(recipe.method(trainer.run.subject)), "command": command}
+    facts |= {"slug": slug, "method": repr(recipe.method(trainer.run.base)), "command": command}
     facts |= {"trains": recipe.trains, "summary": recipe.summary(trainer.history)}
-    write_card(out, trainer.run.subject, facts, trainer.history, rows, evaluate, progress)
+    write_card(out, trainer.run.base, facts, trainer.history, rows, evaluate, progress)
     return out

@@ -19,9 +19,9 @@ from foveate.mini.weights_loading import silent_bars
 from foveate.training.batches import Batch
 
 
-def copies(subject: LoadedModel, *names: str) -> nn.ModuleDict:
+def copies(base: LoadedModel, *names: str) -> nn.ModuleDict:
     """A copy of the base model for each name."""
-    return nn.ModuleDict({name: copy.deepcopy(subject.model) for name in names})
+    return nn.ModuleDict({name: copy.deepcopy(base.model) for name in names})
 
 
 def without_vision_tower(module: nn.Module) -> Iterable[nn.Parameter]:
@@ -56,9 +56,9 @@ def losses(
     return total - total.detach() + figures[next(iter(methods))], figures
 
 
-def save(models: nn.ModuleDict, subject: LoadedModel, out: Path) -> None:
+def save(models: nn.ModuleDict, base: LoadedModel, out: Path) -> None:
     """Write every copy in bfloat16, with its processor, into a folder of its name."""
     for name, model in models.items():
         with silent_bars():
             copy.deepcopy(model).to(torch.bfloat16).save_pretrained(out / name)
-        subject.processor.save_pretrained(out / name)
+        base.processor.save_pretrained(out / name)

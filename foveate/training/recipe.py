@@ -23,12 +23,12 @@ from foveate.training.batches import Batch, draw
 
 @dataclass(kw_only=True)
 class Run:
-    """What a loss may use. subject: the base model. module: what is in training.
+    """What a loss may use. base: the base model. module: what is in training.
 
     step: 0-based; share: of the steps done. generator: of this step's own random numbers.
     """
 
-    subject: LoadedModel
+    base: LoadedModel
     module: nn.Module
     method: Method
     step: int = 0
@@ -38,7 +38,7 @@ class Run:
     @property
     def model(self) -> Any:
         """The base model."""
-        return self.subject.model
+        return self.base.model
 
 
 # What a row of the card measures.
@@ -76,14 +76,14 @@ class Recipe:
                     f"{name}={getattr(self, name)} trains nothing; use a count of at least 1."
                 )
 
-    def method(self, subject: LoadedModel) -> Method:
+    def method(self, base: LoadedModel) -> Method:
         """The method as it will be saved: with the sizes that suit this base model."""
         return trained_class(self.slug)(weights="random")
 
-    def start(self, subject: LoadedModel, method: Method, seed: int) -> nn.Module:
+    def start(self, base: LoadedModel, method: Method, seed: int) -> nn.Module:
         """What is trained, as it is before the first step. A recipe that trains the base model
         itself gives the model, and says in `finish` where it goes."""
-        return untrained(method, seed, **base_facts(subject))
+        return untrained(method, seed, **base_facts(base))
 
     def parameters(self, module: nn.Module) -> Iterable[nn.Parameter]:
         """Parameters that the optimiser may change."""
@@ -91,7 +91,7 @@ class Recipe:
 
     def batch(self, run: Run, seed: int) -> Batch:
         """What step `run.step` is about."""
-        return draw(run.subject, run.step, seed, self.pictures, self.questions)
+        return draw(run.base, run.step, seed, self.pictures, self.questions)
 
     def loss(self, run: Run, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """The loss of a step, and figures for the history."""
@@ -99,8 +99,8 @@ class Recipe:
 
     def finish(self, run: Run, out: Path, **made: Any) -> Method:
         """Write what was trained into `out`, in bfloat16, and give the method that uses it."""
-        base = {"name": run.subject.name, **base_facts(run.subject)}
-        save_parts(run.method, copy.deepcopy(run.module).to(torch.bfloat16), out, base, **made)
+        facts = {"name": run.base.name, **base_facts(run.base)}
+        save_parts(run.method, copy.deepcopy(run.module).to(torch.bfloat16), out, facts, **made)
         return trained_class(self.slug)(**{**_plain(run.method), "weights": str(out)})
 
     def summary(self, history: list[dict[str, float]]) -> str:
@@ -110,17 +110,17 @@ class Recipe:
     def rows(self, run: Run, trained: Method) -> dict[str, Row]:
         """Methods to measure for the card, by name: what was trained and what it must beat.
 
-        A pair with a subject is measured on that one in place of the base model.
+        A pair with a base is measured on that one in place of the base model.
         """
         untrained_parts = trained_class(self.slug)(**{**_plain(trained), "weights": "random"})
         return {"trained": trained, "untrained": untrained_parts}
 
 
-def base_facts(subject: LoadedModel) -> dict[str, int]:
+def base_facts(base: LoadedModel) -> dict[str, int]:
     """Facts of the base model that trained parts may depend on."""
     return {
-        "width": subject.model.config.get_text_config().hidden_size,
-        "layers": subject.layers,
+        "width": base.model.config.get_text_config().hidden_size,
+        "layers": base.layers,
     }
 
 

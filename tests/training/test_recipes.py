@@ -29,7 +29,7 @@ def nano():
 def test_pooling_starts_heavy_and_ends(nano):
     recipe = LLaVoltaRecipe(steps=4, **BRIEF)
     trainer = Trainer(recipe, *nano, seed=0)
-    assert recipe._layers(trainer.run.subject) == (1, 1, 3, 1)
+    assert recipe._layers(trainer.run.base) == (1, 1, 3, 1)
     figures = list(trainer.steps(1))
     assert [f["stride"] for f in figures] == [8, 2, 2, 1]
     towers = [p for n, p in trainer.run.module.named_parameters() if "vision_tower" in n]
@@ -106,7 +106,7 @@ def test_routers_start_from_open_gates_that_follow_attention(nano):
         gate = trainer.run.module["3"](state.hidden)[..., 0][visual]
         seen["gate"], seen["wanted"] = gate, attended(state)[visual]
 
-    batch = draw(trainer.run.subject, 50, 0, 4, 2)
+    batch = draw(trainer.run.base, 50, 0, 4, 2)
     with foveate.attach(nano[0], BoundaryHook(hooks={3: look})), torch.no_grad():
         nano[0](**batch.prompts, use_cache=False)
     assert seen["gate"].mean() == pytest.approx(1, abs=0.1)

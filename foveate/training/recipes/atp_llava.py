@@ -62,7 +62,7 @@ class ATPLLaVARecipe(Recipe):
     most: float = 0.8
     scores: str = "cross"
 
-    def method(self, subject: LoadedModel) -> Method:
+    def method(self, base: LoadedModel) -> Method:
         return ATPLLaVA(weights="random", scores=self.scores)
 
     def loss(self, run: Run, batch: Batch) -> tuple[Tensor, dict[str, float]]:
@@ -72,7 +72,7 @@ class ATPLLaVARecipe(Recipe):
         watched = Watched(method=replace(run.method, keep=share), masks=masks)
         with lent(self.slug, run.module), foveate.attach(run.model, watched):
             told = run.model(**batch.inputs, labels=batch.labels, use_cache=False).loss
-        layers = run.subject.layers
+        layers = run.base.layers
         bounds = [0, *sorted(masks), layers]
         kept = [torch.ones(len(batch.labels), device=told.device)]
         for k in sorted(masks):

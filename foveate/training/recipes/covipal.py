@@ -55,8 +55,8 @@ class CoViPALRecipe(Recipe):
                 f"and one of {', '.join(TARGETS)}."
             )
 
-    def method(self, subject: LoadedModel) -> Method:
-        width = subject.model.config.get_text_config().hidden_size
+    def method(self, base: LoadedModel) -> Method:
+        width = base.model.config.get_text_config().hidden_size
         inner = self.inner or min(256, width // 4 // 8 * 8)
         sizes = {"boundary": self.boundary, "ppm": self.ppm, "inner": inner}
         return CoViPAL(weights="random", temperature=0.2, **sizes)
@@ -73,7 +73,7 @@ class CoViPALRecipe(Recipe):
 
     def _foretell(self, run: Run, batch: Batch) -> Tensor:
         states: dict[int, BoundaryState] = {}
-        deep = run.subject.layers // 2 if self.layer is None else self.layer
+        deep = run.base.layers // 2 if self.layer is None else self.layer
         wanted: dict[str, Tensor] = {}
         if deep <= max(run.method.boundary):
             raise TrainingError(
@@ -107,7 +107,7 @@ class CoViPALRecipe(Recipe):
             rows[f"untrained, {keep:.1%}"] = plain
             rows[f"random, {keep:.1%}"] = Random(keep=keep, positions="original")
             # The same mean over the layers: all of them in layer 0, fewer behind it.
-            later = (keep * run.subject.layers - 1) / (run.subject.layers - 1)
+            later = (keep * run.base.layers - 1) / (run.base.layers - 1)
             if later > 0:
                 rows[f"FastV from layer 1, {keep:.1%}"] = FastV(keep=later, k=1)
         return rows

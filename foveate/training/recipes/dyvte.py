@@ -36,12 +36,12 @@ class DyVTERecipe(Recipe):
     loss_ratio: float = 1.03
     hidden: int | None = None
 
-    def method(self, subject: LoadedModel) -> Method:
-        width = subject.model.config.get_text_config().hidden_size
+    def method(self, base: LoadedModel) -> Method:
+        width = base.model.config.get_text_config().hidden_size
         return DyVTE(weights="random", hidden=self.hidden or width // 2)
 
     def loss(self, run: Run, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        drawn = torch.randperm(run.subject.layers - 1, generator=run.generator)[: self.gates]
+        drawn = torch.randperm(run.base.layers - 1, generator=run.generator)[: self.gates]
         given, target = self.judged(run.model, run.module, batch, drawn.tolist())
         right = (given.argmax(1) == target).float().mean()
         figures = {"accuracy": right.item(), "exits": target.float().mean().item()}
@@ -72,7 +72,7 @@ class DyVTERecipe(Recipe):
         rows: dict[str, Method] = {"trained": trained}
         for bias in (-2.0, 2.0):
             rows[f"exit_bias {bias:+g}"] = _with(trained, exit_bias=bias)
-        for k in range(1, run.subject.layers):
+        for k in range(1, run.base.layers):
             rows[f"all leave at {k}"] = DropAllTokens(k=k)
         return rows
 

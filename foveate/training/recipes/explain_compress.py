@@ -35,8 +35,8 @@ class ExplainCompressRecipe(Recipe):
     steps: int = 240
     rate: float = 2e-3
 
-    def method(self, subject: LoadedModel) -> Method:
-        heads = subject.model.config.get_text_config().num_attention_heads
+    def method(self, base: LoadedModel) -> Method:
+        heads = base.model.config.get_text_config().num_attention_heads
         return ExplainCompress(weights="random", heads=heads)
 
     def loss(self, run: Run, batch: Batch) -> tuple[Tensor, dict[str, float]]:
@@ -45,7 +45,7 @@ class ExplainCompressRecipe(Recipe):
         def look(state: BoundaryState) -> None:
             seen["attention"] = instruction_attention(state)
 
-        answers = batch.labels.masked_fill(batch.labels == _end(run.subject), IGNORED)
+        answers = batch.labels.masked_fill(batch.labels == _end(run.base), IGNORED)
         # The labels tell which columns are answers, which don't ask.
         inputs = {**batch.inputs, "labels": batch.labels}
         with foveate.attach(run.model, BoundaryHook(hooks={0: look})):
@@ -71,7 +71,7 @@ class ExplainCompressRecipe(Recipe):
             at = f"at {keep:.0%}"
             own = {k: v for k, v in trained.to_dict().items() if k != "method"}
             rows[f"trained {at}"] = ExplainCompress(**{**own, "keep": keep})
-            rows[f"true relevance {at}"] = Ranked(keep=keep, oracle=Oracle(run.subject))
+            rows[f"true relevance {at}"] = Ranked(keep=keep, oracle=Oracle(run.base))
             rows[f"attention {at}"] = Ranked(keep=keep)
             rows[f"random {at}"] = foveate.create("random", keep=keep)
         return rows
@@ -80,10 +80,10 @@ class ExplainCompressRecipe(Recipe):
 class Oracle:
     """The relevance of a batch's tokens to what the bare model answers to it."""
 
-    def __init__(self, subject: LoadedModel):
-        self.subject = subject
+    def __init__(self, base: LoadedModel):
+        self.base = base
         # What is attached to the model must not reach the labels.
-        self.model = copy.deepcopy(subject.model)
+        self.model = copy.deepcopy(base.model)
         self.scores: Tensor | None = None
 
     @torch.no_grad()
@@ -91,7 +91,7 @@ class Oracle:
         """Answer the batch, and explain the answers."""
         prompt = batch.inputs["input_ids"].shape[1]
         ids = self.model.generate(**batch.inputs, max_new_tokens=8, do_sample=False)
-        said = ids[:, prompt:] != _end(self.subject)
+        said = ids[:, prompt:] != _end(self.base)
         # Behind the first end of text nothing counts.
         said = said & (said.cumprod(1) == 1)
         # An answer that ends at once is explained by its end.
@@ -132,5 +132,5 @@ class Ranked(Method, LayersPart):
         return keep
 
 
-def _end(subject: LoadedModel) -> int:
-    return subject.processor.tokenizer.eos_token_id
+def _end(base: LoadedModel) -> int:
+    return base.processor.tokenizer.eos_token_id

@@ -35,25 +35,25 @@ class LLaVoltaRecipe(Recipe):
     strides: tuple[int, ...] = (8, 2, 2, 1)
     layers: tuple[float, ...] = (1 / 16, 1 / 16, 1 / 2, 0.0)
 
-    def method(self, subject: LoadedModel) -> Method:
-        return LLaVolta(stride=self.strides[0], layer=self._layers(subject)[0])
+    def method(self, base: LoadedModel) -> Method:
+        return LLaVolta(stride=self.strides[0], layer=self._layers(base)[0])
 
-    def start(self, subject: LoadedModel, method: Method, seed: int) -> nn.Module:
-        return model_copies.copies(subject, "staged", "plain")
+    def start(self, base: LoadedModel, method: Method, seed: int) -> nn.Module:
+        return model_copies.copies(base, "staged", "plain")
 
     def parameters(self, module: nn.Module) -> Iterable[nn.Parameter]:
         return model_copies.without_vision_tower(module)
 
     def loss(self, run: Run, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         pivots = [self.steps * i // len(self.strides) - 1 for i in range(1, len(self.strides))]
-        stride, layer = setting_at(run.step, self.strides, self._layers(run.subject), pivots)
+        stride, layer = setting_at(run.step, self.strides, self._layers(run.base), pivots)
         pooled = LLaVolta(stride=stride, layer=layer) if stride > 1 else None
         both = {"staged": pooled, "plain": None}
         loss, figures = model_copies.losses(run.module, both, batch, self.clip)
         return loss, {"stride": float(stride), **figures}
 
     def finish(self, run: Run, out: Path, **made: Any) -> Method:
-        model_copies.save(run.module, run.subject, out)
+        model_copies.save(run.module, run.base, out)
         return run.method
 
     def summary(self, history: list[dict[str, float]]) -> str:
@@ -70,11 +70,11 @@ class LLaVoltaRecipe(Recipe):
     def rows(self, run: Run, trained: Method) -> dict[str, Any]:
         rows: dict[str, Any] = {}
         for name, model in run.module.items():  # type: ignore[operator]
-            subject = replace(run.subject, model=model.eval(), name=name)
-            rows[name] = subject, foveate.method.Composed()
-            rows[f"{name}, {trained!r}"] = subject, trained
+            base = replace(run.base, model=model.eval(), name=name)
+            rows[name] = base, foveate.method.Composed()
+            rows[f"{name}, {trained!r}"] = base, trained
         return rows
 
-    def _layers(self, subject: LoadedModel) -> tuple[int, ...]:
+    def _layers(self, base: LoadedModel) -> tuple[int, ...]:
         # Before layer 1 nothing was seen of the text.
-        return tuple(max(1, round(share * subject.layers)) for share in self.layers)
+        return tuple(max(1, round(share * base.layers)) for share in self.layers)

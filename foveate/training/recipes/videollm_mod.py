@@ -47,18 +47,18 @@ class VideoLLMMoDRecipe(Recipe):
     warm: int = 16
     spread: float = 0.1
 
-    def method(self, subject: LoadedModel) -> VideoLLMMoD:
+    def method(self, base: LoadedModel) -> VideoLLMMoD:
         return VideoLLMMoD(weights="random", keep_ratio=self.keep_ratio, gate=self.gate)
 
-    def start(self, subject: LoadedModel, method: Method, seed: int) -> nn.Module:
-        module = super().start(subject, method, seed)
-        width = subject.model.config.get_text_config().hidden_size
+    def start(self, base: LoadedModel, method: Method, seed: int) -> nn.Module:
+        module = super().start(base, method, seed)
+        width = base.model.config.get_text_config().hidden_size
         kinds = (width, self.spread, OPEN[self.gate])
         fits = {int(name): Fit(*kinds) for name in module if self.warm}
-        with torch.no_grad(), foveate.attach(subject.model, BoundaryHook(hooks=fits)):
+        with torch.no_grad(), foveate.attach(base.model, BoundaryHook(hooks=fits)):
             for step in range(self.warm):
-                batch = draw(subject, step, seed, self.pictures, self.questions)
-                subject.model(**batch.prompts, use_cache=False)
+                batch = draw(base, step, seed, self.pictures, self.questions)
+                base.model(**batch.prompts, use_cache=False)
         for i, fit in fits.items():
             module[str(i)].weight.data.copy_(fit.solved())
         return module
