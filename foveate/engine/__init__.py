@@ -1,1 +1,1 @@
-"""Drives a transformers model by its extension points; knows no method and no family by name."""
+"""Runs methods on a transformers model through hooks; names no method and no model family."""

@@ -1,4 +1,4 @@
-"""Reading queries and keys of one attention module without changing its kernel or its result."""
+"""Reads or replaces the attention calls of one module without a change of its implementation."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _PREFIX = "foveate_"
 
 
 def implementation(attention: nn.Module) -> str:
-    """Name of the attention function that the user chose for a module."""
+    """Name of the attention implementation that the user chose for a module."""
     return attention.config._attn_implementation.removeprefix(_PREFIX)
 
 
 def known(name: str) -> bool:
-    """Whether an attention function is known to do no more than weigh values by softmax."""
+    """Whether an attention implementation is known to compute plain softmax attention."""
     return name == "sdpa" or "flash" in name
 
 
 def plain(arguments: Mapping[str, Any]) -> bool:
-    """Whether a call of one asks for nothing besides."""
+    """Whether a call uses no dropout, softcap or attention sinks."""
     return not arguments.get("dropout") and all(
         arguments.get(extra) is None for extra in ("softcap", "s_aux")
     )
@@ -69,15 +69,17 @@ def _straight(kernel: Kernel, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor
 def surrounded(
     attention: nn.Module, around: Around, shadows: dict[int, Any] | None = None
 ) -> Iterator[None]:
-    """While open, `around(kernel, query, key, value, mask, ...)` answers calls of `attention`.
+    """While open, `around(kernel, query, key, value, mask, ...)` computes calls of `attention`.
 
-    kernel: the user's own attention function, which takes the same arguments. query (B, H, q, d)
-    and key (B, Hkv, K, d) arrive after normalisation and rotation, with the cache appended and
-    grouped heads not yet repeated. Only this module's config is shadowed. shadows: of the configs
-    that modules opened together share, by id.
+    query (B, H, q, d) and key (B, Hkv, K, d) arrive after normalisation and rotation, with the KV
+    cache appended, and key heads not repeated.
+
+    Args:
+        attention: The attention module. Only its own reference to the config changes.
+        around: Gets the user's attention function `kernel`, which has the same arguments.
+        shadows: Config copies by the id of the original. Modules that are opened together share it.
     """
     own, shadows = attention.config, {} if shadows is None else shadows
-    outer = _taps.get(attention)
     if id(own) not in shadows:
         shadows[id(own)] = shadow = copy.copy(own)
         shadow._attn_implementation = _register(implementation(attention))
@@ -91,14 +93,12 @@ def surrounded(
         _taps.pop(attention, None)
         if outer is not None:
             _taps[attention] = outer
-        if outer is not None:
-            _taps[attention] = outer
 
 
 def tapped(
     attention: nn.Module, reader: Reader, shadows: dict[int, Any] | None = None
 ) -> AbstractContextManager[None]:
-    """While open, `reader(query, key, mask, scaling=, ...)` sees every call of `attention`."""
+    """While open, `reader(query, key, mask, scaling=, ...)` runs before every attention call."""
 
     def read(kernel, query, key, value, mask, **kwargs):
         reader(query, key, mask, **kwargs)
@@ -108,12 +108,12 @@ def tapped(
 
 
 def extras(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What a kernel does to logits besides, out of its arguments, as `probabilities` takes it."""
+    """Softcap and attention sinks of a kernel's arguments, as arguments of `probabilities`."""
     return {"softcap": arguments.get("softcap"), "sinks": arguments.get("s_aux")}
 
 
 def repeat_heads(key: Tensor, heads: int) -> Tensor:
-    """(B, Hkv, K, d) with every key head repeated for the query heads that share it."""
+    """(B, Hkv, K, d) with every key head repeated for its group of query heads."""
     return key if key.shape[1] == heads else key.repeat_interleave(heads // key.shape[1], dim=1)
 
 
@@ -125,16 +125,21 @@ def probabilities(
     softcap: float | None = None,
     sinks: Tensor | None = None,
 ) -> Tensor:
-    """Attention of the given query rows, (B, H, q, K), in float32.
+    """Attention probabilities of some queries, (B, H, q, K), in float32.
 
-    mask: bool with True for visible keys, or additive, broadcastable to (B, H, q, K).
-    softcap, sinks: see `weighed`.
+    Args:
+        query: (B, H, q, d).
+        key: (B, Hkv, K, d).
+        scaling: Factor of the products.
+        mask: Bool with True for keys to attend to, or additive; broadcastable to (B, H, q, K).
+        softcap: See `weighed`.
+        sinks: See `weighed`.
     """
     return weighed(products(query, key, scaling), mask, softcap, sinks)
 
 
 def products(query: Tensor, key: Tensor, scaling: float) -> Tensor:
-    """Attention logits of the given query rows before any mask, (B, H, q, K), in float32."""
+    """Attention logits of some queries before any mask, (B, H, q, K), in float32."""
     key = repeat_heads(key, query.shape[1])
     return scaled_product(query, key, scaling)
 
@@ -147,9 +152,15 @@ def received(
     alive: Tensor | None = None,
     chunk: int = 256,
 ) -> Tensor:
-    """Mean over all query rows of what each key receives, (B, H, K), in chunks of rows.
+    """Mean attention that each key receives, (B, H, K), computed in chunks of queries.
 
-    alive (B, q) bool: rows that count, None for all.
+    Args:
+        query: (B, H, q, d).
+        key: (B, Hkv, K, d).
+        scaling: Factor of the products.
+        mask: As in `probabilities`.
+        alive: (B, q) bool, queries that count. None for all.
+        chunk: Queries per chunk.
     """
     total = torch.zeros(query.shape[0], query.shape[1], key.shape[2], device=query.device)
     for start, seen in _in_chunks(query, key, scaling, mask, chunk):
@@ -168,9 +179,16 @@ def mutual(
     alive: Tensor | None = None,
     chunk: int = 256,
 ) -> Tensor:
-    """Sums of what each row gets and gives, (B, 2, H, K), the first `skip` rows left out.
+    """Attention that each token receives and pays, summed: (B, 2, H, K).
 
-    alive (B, q) bool: rows that count, None for all.
+    Args:
+        query: (B, H, q, d).
+        key: (B, Hkv, K, d).
+        scaling: Factor of the products.
+        mask: As in `probabilities`.
+        skip: Leave out the first `skip` tokens, such as a class token.
+        alive: (B, q) bool, queries that count. None for all.
+        chunk: Queries per chunk.
     """
     gets = torch.zeros(query.shape[0], query.shape[1], key.shape[2], device=query.device)
     gives = []
@@ -182,7 +200,7 @@ def mutual(
 
 
 def _counted(seen: Tensor, alive: Tensor | None, start: int) -> Tensor:
-    """Rows (B, H, q, K) from `start` on, zeros for those that don't count."""
+    """Attention rows (B, H, q, K), the first of which is row `start`, zero where not alive."""
     if alive is None:
         return seen
     return seen * alive[:, None, start : start + seen.shape[2], None]
@@ -191,7 +209,7 @@ def _counted(seen: Tensor, alive: Tensor | None, start: int) -> Tensor:
 def _in_chunks(
     query: Tensor, key: Tensor, scaling: float, mask: Tensor | None, chunk: int
 ) -> Iterator[tuple[int, Tensor]]:
-    """Full attention, some query rows at a time: the first row, probabilities (B, H, q, K)."""
+    """Full attention in chunks of queries: first query of the chunk, probabilities (B, H, q, K)."""
     for start in range(0, query.shape[2], chunk):
         rows = slice(start, start + chunk)
         part = mask if mask is None or mask.shape[-2] == 1 else mask[..., rows, :]

@@ -1,4 +1,4 @@
-"""Stage times, honest on asynchronous devices without stopping them."""
+"""Measures seconds per stage without a device sync."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 class Clock:
-    """Sums seconds per stage. On CUDA it records events and waits for them only when read."""
+    """Sums seconds per stage. On CUDA it records events and waits for them only in `seconds`."""
 
     def __init__(self, device: torch.device):
         self._cuda = device.type == "cuda"
@@ -19,7 +19,7 @@ class Clock:
         self._spans: dict[str, list] = defaultdict(list)
 
     def __reduce__(self):
-        # A copied cache goes on by itself: its time is measured anew.
+        # The clock of a copied cache starts at zero.
         return Clock, (torch.device("cuda" if self._cuda else "cpu"),)
 
     def _now(self):
@@ -30,7 +30,7 @@ class Clock:
         return event
 
     def start(self, stage: str) -> None:
-        """Begin a span of `stage`."""
+        """Start a span of `stage`."""
         self._open[stage] = self._now()
 
     def stop(self, stage: str) -> None:
@@ -40,7 +40,7 @@ class Clock:
 
     @contextmanager
     def span(self, stage: str) -> Iterator[None]:
-        """Time a block."""
+        """Time a `with` block."""
         self.start(stage)
         try:
             yield
@@ -48,11 +48,11 @@ class Clock:
             self.stop(stage)
 
     def count(self, stage: str) -> int:
-        """Spans of `stage` so far."""
+        """Number of finished spans of `stage`."""
         return len(self._spans.get(stage, ()))
 
     def seconds(self) -> dict[str, float]:
-        """Total seconds per stage, in the order in which stages first ran."""
+        """Total seconds per stage, in the order in which the stages first ran."""
         if self._cuda:
             torch.cuda.synchronize()
             return {

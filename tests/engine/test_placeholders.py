@@ -33,7 +33,7 @@ def test_fewer_pictures_than_prompts_are_refused(name, method):
         # Some families count positions before they run, and raise an error of their own there.
         first = name in zoo.MROPE_FAMILIES
         for call in islice(calls(model, few), 1 if first else None):
-            with pytest.raises(UnsupportedCall, match="belong together"):
+            with pytest.raises(UnsupportedCall, match="same processor call"):
                 call()
 
 
@@ -60,7 +60,7 @@ def test_a_picture_without_placeholders_is_refused(method):
     inputs["input_ids"] = inputs["input_ids"].masked_fill(inputs["input_ids"] == zoo.IMAGE, 20)
     with foveate.attach(model, method):
         for call in islice(calls(model, inputs), 2):
-            with pytest.raises(UnsupportedCall, match="0 image placeholders for 16"):
+            with pytest.raises(UnsupportedCall, match="0 image placeholders, but .* 16"):
                 call()
 
 

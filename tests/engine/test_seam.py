@@ -55,7 +55,7 @@ def test_a_model_that_would_swallow_the_tokens_is_refused(outer, inner, named):
     with pytest.raises(foveate.UnsupportedModel) as caught:
         foveate.attach(model, Half())
     said = str(caught.value)
-    assert f"{named}.forward takes no mm_encoder_outputs" in said and "5.18" in said
+    assert f"{named}.forward has no argument mm_encoder_outputs" in said and "5.18" in said
     assert hf.__version__ in said and "_foveate" not in model.model.__dict__
 
 

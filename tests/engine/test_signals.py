@@ -136,7 +136,7 @@ def test_a_slice_of_blocks_stacks_what_each_shows(name):
 
 
 def test_a_slice_without_blocks_is_refused():
-    with pytest.raises(foveate.UnsupportedModel, match="16:-1 .* 3 blocks"):
+    with pytest.raises(foveate.UnsupportedModel, match=r"\(16, -1\) .* 3 blocks"):
         shown("llava", "image", VisionAttention(layer=(16, -1)))
 
 

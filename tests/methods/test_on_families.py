@@ -17,7 +17,7 @@ QUICK = {"llava", "llava_next", "llava_onevision", "qwen2_5_vl", "gemma3"}
 # What the refusal says of the way out, or of the reason.
 SAYS = {
     **dict.fromkeys(UNSUPPORTED, "no attention"),
-    "downsample": "one size",
+    "downsample": "one image size",
     **dict.fromkeys(("tome", "dymu", "tca"), "VisionZip"),
 }
 CASES = [

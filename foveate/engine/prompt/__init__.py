@@ -1,5 +1,8 @@
-"""The prompt. `locations` finds the visual items in it, `splice` replaces their placeholders by the
-tokens that were kept, and `prompt` holds what every stage kept, with the sources of the columns
-(`column_sources`). `labels` moves labels along, `host_copy` reads ids without a device wait, and
-`attention_structure` refuses masks that padding alone does not explain.
+"""The prompt.
+
+`locations` finds where the tokens of images and videos stand. `splice` replaces the placeholders by
+the kept visual tokens. `prompt` records which columns every layer has, and `column_sources`
+computes where the columns of a shortened prompt come from. `labels` shortens training labels in the
+same way. `host_copy` reads the token ids before the encoder runs, without a device sync.
+`attention_structure` refuses attention masks that are more than padding.
 """

@@ -1,4 +1,4 @@
-"""Prompts that attend otherwise than their padding says: packed rows, masks of the caller's own."""
+"""Refuses prompts with an attention structure beyond padding: packed samples, custom masks."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "se
 
 
 def refuse_structure(anatomy: Anatomy, kw: dict[str, Any], padding: Tensor | None) -> None:
-    """Raise for a prompt whose structure would be lost where columns go.
+    """Raise `UnsupportedCall` for a prompt whose attention structure would be lost with its tokens.
 
     Args:
-        anatomy: the model.
-        kw: arguments of the inner model's forward.
-        padding: the mask (B, L) that the prompt will be given, None where nothing is padded.
+        anatomy: The model.
+        kw: Arguments of the inner model's forward.
+        padding: The padding mask (B, L) of the prompt, None where nothing is padded.
     """
     if _packed(kw):
         raise UnsupportedCall(
-            "Rows hold several samples each, by position_ids that start anew or by cu_seq_lens, "
-            "and samples can't be kept apart where tokens are dropped; give each sample a row of "
-            "its own and pass attention_mask."
+            "Rows with several packed samples (position_ids that restart, or cu_seq_lens) are not "
+            "supported when tokens are dropped; put each sample in its own row and pass "
+            "attention_mask."
         )
     mask = kw.get("attention_mask")
     if not plain(mask) and _own(anatomy, kw, mask, padding):
@@ -35,15 +35,15 @@ def refuse_structure(anatomy: Anatomy, kw: dict[str, Any], padding: Tensor | Non
 
 
 def plain(mask: Any) -> bool:
-    """Whether a mask says no more than what is padding."""
+    """Whether a mask contains padding only."""
     return mask is None or isinstance(mask, Tensor) and mask.dim() == 2
 
 
 def own_mask() -> UnsupportedCall:
-    """What is raised for a mask with a structure of its own."""
+    """The error for an attention mask that is more than padding."""
     return UnsupportedCall(
-        "attention_mask has a structure of its own, which can't be kept where tokens are dropped; "
-        "pass the padding as a 2-D mask (batch, tokens)."
+        "A custom attention_mask is not supported when tokens are dropped; pass the padding as a "
+        "2-D mask (batch, tokens)."
     )
 
 
@@ -51,11 +51,11 @@ def _packed(kw: dict[str, Any]) -> bool:
     if any(kw.get(name) is not None for name in _PACKED):
         return True
     positions = kw.get("position_ids")
-    # With a mask or a cache, models of transformers read no samples from positions.
+    # With a mask or a cache, transformers does not derive packed samples from position ids.
     if positions is None or kw.get("attention_mask") is not None or cache_in(kw) is not None:
         return False
     if positions.dim() == 3:
-        # Of the rows of an M-RoPE model only a fourth, in front, is read so.
+        # In M-RoPE models only an additional first row of four marks packed samples.
         if positions.shape[0] != 4:
             return False
         positions = positions[0]
@@ -63,11 +63,11 @@ def _packed(kw: dict[str, Any]) -> bool:
 
 
 def _own(anatomy: Anatomy, kw: dict[str, Any], mask: Any, padding: Tensor | None) -> bool:
-    """Whether a mask differs from those that the model itself makes of the padding."""
+    """Whether a mask differs from the one that the model itself makes of the padding."""
     ids = kw["input_ids"]
     b, length = ids.shape
     make = getattr(anatomy.outer, "create_masks_for_generate", create_masks_for_generate)
-    # In order, for the name of the cache differs between versions of transformers.
+    # Positional, because the name of the cache argument differs between transformers versions.
     made = make(
         anatomy.outer.config,
         torch.empty(b, length, 0, dtype=anatomy.outer.dtype, device=ids.device),
@@ -86,20 +86,20 @@ def _own(anatomy: Anatomy, kw: dict[str, Any], mask: Any, padding: Tensor | None
     kinds = kinds or (dict.fromkeys(mask, made) if isinstance(mask, dict) else {"": made})
     for kind, right in kinds.items():
         given = mask.get(kind) if isinstance(mask, dict) else mask
-        # Kernels are left to see what came before where nothing else is to be said.
+        # No mask means that the kernel applies a causal mask itself.
         causal = torch.ones_like(itself).tril() & columns
         seen = causal if given is None else _visible(given, length)
         expected = causal if right is None else _visible(right, length)
         if seen is None or expected is None:
             return True
-        # What looks like padding must be seen by nobody else.
+        # A padding column must not be attended to by any other column.
         if bool(((seen != expected) & rows | seen & ~columns & ~itself).any()):
             return True
     return False
 
 
 def _visible(mask: Any, length: int) -> Tensor | None:
-    """What rows see of a prompt, (B, H, L, L) bool; None for what can't be told so."""
+    """The mask (B, H, L, L) as bool, True where a row attends; None where it is not such a mask."""
     if not isinstance(mask, Tensor) or mask.dim() != 4:
         return None
     mask = mask[..., :length, :length]

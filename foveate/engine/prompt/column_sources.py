@@ -1,6 +1,7 @@
-"""Where every column of a shortened prompt comes from, worked out on the host as far as it can be.
+"""Where every column of a shortened prompt comes from, computed on the host as far as possible.
 
-Which tokens were kept is known to the device alone; how many, and where they go, is known here.
+Which tokens were kept is known on the device only. How many there are, and where they go, is known
+on the host.
 """
 
 from __future__ import annotations
@@ -12,13 +13,19 @@ from torch import Tensor
 
 from foveate.ops.transfer import on_device
 
-# Keys of columns whose order the device has to find out, and of padding in front of all columns.
+# Sort keys: of columns whose order only the device knows, and of padding before all columns.
 UNKNOWN, FRONT = -2, -1
 
 
 @dataclass(frozen=True)
 class Placed:
-    """An item in a row of the prompt: its modality, its number, its columns (n,) on the CPU."""
+    """An item in a row of the prompt.
+
+    Attributes:
+        modality: "image" or "video".
+        number: Index of the item among the encoded items of its modality.
+        columns: (n,) int on the CPU, columns of its placeholders.
+    """
 
     modality: str
     number: int
@@ -35,11 +42,11 @@ class Plan:
     """The columns of a shortened prompt.
 
     Attributes:
-        column: columns of the caller's prompt, (B, N); of padding 0.
-        item: number of the visual item within the row, (B, N); -1 for text and padding.
-        slot: token of that item, (B, N); -1 for text and padding.
-        valid: no padding, (B, N) bool.
-        lengths: columns of each row that are no padding.
+        column: (B, N) int, column of the full prompt; 0 at padding.
+        item: (B, N) int, index of the item within the row; -1 for text and padding.
+        slot: (B, N) int, index of the token within the item; -1 for text and padding.
+        valid: (B, N) bool, False at padding.
+        lengths: Columns of each row without padding.
     """
 
     column: Tensor
@@ -56,16 +63,21 @@ def planned(
     right: bool,
     device: torch.device,
 ) -> Plan:
-    """The plan of a prompt.
+    """The plan of a shortened prompt.
 
-    rows: items of each row. text (B, L) bool, on the CPU: columns of words. at: per row and item
-    the columns (n,) in which its tokens stand, on the device. right: rows are padded on the right.
+    Args:
+        rows: Items of each row.
+        text: (B, L) bool on the CPU, True at text columns.
+        at: For each row and item, the columns (n,) of the full prompt that its tokens take; on the
+            device.
+        right: Whether rows are padded on the right.
+        device: Device of the plan.
     """
     known = all(placed.contiguous for row in rows for placed in row)
     made = [_row(row, words, own) for row, words, own in zip(rows, text, at, strict=True)]
     lengths = [r.shape[1] for r in made]
     n = max(lengths)
-    # Of every column: key, column, item, slot, number among all tokens, and whether it is real.
+    # For every column: sort key, column, item, slot, index among all tokens, valid.
     table = torch.full((6, len(rows), n), -1)
     table[0], table[5] = text.shape[1] if right else FRONT, 0
     start = 0
@@ -78,7 +90,7 @@ def planned(
         table = _sorted(table)
     table = on_device(table, device)
     tokens = [x for own in at for x in own]
-    # Text stands where it stood.
+    # Text columns keep their place.
     stood = torch.cat(tokens)[table[4].clamp(min=0)] if tokens else table[1]
     table[1] = torch.where(table[4] < 0, table[1], stood).clamp(min=0)
     if not known:
@@ -88,13 +100,13 @@ def planned(
 
 
 def _row(row: list[Placed], words: Tensor, at: list[Tensor]) -> Tensor:
-    """Key, column, item, slot and number among the row's tokens, (5, n)."""
+    """Sort key, column, item, slot and index among the row's tokens, (5, n)."""
     text = words.nonzero()[:, 0]
     none = torch.full_like(text, -1)
     parts, start = [torch.stack([text, text, none, none, none])], 0
     for number, (placed, own) in enumerate(zip(row, at, strict=True)):
         slot = torch.arange(len(own))
-        # What stands in one run keeps the order that its method gave it.
+        # Tokens of a contiguous item keep the order that the method gave them.
         key = int(placed.columns[0]) if placed.contiguous else UNKNOWN
         of = [torch.full_like(slot, x) for x in (key, -1, number)]
         parts.append(torch.stack([*of, slot, slot + start]))
@@ -103,5 +115,5 @@ def _row(row: list[Placed], words: Tensor, at: list[Tensor]) -> Tensor:
 
 
 def _sorted(table: Tensor) -> Tensor:
-    """Columns in ascending order of their keys, ties as they come."""
+    """Columns in ascending order of their keys, ties in the given order."""
     return table.gather(2, table[0].argsort(dim=1, stable=True).expand(len(table), -1, -1))

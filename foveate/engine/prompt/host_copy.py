@@ -1,7 +1,7 @@
-"""What the host knows of a prompt before the vision encoder runs.
+"""A copy of the prompt on the CPU, made before the vision encoder runs.
 
-A GPU works behind the host's back. Whoever asks it for the ids once the encoder is launched waits
-for the encoder, so ids and padding are read before, in one copy.
+A GPU runs asynchronously. Reading the ids after the encoder was launched would wait for the
+encoder, so ids and padding are read before it, in one copy.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Known:
     """A prompt on the CPU.
 
     Attributes:
-        ids: token ids, (B, L) int64.
-        valid: columns that are no padding, (B, L) bool; None where nothing is padded.
-        types: token types of the modalities, (B, L) int64; None where the caller gave none.
+        ids: (B, L) int64 token ids.
+        valid: (B, L) bool, False at padding; None where nothing is padded.
+        types: (B, L) int64 token types of the modalities; None where the caller passed none.
     """
 
     ids: Tensor
@@ -30,9 +30,9 @@ class Known:
     types: Tensor | None
 
     def behind(self, ids: Tensor) -> Known | None:
-        """The same prompt where `generate` made `ids` (B, L) of it, None where it made another one.
+        """The same prompt after `generate` expanded it to `ids` (B, L); None for another prompt.
 
-        Beams and samples repeat rows; candidates of an assistant model make them longer.
+        Beam search and sampling repeat rows. Candidates of an assistant model make rows longer.
         """
         rows, left = divmod(len(ids), len(self.ids))
         if left or ids.shape[1] != self.ids.shape[1]:
@@ -42,7 +42,7 @@ class Known:
 
 
 def read(arguments: dict[str, Any]) -> Known:
-    """The prompt among the arguments of a call, by one copy from the device that it lies on."""
+    """The prompt among the arguments of a call, read in one device-to-host copy."""
     ids: Tensor = arguments["input_ids"]
     mask = padding(arguments.get("attention_mask"), ids.shape[1])
     types = arguments.get("mm_token_type_ids")
@@ -60,7 +60,7 @@ def read(arguments: dict[str, Any]) -> Known:
 
 
 def padding(mask: Any, length: int) -> Tensor | None:
-    """The padding mask (B, L) behind whatever `generate` made of it, None where it gave none."""
+    """The padding mask (B, L) inside any mask that `generate` makes; None where there is none."""
     if isinstance(mask, dict):
         mask = mask.get("full_attention", next(iter(mask.values()), None))
     if plain(mask):

@@ -1,4 +1,4 @@
-"""Training targets and logits, between the caller's sequence and the shortened one."""
+"""Converts labels and logits between the full prompt and the shortened one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ IGNORED = -100
 
 
 class Targets:
-    """What one forward call was given with an entry per column, and what it gives back.
+    """Labels, shifted labels and `logits_to_keep` of one forward call.
 
-    labels: the caller's targets (B, L), None without any. They go into the call as copies, which
-    are shortened once the last layer has run: whatever forward there is, a trainer's own included,
-    computes its loss on the columns that are left.
+    The model gets copies of the labels. After the last layer ran, the copies are shortened in
+    place. So any forward, also that of a trainer, computes its loss on the columns that are left.
+
+    Attributes:
+        labels: The caller's labels (B, L), or None.
+        logits_to_keep: The caller's value, with positions as a (B, P) tensor.
+        shortened: The prompt, once it was shortened.
     """
 
     def __init__(self) -> None:
@@ -29,7 +33,7 @@ class Targets:
         self._shifted: Tensor | None = None
 
     def take(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The call with copies of targets, and with asked positions as own (B, P) tensors."""
+        """The call with copies of the labels, and with positions to keep as (B, P) tensors."""
         kwargs = dict(kwargs)
         given, shifted = kwargs.get("labels"), kwargs.get("shift_labels")
         if isinstance(given, Tensor):
@@ -43,7 +47,8 @@ class Targets:
         if isinstance(keep, Tensor):
             if keep.dtype == torch.bool:
                 raise UnsupportedCall(
-                    "logits_to_keep as a mask can't follow dropped tokens; pass integer positions."
+                    "logits_to_keep as a boolean mask is not supported when tokens are dropped; "
+                    "pass integer positions."
                 )
             rows = kwargs["input_ids"].shape[0]
             kwargs["logits_to_keep"] = keep.expand(rows, -1).clone()
@@ -51,7 +56,7 @@ class Targets:
         return kwargs
 
     def follow(self, prompt: Prompt) -> None:
-        """Make targets and asked positions those of the last stage, in place."""
+        """Shorten labels and positions in place to the columns after the last layer."""
         stage = prompt.stages[-1]
         if stage is prompt.first and not prompt.reduced:
             return
@@ -66,10 +71,14 @@ class Targets:
             self._shifted.data = torch.nn.functional.pad(short[:, 1:], (0, 1), value=IGNORED)
 
     def whole(self, output: Any, full: bool | None, training: bool) -> Any:
-        """The output as the caller asked for it.
+        """The output with logits as the caller expects them; None for no change.
 
-        full: whether logits have an entry for each of the caller's columns; None refuses logits of
-        which a loss is about to be computed outside.
+        Args:
+            output: The output of the model.
+            full: Whether to return logits for every column of the full prompt. None: shortened
+                logits, refused in training without labels, because a loss outside the model would
+                not fit them.
+            training: Whether the model is in training mode.
         """
         prompt, keep = self.shortened, self.logits_to_keep
         logits = _logits(output)
@@ -77,9 +86,9 @@ class Targets:
             return None
         if full is None and training and self.labels is None:
             raise UnsupportedCall(
-                "In training the logits of a shortened prompt don't fit labels outside the model; "
-                "pass labels to the model, or attach with full_logits=True, or with "
-                "full_logits=False to shorten labels yourself by Attachment.align_labels."
+                "The prompt was shortened, so its logits don't match labels outside the model; "
+                "pass labels to the model, or attach with full_logits=True, or attach with "
+                "full_logits=False and shorten the labels with Attachment.align_labels."
             )
         if not full:
             return None
@@ -97,9 +106,9 @@ def _logits(output: Any) -> Tensor | None:
 
 
 def moved(labels: Tensor, stage: Stage) -> Tensor:
-    """Targets (B, L) of the columns of a stage, (B, N).
+    """Labels (B, L) at the columns of a stage, (B, N).
 
-    A row's first token has no predecessor to be predicted from, whatever padding now precedes it.
+    The first token of a row has no predecessor that predicts it, so its label is ignored.
     """
     moved = labels.gather(1, stage.index.to(labels.device))
     valid = stage.valid.to(labels.device)
@@ -108,10 +117,9 @@ def moved(labels: Tensor, stage: Stage) -> Tensor:
 
 
 def expanded(logits: Tensor, prompt: Prompt) -> Tensor:
-    """Logits (B, N, V) of the columns that are left at all of the caller's, (B, L, V).
+    """Expand logits (B, N, V) of the shortened prompt to the full prompt, (B, L, V).
 
-    A column that was dropped takes those of the last one in front that was not, which predict the
-    token that follows.
+    A dropped column gets the logits of the last kept column before it.
     """
     at = _places(prompt).to(logits.device)
     steps = torch.arange(prompt.length, device=at.device)
@@ -121,7 +129,7 @@ def expanded(logits: Tensor, prompt: Prompt) -> Tensor:
 
 
 def _places(prompt: Prompt) -> Tensor:
-    """Column (B, L) of the last stage that holds each of the caller's, -1 for none."""
+    """Column (B, L) of the last stage for each column of the full prompt, -1 where dropped."""
     stage = prompt.stages[-1]
     b, length = stage.index.shape[0], prompt.length
     at = torch.full((b, length + 1), -1, device=stage.index.device)
@@ -131,7 +139,7 @@ def _places(prompt: Prompt) -> Tensor:
 
 
 def _behind(shifted: Tensor) -> Tensor:
-    """Targets of the columns themselves from those of the columns behind each."""
+    """Labels of the columns from shifted labels, which belong to the next column."""
     return torch.nn.functional.pad(shifted[:, :-1], (1, 0), value=IGNORED)
 
 
@@ -139,6 +147,7 @@ def _point(keep: Tensor, prompt: Prompt) -> None:
     new = _places(prompt).gather(1, keep % prompt.length)
     if bool((new < 0).any()):
         raise UnsupportedCall(
-            "logits_to_keep asks for a visual token that was dropped; ask for text positions."
+            "logits_to_keep has the position of a visual token that was dropped; pass positions "
+            "of text tokens only."
         )
     keep.copy_(new)

@@ -1,4 +1,4 @@
-"""Where the visual tokens of a prompt stand in their pictures and videos."""
+"""Positions of the prompt's visual tokens in their images and videos."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from foveate.signals import VisionAttention
 
 
 def at_columns(stage: Stage, items: list[list[Tensor]], fill: Tensor) -> Tensor:
-    """What visual tokens have, at the columns of a stage, (B, N, ...).
+    """Values of visual tokens, placed at the columns of a stage: (B, N, ...).
 
-    items: per row and visual item the values (n, ...) of its tokens. fill (...): of other columns.
+    Args:
+        stage: The stage.
+        items: For each row and item, the values (n, ...) of its tokens.
+        fill: (...) value of all other columns.
     """
     table = torch.cat([fill[None], *(x for row in items for x in row)])
     most = max(map(len, items))
@@ -32,9 +35,9 @@ def at_columns(stage: Stage, items: list[list[Tensor]], fill: Tensor) -> Tensor:
 
 
 def locate(prompt: Prompt, rows: list[list[Placed]], traces: list[list[Trace]]) -> None:
-    """Write into `prompt` the place and the frame of each column that enters layer 0.
+    """Set `prompt.place` and `prompt.frame` of each column that enters layer 0.
 
-    A vector that stands in no slot of its item has no place and belongs to the first frame.
+    An added vector, which stands in no slot, has place -1 and belongs to the first frame.
     """
     first, found = prompt.first, []
     for placed, row in zip(rows, traces, strict=True):
@@ -43,7 +46,7 @@ def locate(prompt: Prompt, rows: list[list[Placed]], traces: list[list[Trace]]) 
             layout = trace.layout.on(trace.index.device)
             held, index = trace.index >= 0, trace.index.clamp(min=0)
             place = layout.position[index].masked_fill(~held[:, None], -1)
-            # The grid of a tiled picture counts its levels where that of a video counts time.
+            # The first axis of a grid is time in a video, but the tile level in a tiled image.
             video = item.modality == "video"
             frame = layout.step[index] * held if video else torch.zeros_like(index)
             found[-1].append(torch.cat([place, frame[:, None]], 1))
@@ -58,14 +61,18 @@ def towered(
     needs: list[VisionAttention],
     attention: Callable[[Placed, VisionAttention], Tensor],
 ) -> dict[VisionAttention, Tensor]:
-    """Signals (B, H, N) of the vision tower at the columns that enter layer 0, 0 for text.
+    """Signals (B, H, N) of the vision encoder at the columns that enter layer 0, 0 for text.
 
-    attention(placed, need): what was recorded for an item, (H, n) over its output tokens.
+    Args:
+        prompt: The prompt.
+        rows: Items of each row.
+        needs: The signals.
+        attention: Function (placed, need) that returns the recorded signal of an item, (H, n).
     """
     found = {}
     for need in needs:
         seen = [[attention(placed, need).T for placed in row] for row in rows]
-        # A prompt of text alone has rules to follow, but no items.
+        # A text-only prompt has no items, but rules may still apply to it.
         none = torch.zeros(0, 1, device=prompt.first.item.device)
         some = next((x for row in seen for x in row), none)
         found[need] = at_columns(prompt.first, seen, some.new_zeros(some.shape[1:])).mT
@@ -73,7 +80,7 @@ def towered(
 
 
 def extents_of(prompt: Prompt, stage: Stage) -> Tensor:
-    """Extent (t, h, w) of the item of each column of a stage, (B, N, 3), 0 for text."""
+    """Extent (t, h, w) of the item of each column of a stage, (B, N, 3); 0 for text."""
     grids = [[trace.layout.grid for trace in row] for row in prompt.traces]
     table = torch.zeros(len(grids), max(map(len, grids)) + 1, 3, dtype=torch.long)
     for b, row in enumerate(grids):
@@ -83,7 +90,7 @@ def extents_of(prompt: Prompt, stage: Stage) -> Tensor:
 
 
 def places_of(prompt: Prompt, stage: Stage) -> tuple[Tensor | None, Tensor | None]:
-    """Place (B, N, 3) and frame (B, N) of a stage's columns."""
+    """Place (B, N, 3) and frame (B, N) of the columns of a stage."""
     if prompt.place is None or prompt.frame is None:
         return None, None
     text = stage.item < 0

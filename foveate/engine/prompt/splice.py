@@ -1,4 +1,8 @@
-"""Ids-first splice: the model gets shorter ids and fewer features, and does the rest by itself."""
+"""Builds the shortened prompt: fewer placeholders in the ids, fewer visual features.
+
+The model embeds the short ids and puts the features in place itself, so the code of the model
+family stays unchanged.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +47,7 @@ PIXEL_NAMES = (
 
 
 def worded(ids: Tensor, mask: Any) -> Prompt:
-    """The books of a prompt (B, L) without visual tokens, which runs as it is."""
+    """The prompt (B, L) without visual tokens, which runs unchanged."""
     b, length = ids.shape
     mask = padding(mask, length)
     valid = torch.ones(b, length, dtype=torch.bool) if mask is None else mask[:, :length].bool()
@@ -55,10 +59,14 @@ def worded(ids: Tensor, mask: Any) -> Prompt:
 def place(
     anatomy: Anatomy, known: Known, counts: dict[str, list[int]], repeats: dict[str, int]
 ) -> tuple[list[list[Placed]], Tensor]:
-    """Which items stand in which row of a prompt, and the mask (B, L) of all placeholders.
+    """The items of each row of a prompt, and the mask (B, L) of all placeholders.
 
-    counts: per modality the placeholders of every encoded item. repeats: how many rows each sample
-    has, as beams do: its items are then repeated for each of them.
+    Args:
+        anatomy: The model.
+        known: The prompt on the CPU.
+        counts: For each modality, the placeholders of every encoded item.
+        repeats: For each modality, how many rows each sample has, as in beam search. Its items are
+            repeated for each of them.
     """
     ids, types = known.ids, known.types
     rows: list[list[Placed]] = [[] for _ in range(ids.shape[0])]
@@ -70,13 +78,13 @@ def place(
             mask &= types == (1 if modality == "image" else 2)
         visual |= mask
         total = int(mask.sum())
-        # Some versions of generate lose features that they can't tell apart, instead of repeating.
+        # Some transformers versions drop repeated features instead of repeating them.
         repeat = repeats[modality] or max(1, total // sum(sizes))
         expected = sum(sizes) * repeat
         if total != expected or total == 0 or len(rows) % repeat:
             raise UnsupportedCall(
-                f"The prompt has {total} {modality} placeholders for {expected} features; "
-                "pass ids and pixels that belong together."
+                f"The prompt has {total} {modality} placeholders, but the {modality} inputs give "
+                f"{expected} features; pass input_ids and pixels from the same processor call."
             )
         number = 0
         for start in range(0, len(rows), repeat):
@@ -85,8 +93,9 @@ def place(
                 while used < len(columns):
                     if i == len(sizes) or used + sizes[i] > len(columns):
                         raise UnsupportedCall(
-                            f"Row {b} has {len(columns)} {modality} placeholders, which is no "
-                            "whole number of items; pass each sample's items with its own row."
+                            f"Row {b} has {len(columns)} {modality} placeholders, which do not "
+                            f"match whole {modality} items; pass the items in the order of the "
+                            "rows."
                         )
                     rows[b].append(Placed(modality, i, columns[used : used + sizes[i]]))
                     used, i = used + sizes[i], i + 1
@@ -97,12 +106,12 @@ def place(
 
 
 def visual_counts(rows: list[list[Placed]], device: torch.device) -> Tensor:
-    """Visual tokens per row (B,)."""
+    """Number of visual tokens of each row (B,)."""
     return on_device([sum(len(p.columns) for p in row) for row in rows], device)
 
 
 class Splice:
-    """Turns the arguments of a prefill into those of a shorter one, and keeps the books."""
+    """Builds the arguments of a shortened prefill, and the `Prompt` that describes it."""
 
     def __init__(
         self,
@@ -126,15 +135,15 @@ class Splice:
         for name in PIXEL_NAMES:
             if self.kw.get(name) is not None:
                 self.kw[name] = None
-        # The record's signals must not outlive the call in what the model returns.
+        # Without the record, so that the model's output does not keep its signals alive.
         self.kw["mm_encoder_outputs"] = {
             m: type(o)(**{k: v for k, v in o.items() if k != "foveate"}) for m, o in outputs.items()
         }
 
     def text_of(self, modality: str) -> Callable[[int, bool], Tensor]:
-        """Embeddings (T, D) of the text in the first row that holds item i of a modality.
+        """Function that returns embeddings (T, D) of the text in the row of item i of a modality.
 
-        paired: only the text behind the item, up to the next item behind it.
+        Its argument `paired` restricts the text to that between the item and the next item.
         """
 
         def embed(i: int, paired: bool) -> Tensor:
@@ -153,13 +162,13 @@ class Splice:
         return embed
 
     def reduce(self, parts: list[TokensPart], agnostic: bool) -> dict[str, list[VisualTokens]]:
-        """Run the tokens stage on every record."""
+        """Run the parts before the LLM on every record."""
         return {
             m: record.reduce(parts, self.text_of(m), agnostic) for m, record in self.records.items()
         }
 
     def default_positions(self) -> Tensor:
-        """Position ids that the model would use for this prompt, (B or 1, L) or (3, B, L)."""
+        """Position ids that the unchanged model uses for this prompt, (B or 1, L) or (3, B, L)."""
         given = self.kw.get("position_ids")
         if given is not None:
             return given
@@ -170,7 +179,7 @@ class Splice:
         return steps + self.anatomy.family.position_offset
 
     def given(self) -> Given:
-        """The prompt before anything changes."""
+        """The prompt before any change."""
         frame, count = torch.full((self.b, self.length), -1), 0
         for b, row in enumerate(self.rows):
             for placed in row:
@@ -183,9 +192,11 @@ class Splice:
         return Given(*counted, self.default_positions(), columns)
 
     def whole(self, positions: bool) -> Prompt:
-        """The prompt left as it is.
+        """The prompt with all visual tokens.
 
-        positions: layers will drop columns later, so its position ids and a plain mask are needed.
+        Args:
+            positions: Whether layers drop columns later. They then need position ids and a plain
+                mask.
         """
         device, valid = self.ids.device, self.valid
         index = torch.arange(self.length, device=device).expand(self.b, -1)
@@ -212,8 +223,11 @@ class Splice:
         )
 
     def _repeat(self) -> None:
-        """Hand the model the features of each row: generate repeats crops and frames one by one in
-        some versions, and an item of several then comes in another order."""
+        """Repeat the features of each item for the rows that share it.
+
+        Some versions of `generate` repeat crops and frames one by one, which changes the order of
+        an item with several of them.
+        """
         placed = [p for row in self.rows for p in row]
         for m, record in self.records.items():
             own = [record.items[p.number] for p in placed if p.modality == m]
@@ -222,7 +236,7 @@ class Splice:
             self.kw["mm_encoder_outputs"][m] = _shorter(self.outputs[m], features, planes)
 
     def shorten(self, reduced: dict[str, list[VisualTokens]], packed: bool) -> Prompt:
-        """Drop the columns of removed tokens and hand the model what is left."""
+        """Drop the columns of pruned tokens and set the arguments of the shorter call."""
         device, right = self.ids.device, self._right()
         own = [[reduced[p.modality][p.number] for p in row] for row in self.rows]
         at = self._stood(own)
@@ -256,7 +270,7 @@ class Splice:
         )
 
     def _stood(self, own: list[list[VisualTokens]]) -> list[list[Tensor]]:
-        """Columns (n,) of the caller's prompt in which each item's tokens stand."""
+        """Columns (n,) of the full prompt that the tokens of each item take."""
         slots = [tokens.index[0] for row in own for tokens in row]
         if not slots:
             return [[] for _ in own]
@@ -270,7 +284,7 @@ class Splice:
         return [[next(at) for _ in row] for row in own]
 
     def _features(self, own: list[list[VisualTokens]], at: list[list[Tensor]]) -> dict[str, Any]:
-        """What the model shall put in place of the placeholders that are left."""
+        """The features for the placeholders that are left."""
         features: dict[str, list[Tensor]] = {m: [] for m in self.records}
         planes: dict[str, list[list[Tensor]]] = {m: [] for m in self.records}
         for row, row_tokens, row_at in zip(self.rows, own, at, strict=True):
@@ -287,7 +301,7 @@ class Splice:
         }
 
     def traces(self, reduced: dict[str, list[VisualTokens]]) -> list[list[Trace]]:
-        """Per row the traces of its items as they enter the language model, where the model is."""
+        """For each row the traces of its items before the LLM, on the device of the model."""
         made: dict[tuple[str, int], Trace] = {}
         for m, record in self.records.items():
             for i, (item, tokens) in enumerate(zip(record.items, reduced[m], strict=True)):
@@ -301,7 +315,7 @@ class Splice:
 
     @cached_property
     def valid(self) -> Tensor:
-        """Columns (B, L) bool that are no padding."""
+        """(B, L) bool, False at padding."""
         device = self.ids.device
         if self.known.valid is not None:
             return on_device(self.known.valid, device)
@@ -309,33 +323,33 @@ class Splice:
 
     @property
     def mask(self) -> Tensor | None:
-        """The mask (B, L) of the padding, None where nothing is padded."""
+        """The padding mask (B, L), None where nothing is padded."""
         return None if self.known.valid is None else self.valid.long()
 
     def _text(self) -> Tensor:
-        """Columns (B, L) of text, on the CPU."""
+        """(B, L) bool on the CPU, True at text columns."""
         return ~self.visual if self.known.valid is None else ~self.visual & self.known.valid
 
     def _right(self) -> bool:
-        """Whether some row is padded on the right."""
+        """Whether a row is padded on the right."""
         valid = self.known.valid
-        # A row of padding only has no side.
+        # A row of padding only is ignored.
         return valid is not None and bool((valid.any(1) & ~valid[:, -1]).any())
 
     def _behind(self) -> list[list[int]]:
-        """Per row and item the most text columns that can be behind the item's last one."""
-        # Text between the frames of a video is behind it once later frames are gone.
+        """For each row and item, an upper bound of the text columns after the item."""
+        # Text between the frames of a video comes after it once later frames were dropped.
         ends = [[int(p.columns[-1 if p.contiguous else 0]) for p in row] for row in self.rows]
         return [[later[end] for end in row] for later, row in zip(self._later, ends, strict=True)]
 
     def _since(self) -> list[int]:
-        """Text columns of each row behind its first visual one."""
+        """Text columns of each row after its first visual column."""
         first = [min((int(p.columns[0]) for p in row), default=0) for row in self.rows]
         return [later[start] for later, start in zip(self._later, first, strict=True)]
 
     @cached_property
     def _later(self) -> list[list[int]]:
-        """How many text columns each row has from every column on."""
+        """Number of text columns of each row from every column on."""
         return self._text().flip(1).cumsum(1).flip(1).tolist()
 
     def _lengths(self) -> list[int]:
@@ -344,7 +358,7 @@ class Splice:
         return self.known.valid.sum(1).tolist()
 
     def _marks(self) -> Tensor:
-        """Item and slot (2, B, L) of every column of the caller's prompt, on the CPU."""
+        """Item and slot (2, B, L) of every column of the full prompt, on the CPU."""
         marks = torch.full((2, self.b, self.length), -1)
         for b, row in enumerate(self.rows):
             for number, placed in enumerate(row):
@@ -376,7 +390,10 @@ class Splice:
 
 
 def _behind(text: Tensor, visual: Tensor, end: int) -> Tensor:
-    """The first run of `text` (L,) behind column `end` that no visual column cuts; all if none."""
+    """The run of `text` (L,) after column `end`, up to the next visual column.
+
+    All of `text` where no text follows.
+    """
     later = text & (torch.arange(len(text)) > end)
     if not later.any():
         return text
@@ -385,7 +402,7 @@ def _behind(text: Tensor, visual: Tensor, end: int) -> Tensor:
 
 
 def compute_3d(inner, kw: dict[str, Any], b: int, length: int) -> Tensor:
-    """Position ids of an M-RoPE model for `length` new columns, by the model's own rule."""
+    """M-RoPE position ids for `length` new columns, computed by the model."""
     names = inspect.signature(inner.compute_3d_position_ids).parameters
     given = {n: kw.get(n) for n in names if n in kw}
     given.update({n: cache_in(kw) for n in ("cache", "past_key_values") if n in names})

@@ -1,4 +1,7 @@
-"""The vision tower. Images and videos are encoded here (`encode`), tokens merge between its blocks
-(`merging`, `fusing`), what methods need of it is recorded on the way (`recording`), and the result
-is one record per visual item (`items`). `clip` runs the tower of a CLIP or SigLIP model alone.
+"""The vision encoder.
+
+`encode` runs one encoding call. `merging` merges tokens between attention and MLP of its blocks,
+and `fusing` gives each crop its exact number of merged tokens. `recording` records the signals that
+methods need. `items` holds the result, one item per image or video, and runs the methods that act
+before the LLM. `clip` makes the encoder of a CLIP or SigLIP model usable for merging.
 """

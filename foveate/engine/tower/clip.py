@@ -1,4 +1,4 @@
-"""CLIP and SigLIP models by themselves: the vision tower of two encoders that meet in one space."""
+"""The vision encoder of a CLIP or SigLIP model, in the form that `Merger` expects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from foveate.families.clip import TOWERS
 
 @dataclass(frozen=True)
 class DualEncoder:
-    """What `Merger` asks of an anatomy, for a model without a decoder."""
+    """The attributes and methods of `Anatomy` that `Merger` uses, for a CLIP or SigLIP model."""
 
     model: Any
     name: str
@@ -23,31 +23,31 @@ class DualEncoder:
 
     @property
     def family(self) -> DualEncoder:
-        """Its own facts: there is one kind of tower only."""
+        """The object itself: it has the family's attributes too."""
         return self
 
     def tower(self, modality: str) -> nn.Module:
-        """The vision tower."""
+        """The vision encoder."""
         return self.model.vision_model
 
     def blocks(self, modality: str) -> nn.ModuleList:
-        """The blocks of the vision tower."""
+        """The blocks of the vision encoder."""
         return self.model.vision_model.encoder.layers
 
     def vision_block(self, modality: str, layer: int | None) -> tuple[int, nn.Module]:
-        """Index and module of a block; None is the last, whose output is pooled."""
+        """Index and module of a block; None for the last one, whose output is pooled."""
         blocks = self.blocks(modality)
         i = len(blocks) - 1 if layer is None else layer % len(blocks)
         return i, blocks[i]
 
 
 def dual_encoder(model: nn.Module) -> DualEncoder:
-    """The tower of a CLIP or SigLIP model; `UnsupportedModel` for any other."""
+    """The vision encoder of a CLIP or SigLIP model; raises `UnsupportedModel` for others."""
     vision = getattr(getattr(model, "config", None), "vision_config", None)
     kind = getattr(vision, "model_type", None)
     if kind not in TOWERS or not hasattr(model, "get_text_features"):
         raise UnsupportedModel(
-            f"{type(model).__name__} has no image and text towers of CLIP or SigLIP; pass a "
-            "CLIPModel or a SiglipModel."
+            f"{type(model).__name__} is not a CLIP or SigLIP model; pass a CLIPModel or a "
+            "SiglipModel."
         )
     return DualEncoder(model, model.config.model_type, TOWERS[kind])

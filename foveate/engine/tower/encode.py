@@ -1,4 +1,4 @@
-"""One `get_*_features` call: smaller pictures, merging inside the tower, recorded signals."""
+"""One `get_*_features` call: smaller images, token merging in the encoder, recorded signals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from foveate.tokens import Layout
 
 
 class Encoder:
-    """Runs the frames and encoders parts of a method, and records what its other parts need."""
+    """Runs the parts before and inside the vision encoder; records signals for other parts."""
 
     def __init__(self, anatomy: Anatomy, parts: list[Part]):
         self.anatomy = anatomy
@@ -39,20 +39,26 @@ class Encoder:
 
     @property
     def made(self) -> tuple[tuple[Part, ...], frozenset[Need]]:
-        """What runs inside the encoder, and what is recorded there."""
+        """The parts that run in the encoder, and the signals that are recorded there."""
         inside = (*self.frames, *self.mergers)
         return inside, frozenset(n for n in self.needs if not isinstance(n, TextEmbeddings))
 
     def serves(self, record: Record) -> bool:
-        """Whether this encoder would have made the same record, or one with less in it."""
+        """Whether the record has everything that this encoder would produce."""
         (inside, needs), (had, recorded) = self.made, record.made
         return inside == had and needs <= recorded
 
     def run(self, modality: str, original: Callable, inputs: dict[str, Any], clock: Clock) -> Any:
-        """The output of `original(**inputs)` with a `Record` as its entry "foveate".
+        """The output of `original(**inputs)`, with a `Record` as its entry "foveate".
 
-        An entry, not an attribute: hooks that move outputs to a device build them anew. Who asks
-        for a tuple gets what the model alone would return.
+        The record is an entry and not an attribute, because hooks that move outputs to a device
+        rebuild them. A caller that asks for a tuple gets the unchanged output of the model.
+
+        Args:
+            modality: "image" or "video".
+            original: The model's own `get_*_features`.
+            inputs: Arguments of the call by name.
+            clock: Measures the time of this call.
         """
         a, asked = self.anatomy.called(modality, inputs), inputs.get("return_dict")
         original, inputs = self._named(modality, original, inputs)
@@ -72,7 +78,7 @@ class Encoder:
                 recorder.merger = merger
             stack.enter_context(recorder.armed(sizes))
             if slots is not None:
-                # Pictures of another size have the tower interpolate its table of positions.
+                # For another image size the encoder interpolates its position embeddings.
                 tables = (m for m in a.tower(modality).modules() if isinstance(m, nn.Embedding))
                 stack.enter_context(loaded(tables))
             output = original(**inputs)
@@ -88,7 +94,7 @@ class Encoder:
     def _named(
         self, modality: str, original: Callable, inputs: dict[str, Any]
     ) -> tuple[Callable, dict[str, Any]]:
-        """The call with its pixels under the family's name, whatever the caller's name for them."""
+        """The call with its pixels under the name that the family uses now."""
         name, old = self.anatomy.pixels(modality)
         if inputs.get(old) is None:
             return original, inputs
@@ -100,7 +106,7 @@ class Encoder:
     def _shrunk(
         self, part: Any, modality: str, inputs: dict[str, Any]
     ) -> tuple[list[Layout], dict[str, Any]]:
-        """The slots of the pictures as they came, and the call with smaller ones."""
+        """The layouts of the full-size images, and the call with smaller images."""
         a = self.anatomy
         shapes, slots = None, None
         if type(a.family).shrink is not Family.shrink:
@@ -109,8 +115,8 @@ class Encoder:
         smaller = shapes and a.family.shrink(a.config, modality, inputs, shapes)
         if not smaller:
             raise UnsupportedModel(
-                f"The {modality} tower of {a.family.name} takes pictures of one size only; "
-                "use grid_pool in place of downsample."
+                f"The {modality} encoder of {a.family.name} accepts one image size only; use "
+                "grid_pool instead of downsample."
             )
         return slots, smaller
 
@@ -126,8 +132,8 @@ class Encoder:
         single = all(layout.rows.shape[1] == 1 for layout, _ in layouts)
         if clusters is not None and not single:
             raise UnsupportedCall(
-                f"{a.family.name} makes one token of several tower rows here, so rows can't be "
-                "merged inside the tower; use a method behind it, such as VisionZip."
+                f"{a.family.name} pools several patches into one visual token, so patches can't be "
+                "merged inside the vision encoder; use a method before the LLM, such as VisionZip."
             )
         items, start = [], 0
         for i, (layout, row) in enumerate(layouts):
@@ -157,7 +163,10 @@ class Encoder:
         return Record(modality, items, rows, recorder.class_rows, project, tower, made)
 
     def _tower_runs(self, modality, inputs, views, merger) -> list[tuple[int, list[int]]]:
-        """Per crop or frame its patches, and the tokens in each block; empty without blocks."""
+        """For each crop or frame its patches and its tokens in each block.
+
+        Empty where the vision encoder has no attention blocks.
+        """
         a = self.anatomy
         if a.family.attention is None:
             return []
@@ -177,7 +186,10 @@ class Encoder:
 
 
 def _sizes_known(inputs: dict[str, Any]) -> dict[str, Any]:
-    """A call's arguments with those that tell sizes on the CPU, read before the encoder runs."""
+    """The arguments of a call with small integer tensors, such as grid sizes, on the CPU.
+
+    They are copied before the encoder runs, so that reading them does not wait for it.
+    """
     return {
         name: x.cpu() if isinstance(x, Tensor) and x.dim() <= 2 and not x.is_floating_point() else x
         for name, x in inputs.items()
@@ -190,7 +202,7 @@ def _keeps_all(part: Part) -> bool:
 
 
 def _cluster_of(layout: Layout, row: int, clusters: Tensor | None) -> Tensor | None:
-    """Cluster of every slot (N,); special slots stay alone."""
+    """Merged token (N,) of every slot; special slots get numbers of their own."""
     if clusters is None:
         return None
     rows = layout.on(clusters.device).rows[:, 0]

@@ -1,8 +1,8 @@
-"""From merged rows of a vision tower to the tokens of one item, exactly as many as were promised.
+"""Gives each crop the number of merged tokens that its method promised.
 
-Towers merge whole crops. Where a family cuts the padding off a crop later, it isn't known how many
-of the merged tokens reach into what is left: the most similar of them merge on, or one that stands
-for several patches is parted, until the crop has its share.
+The encoder merges whole crops. Some families cut the padding off a crop afterwards, and the number
+of merged tokens that are left then depends on the image. Where too many are left, the most similar
+ones merge further. Where too few are left, tokens that stand for several patches are split.
 """
 
 from __future__ import annotations
@@ -14,17 +14,23 @@ from torch import Tensor
 
 from foveate.ops.matching import bipartite_soft_matching, merge
 
-# Above every number of a merged row.
+# Larger than any number of a merged token.
 _OWN = 1 << 40
 
 
 def held_to(
     shares: Sequence[int], clusters: Tensor, features: Tensor, view: Tensor, whole: int
 ) -> Tensor:
-    """Clusters (N,) of which each view has its share; the very ones where each has it already.
+    """Merged token (N,) of each slot, such that every view has its promised number of tokens.
 
-    features (N, D): what the tower made of each slot, alike within a cluster. view (N,), on the
-    CPU: crop or frame of each slot, -1 for none. whole: patches of a view that nothing was cut off.
+    Returns `clusters` itself where every view has that number already.
+
+    Args:
+        shares: Tokens of each view to keep.
+        clusters: (N,) int, merged token of each slot.
+        features: (N, D) projected features, equal within a merged token.
+        view: (N,) int on the CPU, crop or frame of each slot, -1 for none.
+        whole: Patches of a view that was not cut.
     """
     held = clusters
     for number, share in enumerate(shares):
@@ -45,14 +51,14 @@ def held_to(
 
 
 def numbered(x: Tensor) -> Tensor:
-    """Numbers (N,) that ascend with the values of x (N,), from 0 on without gaps."""
+    """Ranks (N,) of the values of x (N,), from 0 without gaps; equal values get equal ranks."""
     order = x.argsort(stable=True)
     steps = (x[order].diff() != 0).long().cumsum(0)
     return torch.zeros_like(x).scatter(0, order[1:], steps)
 
 
 def _joined(into: Tensor, x: Tensor, count: int, share: int) -> Tensor:
-    """Members (N,) of `count` groups in `share` of them: in every round, the best pairs merge."""
+    """Merge `count` groups with members (N,) into `share` groups, most similar pairs first."""
     while count > share:
         means = merge(x[None].float(), into[None], count)
         assign, count = bipartite_soft_matching(means, count - share)
@@ -61,7 +67,7 @@ def _joined(into: Tensor, x: Tensor, count: int, share: int) -> Tensor:
 
 
 def _parted(into: Tensor, count: int, share: int) -> Tensor:
-    """Members (N,) of `count` groups in `share` of them: all but the first may leave, in order."""
+    """Split `count` groups with members (N,) into `share`; first members never leave a group."""
     steps = torch.arange(len(into), device=into.device)
     first = steps.new_full((count,), len(into)).scatter_reduce(0, into, steps, "amin")
     leaves = torch.ones_like(into, dtype=torch.bool)

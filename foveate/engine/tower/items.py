@@ -1,4 +1,4 @@
-"""What one `get_*_features` call produced, and the one place where it is reduced."""
+"""The output of one `get_*_features` call, item by item, and its reduction before the LLM."""
 
 from __future__ import annotations
 
@@ -30,15 +30,23 @@ from foveate.tokens import Grid, Layout, VisualTokens
 
 @dataclass
 class Item:
-    """One visual item: its slots in the prompt, and what the encoder made of it.
+    """One image or video: its slots in the prompt and its features.
 
-    layout: the slots. encoded: the layout of the features, another one where the encoder saw a
-    smaller picture. row: its first tower row. features (N, D). planes: DeepStack features (N, D).
-    clusters (N,): number of the merged tower row behind each slot, None without encoder merging.
-    shares: tokens of each crop or frame that leave the encoder, None where nobody knows beforehand.
-    whole: patches of a crop or frame in the encoder. left: those that leave it, None where crops
-    and frames differ.
-    spread (S,): encoded token nearest to each slot, None where slots and tokens are the same.
+    Attributes:
+        layout: Layout of the item's slots in the prompt.
+        encoded: Layout of the features. It differs from `layout` where the encoder got a smaller
+            image.
+        row: Index of the item's first output row of the vision encoder.
+        features: (N, D) projected features.
+        planes: DeepStack features, (N, D) each.
+        clusters: (N,) int, number of the merged token that each slot belongs to. None without
+            merging in the encoder.
+        spread: (S,) int, the encoded token nearest to each slot. None where both layouts are the
+            same.
+        shares: Tokens of each crop or frame that leave the encoder. None where it depends on
+            features.
+        whole: Patches of one crop or frame in the encoder.
+        left: Patches of one crop or frame that leave the encoder. None where crops differ.
     """
 
     layout: Layout
@@ -53,11 +61,15 @@ class Item:
     left: int | None = None
 
     def over_slots(self, x: Tensor) -> Tensor:
-        """Values per encoded token (N, ...) as values per slot (S, ...)."""
+        """Map values per encoded token (N, ...) to values per slot (S, ...)."""
         return x if self.spread is None else x[self.spread]
 
     def start(self) -> VisualTokens:
-        """Tokens of an item that was merged inside the tower, copies fused, in order of place."""
+        """`VisualTokens` of an item that was merged in the encoder, one token per merged token.
+
+        The encoder returns copies of each merged token, one per slot. They become one token again,
+        and the tokens are ordered by the mean of their slots.
+        """
         tokens = self.encoded.tokens(self.features[None])
         clusters, view = self.clusters, self.encoded.view
         if self.shares is not None:
@@ -72,7 +84,7 @@ class Item:
         assign = place.argsort().argsort()[cluster]
         features = None
         if clusters is self.clusters:
-            # All copies are the same: their mean would only round.
+            # All copies are equal. Taking the first avoids the rounding of a mean.
             first = slots.new_full((count,), len(slots)).scatter_reduce(0, assign, slots, "amin")
             features = self.features[first][None]
         if self.encoded is not self.layout:
@@ -80,10 +92,10 @@ class Item:
         return tokens.merge(assign[None], count, features)
 
     def _count(self) -> int | None:
-        """Tokens that left the encoder, special ones included, None where the device knows."""
+        """Tokens that left the encoder, special ones included; None where only the device knows."""
         grid = self.encoded.grid
         shares = self.shares or (None,) * len(grid.views)
-        # A crop that a family cut padding off has its share, or nobody knows.
+        # After a family cut padding off a crop, its count is known from `shares` only.
         held = [
             0 if not n else self.left if n == self.whole else share
             for n, share in zip(grid.views, shares, strict=True)
@@ -92,7 +104,7 @@ class Item:
 
     @property
     def entered(self) -> Grid:
-        """What is known beforehand of the tokens that leave the encoder."""
+        """Grid of the tokens that leave the encoder, as far as it is known without features."""
         grid, n = self.layout.grid, self.encoded.n
         grid = grid if n == grid.n else Grid(1, 1, n)
         merged = self.clusters is not None and self.shares is not None
@@ -100,17 +112,20 @@ class Item:
 
 
 def _encoded_otherwise(items: list[Item]) -> bool:
-    """Whether the encoder made something else of an item than the model alone would have."""
+    """Whether the encoder's output for any item differs from that of the unchanged model."""
     return any(i.clusters is not None or i.encoded is not i.layout for i in items)
 
 
 class Record:
-    """Items of one modality with the signals that were recorded while they were encoded.
+    """The items of one `get_*_features` call and the signals recorded while they were encoded.
 
-    changed: whether any item enters the language model otherwise than the encoder made it.
-    tower: per crop or frame its patches, and the tokens that ran through each block of the tower.
-    made: the parts inside the encoder that it was made under, and what was recorded.
-    clock: what measured the time that encoding took.
+    Attributes:
+        modality: "image" or "video".
+        items: One `Item` per image or video.
+        changed: Whether the LLM gets any item in another form than the unchanged model would.
+        tower: For each crop or frame its patches, and its tokens in each block of the encoder.
+        made: The encoder parts that ran and the signals that were recorded.
+        clock: Measured the time of encoding.
     """
 
     def __init__(
@@ -137,11 +152,16 @@ class Record:
     def reduce(
         self, parts: list[TokensPart], text: Callable[[int, bool], Tensor], agnostic: bool
     ) -> list[VisualTokens]:
-        """Run the tokens stage; one `VisualTokens` with B = 1 per item.
+        """Run the parts before the LLM; return one `VisualTokens` with B = 1 per item.
 
-        text(i, paired): embeddings (T, D) of the text of item i's sample, or of what is paired with
-        it; asked for only when a part needs it.
-        Results of prompt-agnostic parts are kept, so that a call without cache reduces once.
+        Results of prompt-agnostic parts are cached, so that calls without a KV cache reduce once.
+
+        Args:
+            parts: The parts of the tokens stage.
+            text: Function (i, paired) that returns the embeddings (T, D) of the text in the row of
+                item i, or of the text paired with the item. It is called only where a part needs
+                it.
+            agnostic: Whether the result does not depend on the prompt.
         """
         if self._reduced is not None and self._reduced[0] is parts:
             _, left, self.changed = self._reduced
@@ -157,7 +177,7 @@ class Record:
             tokens = self._start(members)
             grid = self.items[members[0]].entered
             if grid.n != tokens.n:
-                # Merged by thresholds, or by a part that doesn't say how far.
+                # Thresholds decided how many tokens merge, so the grid is only known now.
                 grid = Grid(1, 1, tokens.n)
             for part in parts:
                 keep = counted(part, grid)
@@ -186,14 +206,14 @@ class Record:
         return _onto(tokens, first.layout)
 
     def repeats(self, output: Any) -> int:
-        """How often the features of `output` were repeated since, as beams and samples do."""
+        """How often the features of `output` were repeated, as beam search and sampling do."""
         rows = sum(f.numel() // f.shape[-1] for f in output.pooler_output)
         return rows // sum(item.layout.n for item in self.items)
 
     def fill(self, output: Any) -> None:
-        """Give every slot of a smaller picture features, so that the prompt can be counted by them.
+        """Give every slot of a smaller image a feature, so that the output has its usual length.
 
-        `generate` finds out by their number which features belong to which sample.
+        `generate` assigns features to samples by their number.
         """
         for item in self.items:
             tokens = _onto(item.encoded.tokens(item.features[None]), item.layout)
@@ -209,12 +229,12 @@ class Record:
             ]
 
     def planes(self, i: int, tokens: VisualTokens) -> list[Tensor]:
-        """DeepStack features of item i reduced exactly as its tokens were, (K, D) each."""
+        """DeepStack features of item i, (K, D) each, reduced like its tokens."""
         item = self.items[i]
         return [tokens.carry(item.over_slots(plane)[None])[0] for plane in item.planes]
 
     def attention(self, i: int, need: VisionAttention, tokens: VisualTokens) -> Tensor:
-        """A recorded signal (..., N) of item i, reduced as its tokens were."""
+        """A recorded signal (..., N) of item i, reduced like its tokens."""
         return self._signals((need,), [i], tokens, None)[need][0]
 
     def _signals(self, needs, members, tokens: VisualTokens, text) -> Signals:
@@ -247,26 +267,27 @@ class Record:
 
 
 def _check_patches(part: TokensPart, tokens: VisualTokens, keep: int) -> None:
-    """What another part left may be special tokens in part, which this one drops."""
+    """Refuse a count that another method's tokens can't satisfy: some may be special tokens."""
     patches = tokens.extent().patches
     if keep > patches:
         raise BudgetError(
-            f"{type(part).__name__} is asked for {keep} of {tokens.n} tokens that another method "
-            f"left, of which it can use {patches}: the others stand for no patch; lower its keep."
+            f"{type(part).__name__} should keep {keep} tokens, but only {patches} of the "
+            f"{tokens.n} tokens that another method kept stand for patches; use keep={patches} or "
+            "less."
         )
 
 
 def _delivered(need: Need, x: Tensor) -> Tensor:
-    """Values per token (B, N, ...) with the tokens where the signal's docstring has them."""
+    """Values per token (B, N, ...) with their axes in the order of the signal's docstring."""
     if isinstance(need, VisionAttention):
         return x.movedim(1, -1)
     return x.transpose(1, 2) if isinstance(need, VisionKeys) else x
 
 
 def _onto(tokens: VisualTokens, layout: Layout) -> VisualTokens:
-    """Tokens of a smaller picture, put into the nearest slots of the full layout.
+    """Map the tokens of a smaller image to the nearest slots of the full layout.
 
-    Special tokens take the special slots in order: both pictures have as many.
+    Special tokens take the special slots in order. Both layouts have the same number of them.
     """
     b, device = len(tokens.features), tokens.features.device
     held = tokens.layout
@@ -276,7 +297,7 @@ def _onto(tokens: VisualTokens, layout: Layout) -> VisualTokens:
 
 
 def _near(encoded: Layout, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
-    """Slot (n,) of every token of a smaller picture, token (N,) of every slot, and sizes (n,)."""
+    """For a smaller image: nearest slot (n,) of its tokens, nearest token (N,) of slots, sizes."""
     full, small = layout.grid, encoded.grid
     position, own = layout.position, encoded.position
     patch, mine = ~layout.special, ~encoded.special
@@ -292,13 +313,13 @@ def _near(encoded: Layout, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _cell(place: Tensor, grid: Grid) -> tuple[Tensor, ...]:
-    """Indices of the grid cells that hold places (K, 3) given as (t, h, w)."""
+    """Indices of the grid cells that contain the positions (K, 3), given as (t, h, w)."""
     limit = torch.tensor([grid.t, grid.h, grid.w], device=place.device) - 1
     return tuple(place.long().minimum(limit).T)
 
 
 def _table(position: Tensor, numbers: Tensor, grid: Grid) -> Tensor:
-    """Numbers (K,) by their grid position, (t, h, w)."""
+    """Numbers (K,) in a (t, h, w) table at their grid positions."""
     table = numbers.new_zeros(grid.t, grid.h, grid.w)
     table[tuple(position.T)] = numbers
     return table

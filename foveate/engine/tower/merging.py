@@ -1,7 +1,8 @@
-"""Encoder parts at work: tokens merged inside the vision tower, and put back at its end.
+"""Token merging inside the vision encoder.
 
-The tower really runs shorter. What leaves it has its full layout again (copies of merged rows), so
-that any family's projector and packing run untouched; the tokens stage then fuses the copies.
+The encoder's blocks run on the merged, shorter sequence. After the last block every merged token is
+copied back to all its slots, so the projector of any model family gets its usual length. Before the
+LLM the copies become one token again.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from foveate.parts import BlockState, EncodersPart
 
 
 class Merger:
-    """Runs the blocks of one tower with merging between attention and MLP."""
+    """Runs the blocks of one vision encoder with token merging between attention and MLP."""
 
     def __init__(self, anatomy: Anatomy | DualEncoder, modality: str, parts: list[EncodersPart]):
         if not anatomy.family.merges:
             raise UnsupportedModel(
-                f"Tokens can't be merged inside the vision tower of {anatomy.family.name}, whose "
-                "rows are no single tokens; use a method behind the tower, such as VisionZip."
+                f"The vision encoder of {anatomy.family.name} does not support token merging, "
+                "because each visual token pools several patches or it has no attention; use a "
+                "method before the LLM, such as VisionZip."
             )
         self.parts = parts
         self.even = all(part.even for part in parts)
@@ -47,7 +49,7 @@ class Merger:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """While open, the tower merges; afterwards `clusters` tells what was fused."""
+        """While open, the encoder merges tokens. Afterwards `clusters` has the result."""
         with ExitStack() as stack:
             stack.callback(self.tower.register_forward_pre_hook(self._forget).remove)
             for i, block in enumerate(self.blocks):
@@ -57,16 +59,19 @@ class Merger:
             yield
 
     def begin(self, size: Tensor, assign: Tensor | None = None) -> None:
-        """Start with tokens that stand for `size` (B, T) patches each, 0 for padding.
+        """Start a call.
 
-        assign (B, T'): the token that holds each row of the full layout, None where all are alone.
+        Args:
+            size: (B, T), number of patches that each token stands for, 0 at padding.
+            assign: (B, T'), the token that each row of the full layout belongs to. None where each
+                row is its own token.
         """
         self.size, self.assign, self.history = size, assign, [assign]
         self.widths = [size.shape[1]]
         self.entered = size.shape[1] - self.classed - self.distilled
 
     def full(self, block: int, x: Tensor, dim: int) -> Tensor:
-        """Values per token at the input of a block, copied to all tokens they stand for."""
+        """Copy values per token at the input of a block to all rows of the full layout."""
         assign = self.history[block]
         if assign is None:
             return x
@@ -76,7 +81,7 @@ class Merger:
         return x.gather(dim, index)
 
     def alive(self, block: int) -> Tensor | None:
-        """(B, T) bool: tokens at the input of a block that are no padding; None where all are."""
+        """(B, T) bool: tokens at the input of a block, False at padding; None without padding."""
         assign = self.history[block]
         if assign is None or self.even:
             return None
@@ -85,7 +90,7 @@ class Merger:
         return None if bool((held == len(steps)).all()) else steps < held
 
     def lengths(self, views: int, entered: int) -> list[list[int]]:
-        """Per crop or frame the tokens in each block, one that merges counted as it was entered."""
+        """Tokens of each crop or frame in each block. A block that merges counts its input."""
         history = self.history[: len(self.blocks)]
         if self.even:
             pairs = zip(history, self.widths, strict=False)
@@ -97,12 +102,12 @@ class Merger:
 
     @property
     def left(self) -> int | None:
-        """Patches that every crop or frame leaves the tower with, None where they may differ."""
+        """Patches of every crop or frame that leave the encoder; None where they may differ."""
         return self.widths[-1] - self.classed - self.distilled if self.even else None
 
     @property
     def clusters(self) -> Tensor | None:
-        """Number (R,) of the fused token behind every patch row, None where nothing was fused."""
+        """Number (R,) of the merged token of every patch row; None where nothing merged."""
         assign = self.history[min(self.count, len(self.history) - 1)]
         if assign is None:
             return None
@@ -137,7 +142,7 @@ class Merger:
     def _bias(self, block: nn.Module, mask: Tensor | None) -> Tensor | None:
         if self.assign is None:
             return mask
-        # Padding has size 0, so that no token sees it.
+        # The size of padding is 0, its log is -inf: no token attends to it.
         weight = self.size
         if not all(p.proportional for p in self.parts):
             if self.even or bool((weight > 0).all()):
@@ -145,14 +150,14 @@ class Merger:
             weight = weight.clamp(max=1)
         if "flash" in implementation(block.self_attn):
             raise UnsupportedCall(
-                "FlashAttention takes no size bias in the vision tower; use attn_implementation="
-                "'sdpa' for the tower, or ToMe with prop_attn=False."
+                "FlashAttention does not support the size bias of merged tokens in the vision "
+                "encoder; use attn_implementation='sdpa' for it, or ToMe with prop_attn=False."
             )
         bias = weight.log()[:, None, None, :]
         return bias if mask is None else mask + bias
 
     def _beside(self, i: int, hidden: Tensor) -> list[Tensor]:
-        """What the parts put beside the tokens (B, T, C) that enter block i."""
+        """Extra keys and values that the parts add to the tokens (B, T, C) of block i."""
         state = hidden[:, 0] if self.classed else hidden.mean(1)
         found = [part.beside(i, self.count, state) for part in self.parts]
         return [x for x in found if x is not None]
@@ -166,14 +171,23 @@ class Merger:
         mask: Tensor | None,
         extra: int,
     ) -> Tensor:
-        """made: queries and keys of the block, behind `extra` rows that are no tokens."""
+        """Merge the tokens of block i.
+
+        Args:
+            i: Index of the block.
+            hidden: (B, T, C) after attention.
+            attention: The attention module of the block.
+            made: Queries and keys of the block; the first `extra` rows are not tokens.
+            mask: The attention mask, or None.
+            extra: Number of vectors that `beside` added.
+        """
 
         def seen() -> Tensor:
             if merged:
                 raise UnsupportedCall(
-                    f"{type(part).__name__} ranks tokens by attention, which those that "
-                    f"{type(merged[0]).__name__} merged in the same block have not; use one of "
-                    "them."
+                    f"{type(part).__name__} ranks tokens by attention, but "
+                    f"{type(merged[0]).__name__} has merged tokens in the same block, and merged "
+                    "tokens have no attention scores; use only one of the two methods."
                 )
             q, k = (x.transpose(1, 2) for x in (made["q_proj"], made["k_proj"]))
             if self.classed:
@@ -210,7 +224,7 @@ class Merger:
         output.last_hidden_state = self.full(last, output.last_hidden_state, 1)
         if getattr(output, "hidden_states", None) is not None:
             output.hidden_states = tuple(
-                # Only the states that were asked for are there.
+                # States that were not requested are None.
                 None if h is None else self.full(min(j, last), h, 1)
                 for j, h in enumerate(output.hidden_states)
             )
@@ -218,20 +232,23 @@ class Merger:
 
 
 def fused(plan: tuple, hidden: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens (B, T, C) of `size` (B, T) merged as `EncodersPart.merge` says: the same of fewer."""
+    """Merge tokens (B, T, C) of `size` (B, T) by the result of `EncodersPart.merge`.
+
+    Returns the merged tokens and their sizes.
+    """
     assign, count, *weights = plan
     total = merge(size[..., None], assign, count, "sum")
     share = (weights[0] if weights else size)[..., None].to(hidden.dtype)
     hidden = merge(hidden * share, assign, count, "sum")
     if not weights:
-        # Padding holds nothing of size 0.
+        # The size of padding is 0.
         hidden = hidden / total.clamp(min=1)
     return hidden, total[..., 0]
 
 
 @contextmanager
 def _projections(attention: Any) -> Iterator[dict[str, Tensor]]:
-    """Queries and keys (B, T, H, d) that an attention module makes while this is open, by name."""
+    """Queries and keys (B, T, H, d) that an attention module computes while open, by name."""
     made: dict[str, Tensor] = {}
 
     def keep(name: str):

@@ -1,4 +1,4 @@
-"""Recording what parts ask to see of the vision tower, as values per tower row."""
+"""Records the signals that parts need from the vision encoder, as values per output row."""
 
 from __future__ import annotations
 
@@ -30,26 +30,30 @@ VISION_NEEDS = (VisionAttention, VisionKeys, VisionStates, ProjectorInput, Class
 
 
 class VisionRecorder:
-    """Collects the asked signals while one `get_*_features` call runs.
+    """Records signals during one `get_*_features` call.
 
-    rows: need -> (R, ...) values per tower patch row in natural order. class_rows: (views, C).
+    Attributes:
+        rows: By signal, values (R, ...) per patch row of the encoder, in the order of the image.
+        class_rows: (views, C) class tokens, or None.
+        views: Number of crops or frames that ran through the encoder, and patches of each. None for
+            encoders that pack several images into one sequence.
+        merger: The `Merger` of this call, or None.
     """
 
     def __init__(self, anatomy: Anatomy, modality: str, needs: tuple[Need, ...]):
         self.anatomy = anatomy
         self.modality = modality
         self.needs = [n for n in dict.fromkeys(needs) if isinstance(n, VISION_NEEDS)]
-        # Per need and block what every call of that block showed.
+        # By signal and block: one tensor per call of the block.
         self._calls: dict[Need, dict[int, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
         self.rows: dict[Need, Tensor] = {}
         self.class_rows: Tensor | None = None
-        # Views that ran through the tower and patches of each; None for packed rows.
         self.views: tuple[int, int] | None = None
         self.merger = None
 
     @contextmanager
     def armed(self, inputs: dict[str, Any]) -> Iterator[None]:
-        """Record while open; afterwards `rows` and `class_rows` are filled."""
+        """Record while open. Afterwards `rows` and `class_rows` are filled."""
         with ExitStack() as stack:
             taps: dict[int, list[VisionAttention]] = defaultdict(list)
             for need in self.needs:
@@ -116,7 +120,10 @@ class VisionRecorder:
         return [block.register_forward_hook(after_block)]
 
     def _class_hooks(self) -> list[Any]:
-        """Side by side where the projector reads several layers, as it reads patches."""
+        """Hooks that record class tokens.
+
+        Where the projector reads several layers, their class tokens are concatenated like patches.
+        """
         order = self.anatomy.feature_blocks(self.modality)
         blocks = self.anatomy.blocks(self.modality)
         seen: dict[int, Tensor] = {}
@@ -145,8 +152,8 @@ class VisionRecorder:
         chosen = list(range(blocks)[slice(*layer)])
         if not chosen:
             raise UnsupportedModel(
-                f"Vision layers {layer[0]}:{layer[1]} are none of a tower of {blocks} blocks; "
-                f"start at {-blocks} or later and before the end."
+                f"layer={layer} selects no block: the vision encoder has {blocks} blocks "
+                f"(0-{blocks - 1}, or {-blocks} to -1)."
             )
         return chosen
 
@@ -160,7 +167,7 @@ class VisionRecorder:
         return x[:, 1:] if self.anatomy.family.class_token else x
 
     def _views(self, x: Tensor) -> Tensor:
-        """Projector input as (views, patches, C), without class rows that are projected too."""
+        """Projector input as (views, patches, C), without class tokens."""
         x = x if x.dim() == 3 else x.unsqueeze(0)
         classed = self.anatomy.family.class_token and self.views is not None
         return x[:, 1:] if classed and x.shape[1] > self.views[1] else x
@@ -168,7 +175,8 @@ class VisionRecorder:
     def _reader(self, i: int, needs: list[VisionAttention]):
         classed = self.anatomy.family.class_token
 
-        # A checkpointed block is computed again without this, and must save as many tensors then.
+        # A checkpointed block is recomputed without this reader. Recomputation must save the same
+        # number of tensors, so the reader saves none.
         @torch.no_grad()
         def read(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, **kwargs) -> None:
             bounds = kwargs.get("cu_seq_lens_q")
@@ -179,11 +187,13 @@ class VisionRecorder:
                 spans = [slice(None)]
             for need in needs:
                 if need.rows not in ROWS:
-                    raise UnsupportedModel(f"rows={need.rows!r} is no way to read attention.")
+                    raise UnsupportedModel(
+                        f"rows={need.rows!r} is not valid; use one of {', '.join(ROWS)}."
+                    )
                 if need.rows == "cls" and not classed:
                     raise UnsupportedModel(
-                        f"The vision tower of {self.anatomy.family.name} has no class token; "
-                        "use score='received', or score='auto'."
+                        f"The vision encoder of {self.anatomy.family.name} has no class token; "
+                        "use score='received' or score='auto'."
                     )
                 for span in spans:
                     q, k = query[:, :, span], key[:, :, span]
@@ -204,9 +214,16 @@ def _seen(
     classed: bool,
     alive: Tensor | None,
 ) -> Tensor:
-    """What one view's queries and keys (B, H, T, d) show: (B, H, T), or (B, 2, H, T) if mutual.
+    """Attention scores of one view, (B, H, T), or (B, 2, H, T) with rows="mutual".
 
-    alive (B, T) bool: rows that are no padding, None for all.
+    Args:
+        need: The signal.
+        q: (B, H, T, d) queries.
+        k: (B, H, T, d) keys.
+        scaling: Factor of the products.
+        mask: The attention mask, or None.
+        classed: Whether token 0 is a class token.
+        alive: (B, T) bool, False at padding; None where no row has padding.
     """
     if need.rows == "mutual":
         return mutual(q, k, scaling, mask, int(classed), alive)
