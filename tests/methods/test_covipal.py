@@ -65,7 +65,7 @@ def test_a_prompt_of_pictures_only_gets_scores():
 def test_cost_counts_the_matrices_of_the_module(ppm):
     """Those that are multiplied once per visual token."""
     method = CoViPAL(weights="random", ppm=ppm, inner=16, blocks=3, heads=2)
-    other = ("text", "both", "kinds", "out.1")
+    other = ("text", "key_value", "type_embedding", "out.1")
     (module,) = method.build(32, LAYERS)
     numbers = sum(
         p.numel()

@@ -96,7 +96,7 @@ def small(**options):
     torch.manual_seed(0)
     sizes = {"num_query": 3, "width": 8, "heads": 2, "depth": 2, "intermediate": 12}
     module = SequentialProjector(6, 5, **sizes, **options)
-    torch.nn.init.normal_(module.learned)
+    torch.nn.init.normal_(module.query_tokens)
     return module
 
 

@@ -243,15 +243,15 @@ class Thresholds(nn.Module):
 
     def __init__(self, hidden: int):
         super().__init__()
-        self.mix = nn.Linear(2 * (3 + QUANTILES) + 1, hidden)
-        self.redundancy, self.space = nn.Linear(hidden, 1), nn.Linear(hidden, 1)
-        for part, bias in ((self.redundancy, 0.0), (self.space, CLOSED)):
+        self.encoder = nn.Linear(2 * (3 + QUANTILES) + 1, hidden)
+        self.redundancy, self.spatial = nn.Linear(hidden, 1), nn.Linear(hidden, 1)
+        for part, bias in ((self.redundancy, 0.0), (self.spatial, CLOSED)):
             nn.init.zeros_(part.weight)
             nn.init.constant_(part.bias, bias)
 
     def forward(self, stats: Tensor, share: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
         """theta_r, theta_s (B, 1) in [0, 1] from stats (B, 22), share (B,) and anchor (B, 1)."""
-        asked = torch.cat([stats, share.clamp(1e-3, 1 - 1e-3).logit()[:, None]], 1)
-        z = self.mix(asked.to(self.mix.weight.dtype)).tanh()
+        features = torch.cat([stats, share.clamp(1e-3, 1 - 1e-3).logit()[:, None]], 1)
+        z = self.encoder(features.to(self.encoder.weight.dtype)).tanh()
         moved = anchor.clamp(1e-6, 1 - 1e-6).logit() + self.redundancy(z).float()
-        return moved.sigmoid(), self.space(z).float().sigmoid()
+        return moved.sigmoid(), self.spatial(z).float().sigmoid()

@@ -158,7 +158,7 @@ def scores(module: nn.Module, state: BoundaryState, known: Counts | None = None)
 
 
 class PruningModule(nn.Module):
-    """Scores visual tokens in the light of text, whatever their order."""
+    """Scores visual tokens given the text; the order of tokens does not matter."""
 
     def __init__(self, width: int, inner: int, blocks: int, heads: int):
         super().__init__()
@@ -172,7 +172,7 @@ class PruningModule(nn.Module):
     def forward(self, visual: Tensor, text: Tensor, mask: Tensor, real: Tensor) -> Tensor:
         """Scores (B, V) of visual (B, V, D), where real (B, V), next to text (B, T, D), where mask.
 
-        No token sees another visual one, so that padding among them needs no care.
+        Visual tokens do not attend to each other, so their padding needs no mask.
         """
         v, t = self.visual(self.norm(visual)), self.text(self.norm(text))
         for block in self.blocks:
@@ -181,22 +181,22 @@ class PruningModule(nn.Module):
 
 
 class Block(nn.Module):
-    """Visual queries look at text; then an MLP. Pre-norm, residual."""
+    """Cross-attention from visual tokens to text, then an MLP; pre-norm, residual."""
 
     def __init__(self, inner: int, heads: int):
         super().__init__()
         self.heads = heads
         self.norm, self.query = nn.LayerNorm(inner), nn.Linear(inner, inner)
-        self.both, self.mix = nn.Linear(inner, 2 * inner), nn.Linear(inner, inner)
+        self.key_value, self.out = nn.Linear(inner, 2 * inner), nn.Linear(inner, inner)
         self.mlp = nn.Sequential(
             nn.LayerNorm(inner), nn.Linear(inner, 2 * inner), nn.GELU(), nn.Linear(2 * inner, inner)
         )
 
     def forward(self, v: Tensor, t: Tensor, mask: Tensor) -> Tensor:
-        query, (key, value) = self.query(self.norm(v)), self.both(t).chunk(2, -1)
+        query, (key, value) = self.query(self.norm(v)), self.key_value(t).chunk(2, -1)
         q, k, x = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in (query, key, value))
-        looked = F.scaled_dot_product_attention(q, k, x, attn_mask=mask[:, None, None])
-        v = v + self.mix(looked.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(q, k, x, attn_mask=mask[:, None, None])
+        v = v + self.out(attended.transpose(1, 2).flatten(2))
         return v + self.mlp(v)
 
 

@@ -1,11 +1,11 @@
-"""Vista-LLaMA's sequential projector: each frame is asked with what the frame before it answered.
+"""Vista-LLaMA's sequential projector: a Q-Former that reads each frame with the previous output.
 
 Ma et al., "Vista-LLaMA: Reducing Hallucination in Video Language Models via Equal Distance to
 Visual Tokens", CVPR 2024, arXiv 2312.08870.
 
-A small Transformer asks frame t with learned queries p next to x_{t-1}, the answer to frame t - 1,
-and its first rows are x_t. So x_t knows the order of what it has seen, and a few frames, the last
-one always among them, stand for the video. Behind it comes the projector of the language model.
+A small Transformer reads frame t with learned queries p, concatenated with x_{t-1}, its output for
+frame t - 1. The first rows of its output are x_t. So x_t depends on the order of the frames, and a
+few frames, always including the last one, stand for the video. The projector to the LLM follows.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from foveate.errors import InvalidParameter
 QUERIES = ("both", "previous_only", "alone")
 
 
-class Asking(nn.Module):
-    """Rows of x (B, Q, D) attend to context (B, P, W); sum, then norm."""
+class Attention(nn.Module):
+    """Attention from x (B, Q, D) to context (B, P, W), with residual and post-norm."""
 
     def __init__(self, width: int, context: int, heads: int):
         super().__init__()
@@ -39,28 +39,36 @@ class Asking(nn.Module):
 
 
 class Block(nn.Module):
-    """Queries among themselves, then to the frame in every second block, then an MLP."""
+    """Self-attention, cross-attention to the frame in some blocks, then an MLP."""
 
     def __init__(self, width: int, frame: int | None, heads: int, intermediate: int):
         super().__init__()
-        self.among = Asking(width, width, heads)
-        self.look = None if frame is None else Asking(width, frame, heads)
-        self.rise, self.fall = nn.Linear(width, intermediate), nn.Linear(intermediate, width)
+        self.self_attention = Attention(width, width, heads)
+        self.cross_attention = None if frame is None else Attention(width, frame, heads)
+        self.up, self.down = nn.Linear(width, intermediate), nn.Linear(intermediate, width)
         self.norm = nn.LayerNorm(width, eps=1e-12)
 
     def forward(self, x: Tensor, frame: Tensor) -> Tensor:
-        x = self.among(x, x)
-        x = x if self.look is None else self.look(x, frame)
-        return self.norm(x + self.fall(gelu(self.rise(x))))
+        x = self.self_attention(x, x)
+        x = x if self.cross_attention is None else self.cross_attention(x, frame)
+        return self.norm(x + self.down(gelu(self.up(x))))
 
 
 class SequentialProjector(nn.Module):
     """Frames (B, T, P, W) to `num_query` tokens for each emitted frame.
 
-    encoder_width: W. out: width of the tokens. width, heads, depth, intermediate: of the
-    Transformer. queries: "both" asks with p and the answer before, "previous_only" with that answer
-    alone, as the paper's text has it, "alone" with p alone. detach: no gradient from a frame's
-    answer into the one before.
+    Args:
+        encoder_width: W, width of the frame features.
+        out: width of the output tokens.
+        num_query: Q, learned queries and tokens per frame.
+        width: D, width of the Transformer.
+        heads: attention heads of the Transformer.
+        depth: blocks of the Transformer.
+        intermediate: width of the MLPs.
+        cross_attention_freq: every so-many-th block, from the first on, attends to the frame.
+        queries: "both" uses p and the previous output, "previous_only" only the previous output, as
+            in the paper's text, "alone" only p.
+        detach: stop gradients from one frame's output into the previous one.
     """
 
     def __init__(
@@ -80,11 +88,11 @@ class SequentialProjector(nn.Module):
         super().__init__()
         if queries not in QUERIES:
             raise InvalidParameter(
-                f"queries={queries!r} is no way to ask; use {', '.join(QUERIES)}."
+                f"queries={queries!r} is not a valid value; use {', '.join(map(repr, QUERIES))}."
             )
         self.queries, self.detach = queries, detach
-        self.learned = nn.Parameter(torch.randn(1, num_query, width) * 0.02)
-        self.see = nn.LayerNorm(encoder_width)
+        self.query_tokens = nn.Parameter(torch.randn(1, num_query, width) * 0.02)
+        self.vision_norm = nn.LayerNorm(encoder_width)
         self.norm = nn.LayerNorm(width, eps=1e-12)
         self.blocks = nn.ModuleList(
             Block(width, None if i % cross_attention_freq else encoder_width, heads, intermediate)
@@ -93,17 +101,19 @@ class SequentialProjector(nn.Module):
         self.project = nn.Linear(width, out)
 
     def step(self, frame: Tensor, state: Tensor | None = None) -> Tensor:
-        """Answer (B, Q, D) to one frame (B, P, W); state: the answer to the frame before it."""
-        learned = self.learned.expand(len(frame), -1, -1)
-        asked = learned
+        """Output (B, Q, D) for one frame (B, P, W); state: the output for the previous frame."""
+        learned = self.query_tokens.expand(len(frame), -1, -1)
+        queries = learned
         if state is not None and self.queries != "alone":
             state = state.detach() if self.detach else state
-            asked = state if self.queries == "previous_only" else torch.cat([learned, state], 1)
-        # Statistics of features are where half precision loses too much.
-        scale, shift = self.see.weight.float(), self.see.bias.float()
-        normed = layer_norm(frame.float(), self.see.normalized_shape, scale, shift, self.see.eps)
+            only_state = self.queries == "previous_only"
+            queries = state if only_state else torch.cat([learned, state], 1)
+        # In float32: half precision is too coarse for the statistics of the features.
+        norm = self.vision_norm
+        scale, shift = norm.weight.float(), norm.bias.float()
+        normed = layer_norm(frame.float(), norm.normalized_shape, scale, shift, norm.eps)
         frame = normed.to(frame.dtype)
-        x = self.norm(asked)
+        x = self.norm(queries)
         for block in self.blocks:
             x = block(x, frame)
         return x[:, : learned.shape[1]]
@@ -111,23 +121,24 @@ class SequentialProjector(nn.Module):
     def forward(
         self, frames: Tensor, num_clips: int = 4, state: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Tokens (B, K * Q, out) of the emitted frames in time order, and the last answer."""
-        answers = []
+        """Tokens (B, K * Q, out) of the emitted frames in time order, and the last output."""
+        outputs = []
         for frame in frames.unbind(1):
             state = self.step(frame, state)
-            answers.append(state)
-        picked = [answers[t] for t in emitted(len(answers), num_clips)]
-        return self.project(torch.cat(picked, 1)), answers[-1]
+            outputs.append(state)
+        picked = [outputs[t] for t in emitted(len(outputs), num_clips)]
+        return self.project(torch.cat(picked, 1)), outputs[-1]
 
 
 def emitted(frames: int, num_clips: int) -> list[int]:
-    """Frames whose answers stand for the video: evenly apart, counted back from the last one.
+    """Frames whose outputs stand for the video: evenly spaced, counted back from the last one.
 
-    More than `num_clips` where that doesn't divide the number of frames.
+    More than `num_clips` where that does not divide the number of frames.
     """
     if not 1 <= num_clips <= frames:
         raise InvalidParameter(
-            f"num_clips={num_clips} can't be had from {frames} frames; use 1 to {frames}."
+            f"num_clips={num_clips} is out of range: the video has {frames} frames; "
+            f"use 1 to {frames}."
         )
     apart = frames // num_clips
     return list(range((frames - 1) % apart, frames, apart))

@@ -80,19 +80,18 @@ def attend_decode(inputs, weights, params):
 
 
 NAMES = {
-    "query_tokens": "learned",
-    "ln_vision": "see",
+    "ln_vision": "vision_norm",
     "vlm_projector": "project",
     "Qformer.bert.embeddings.LayerNorm": "norm",
     "Qformer.bert.encoder.layer": "blocks",
-    "crossattention.self": "look",
-    "crossattention.output.dense": "look.out",
-    "crossattention.output.LayerNorm": "look.norm",
-    "attention.self": "among",
-    "attention.output.dense": "among.out",
-    "attention.output.LayerNorm": "among.norm",
-    "intermediate_query.dense": "rise",
-    "output_query.dense": "fall",
+    "crossattention.self": "cross_attention",
+    "crossattention.output.dense": "cross_attention.out",
+    "crossattention.output.LayerNorm": "cross_attention.norm",
+    "attention.self": "self_attention",
+    "attention.output.dense": "self_attention.out",
+    "attention.output.LayerNorm": "self_attention.norm",
+    "intermediate_query.dense": "up",
+    "output_query.dense": "down",
     "output_query.LayerNorm": "norm",
 }
 
