@@ -25,7 +25,7 @@ from foveate.engine.copies import exclude_from_copies, include_in_copies
 from foveate.engine.decoder.boundaries import Boundaries
 from foveate.engine.decoder.checkpointing import hooks_outside
 from foveate.engine.decoder.deepstack import Planes
-from foveate.engine.decoder.forward_call import Pass
+from foveate.engine.decoder.forward_call import DecoderCall
 from foveate.engine.decoder.rules import Rules
 from foveate.engine.prompt.attention_structure import own_mask, plain, refuse_structure
 from foveate.engine.prompt.host_copy import Known, read
@@ -54,7 +54,7 @@ class Call:
     """
 
     asked: Targets
-    decoder: Pass | None = None
+    decoder: DecoderCall | None = None
     filled: Filled | None = None
     columns: int = 0
     ahead: Any = None
@@ -91,7 +91,7 @@ class Here(threading.local):
         self.prompted: int | None = None
 
     @property
-    def decoder(self) -> Pass | None:
+    def decoder(self) -> DecoderCall | None:
         """What the layers of the innermost call share."""
         return self.calls[-1].decoder if self.calls else None
 
@@ -159,10 +159,10 @@ class Attachment:
         prompt = self._here.answered.shortened
         if prompt is None:
             return labels
-        if labels.shape != (len(prompt.stages[-1].index), prompt.length):
+        if labels.shape != (len(prompt.stages[-1].prompt_column), prompt.length):
             raise UnsupportedCall(
                 f"Labels of shape {tuple(labels.shape)} don't fit the last forward call, which had "
-                f"{len(prompt.stages[-1].index)} rows of {prompt.length} tokens."
+                f"{len(prompt.stages[-1].prompt_column)} rows of {prompt.length} tokens."
             )
         return moved(labels, prompt.stages[-1])
 
@@ -180,7 +180,7 @@ class Attachment:
         prompt = self._here.answered.shortened
         if prompt is None:
             return logits
-        if logits.dim() != 3 or logits.shape[:2] != prompt.stages[-1].index.shape:
+        if logits.dim() != 3 or logits.shape[:2] != prompt.stages[-1].prompt_column.shape:
             raise UnsupportedCall(
                 f"Logits of shape {tuple(logits.shape)} are not those of the last forward call, "
                 f"which left {prompt.stages[-1].n} tokens in each row."
@@ -514,7 +514,7 @@ class Attachment:
         if self._boundaries:
             locate(prompt, splice.rows, prompt.traces)
         if self._boundaries or self._rules or self._caches:
-            call = Pass(prompt, True, labels=current.asked.labels)
+            call = DecoderCall(prompt, True, labels=current.asked.labels)
             call.padded_positions = counted and min(prompt.full) < prompt.length
             call.towered = towered(
                 prompt,
@@ -539,7 +539,10 @@ class Attachment:
         clock.start(stage)
 
     def _enter(
-        self, call: Pass, readers: dict[int, Reader], held: dict[int, KeptLayer] | None = None
+        self,
+        call: DecoderCall,
+        readers: dict[int, Reader],
+        held: dict[int, KeptLayer] | None = None,
     ) -> None:
         """Let parts see and change what the decoder's layers do in this call.
 
@@ -593,7 +596,7 @@ class Attachment:
         ):
             kw["position_ids"] = shifted(positions, prompt.first.shift)
         if self._boundaries or self._rules or self._caches:
-            call = Pass(prompt, False, filled.new, positions=positions, later=later)
+            call = DecoderCall(prompt, False, filled.new, positions=positions, later=later)
             call.idle = self._boundaries.idle(call, cache, q)
             held = self._caches.apart(cache, q, kw.get("attention_mask"))
             self._enter(call, dict(self._caches.readers(call, cache, q)), held)

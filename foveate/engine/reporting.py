@@ -48,7 +48,7 @@ def _static(anatomy: Anatomy, method: Method, prompt: Prompt) -> Report:
     stages = [prompt.at(i) for i in range(layers)]
     last = prompt.stages[-1]
     items = {id(s): s.item.cpu() for s in (*prompt.stages, *prompt.detours.values())}
-    slots = {id(s): s.slot.cpu() for s in (*prompt.stages, *prompt.detours.values())}
+    tokens = {id(s): s.token.cpu() for s in (*prompt.stages, *prompt.detours.values())}
     drawn_as = next((p.drawn_as for p in method.parts() if p.drawn_as != "patches"), "patches")
     patch = getattr(anatomy.config.vision_config, "patch_size", 0)
     patch = patch if isinstance(patch, int) else 0
@@ -59,7 +59,7 @@ def _static(anatomy: Anatomy, method: Method, prompt: Prompt) -> Report:
                 continue
             done.add(id(trace))
             trace = trace.cpu()
-            left = {k: slots[k][b][v[b] == number].sort().values for k, v in items.items()}
+            left = {k: tokens[k][b][v[b] == number].sort().values for k, v in items.items()}
             final = replace(
                 _within(prompt, last, b, number, trace, left[id(last)]),
                 by_layer=_by_layer(prompt, stages, b, number, trace, left),
@@ -169,12 +169,14 @@ def _held(prompt: Prompt, last: Stage, b: int, number: int, n: int) -> torch.Ten
 
     -1 for those that nothing took in; itself for those that merged with none.
     """
-    if last.holder is None:
+    if last.merged_into is None:
         return torch.arange(n)
-    item, slot, holder = (x[b].cpu() for x in (prompt.first.item, prompt.first.slot, last.holder))
+    first = prompt.first
+    item, token, into = (x[b].cpu() for x in (first.item, first.token, last.merged_into))
     own = (item == number).nonzero()[:, 0]
     by = torch.full((n,), -1)
-    by[slot[own]] = slot[holder[own].clamp(min=0)].masked_fill(holder[own] < 0, -1)
+    # From first columns to the item's tokens, on both sides.
+    by[token[own]] = token[into[own].clamp(min=0)].masked_fill(into[own] < 0, -1)
     return by
 
 

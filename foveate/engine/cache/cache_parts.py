@@ -12,7 +12,7 @@ from foveate.engine.anatomy import Anatomy
 from foveate.engine.attention_taps import Reader, extras, implementation, known, probabilities
 from foveate.engine.cache.stored_attention import direct
 from foveate.engine.cache.stored_layer import KeptLayer, plain
-from foveate.engine.decoder.forward_call import Pass
+from foveate.engine.decoder.forward_call import DecoderCall
 from foveate.engine.decoder.masks import decode_mask
 from foveate.engine.prompt.prompt import Stage, cache_in, gather_positions
 from foveate.errors import InvalidParameter
@@ -32,7 +32,7 @@ class Caches:
     def __bool__(self) -> bool:
         return self.part is not None
 
-    def after_layer(self, i: int, call: Pass, kw: dict[str, Any]) -> None:
+    def after_layer(self, i: int, call: DecoderCall, kw: dict[str, Any]) -> None:
         """The prompt has run through layer i: hold it as the part says."""
         cache = cache_in(kw)
         if not call.prefill or cache is None or not plain(cache.layers[i]):
@@ -46,15 +46,15 @@ class Caches:
         cache.layers[i] = KeptLayer(layer, store)
         call.prompt.stored[i] = store.nbytes
         if store.index is not None:
-            call.prompt.held[i] = _left(stage, store.index, store.valid)
+            call.prompt.cached[i] = _left(stage, store.index, store.valid)
 
-    def before_layer(self, i: int, call: Pass, module: nn.Module, args: tuple, kw: dict):
+    def before_layer(self, i: int, call: DecoderCall, module: nn.Module, args: tuple, kw: dict):
         """Pre-hook of layer i: its mask, where some layer holds less than ran through it."""
-        if call.prefill or not call.prompt.held:
+        if call.prefill or not call.prompt.cached:
             return None
         return args, {**kw, "attention_mask": decode_mask(i, call, module, args[0], kw)}
 
-    def readers(self, call: Pass, cache: Any, new: int) -> Iterator[tuple[int, Reader]]:
+    def readers(self, call: DecoderCall, cache: Any, new: int) -> Iterator[tuple[int, Reader]]:
         """Per layer whose new columns fill a gap with `new` more, what reads its attention."""
         gap = self.part.gap if self.part else None
         for i, layer in enumerate(cache.layers if gap is not None else ()):
@@ -69,7 +69,7 @@ class Caches:
             return {}
         return {i: layer for i, layer in enumerate(cache.layers) if direct(layer)}
 
-    def _reader(self, i: int, call: Pass, layer: KeptLayer) -> Reader:
+    def _reader(self, i: int, call: DecoderCall, layer: KeptLayer) -> Reader:
         @torch.no_grad()
         def read(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, **more) -> None:
             loose = layer.loose
@@ -90,7 +90,9 @@ class Caches:
 
         return read
 
-    def _state(self, i: int, call: Pass, layer, valid, visual, item, attention) -> CacheState:
+    def _state(
+        self, i: int, call: DecoderCall, layer, valid, visual, item, attention
+    ) -> CacheState:
         n = valid.shape[1]
         return CacheState(
             keys=layer.keys[:, :, :n],
@@ -110,11 +112,11 @@ def _left(stage: Stage, index: Tensor, valid: Tensor) -> Stage:
     """A stage of which only the columns `index` (B, N) are left."""
     return Stage(
         boundary=stage.boundary,
-        index=stage.index.gather(1, index),
-        local=stage.local.gather(1, index),
+        prompt_column=stage.prompt_column.gather(1, index),
+        first_column=stage.first_column.gather(1, index),
         valid=valid,
         item=stage.item.gather(1, index).masked_fill(~valid, -1),
-        slot=stage.slot.gather(1, index).masked_fill(~valid, -1),
+        token=stage.token.gather(1, index).masked_fill(~valid, -1),
         lengths=valid.sum(1).tolist(),
         positions=None if stage.positions is None else gather_positions(stage.positions, index),
     )

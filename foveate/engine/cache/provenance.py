@@ -73,7 +73,7 @@ class Filled:
     @property
     def rows(self) -> int:
         """Samples that the cache holds."""
-        held = self._prompt.first.index if self._rows is None else self._rows
+        held = self._prompt.first.prompt_column if self._rows is None else self._rows
         return len(held)
 
     def held(self, columns: int) -> int:
@@ -172,12 +172,12 @@ class Filled:
     def batch_repeat_interleave(self, repeats: int) -> None:
         cache, rows = self._bare(), self.rows
         type(cache).batch_repeat_interleave(cache, repeats)
-        device = self._prompt.first.index.device
+        device = self._prompt.first.prompt_column.device
         self._take(torch.arange(rows, device=device).repeat_interleave(repeats))
 
     def _take(self, rows: Tensor) -> None:
         # Beams move at every step: what they take along is worked out when somebody asks.
-        rows = rows.to(self._prompt.first.index.device)
+        rows = rows.to(self._prompt.first.prompt_column.device)
         if rows.dtype == torch.bool:
             rows = rows.nonzero()[:, 0]
         self._rows = rows if self._rows is None else self._rows[rows]

@@ -16,13 +16,13 @@ from foveate.contract_checks import check_at_boundary
 from foveate.engine.anatomy import Anatomy
 from foveate.engine.attention_taps import extras, implementation, probabilities
 from foveate.engine.decoder.columns import (
-    holder_of,
+    follow_merges,
     merged,
     moved_heads,
     realigned,
     settled,
 )
-from foveate.engine.decoder.forward_call import Pass
+from foveate.engine.decoder.forward_call import DecoderCall
 from foveate.engine.decoder.layer_skipping import Detours
 from foveate.engine.decoder.lookahead import next_attention, next_heads
 from foveate.engine.decoder.masks import decode_mask, prefill_mask, softened, square
@@ -107,20 +107,20 @@ class Boundaries:
         """The first layer whose stream parts change."""
         return min((*self.at, *self.detours.at))
 
-    def readers(self, call: Pass) -> Iterator[tuple[int, Callable[..., None]]]:
+    def readers(self, call: DecoderCall) -> Iterator[tuple[int, Callable[..., None]]]:
         """Per layer that parts want to see, what records it; a layer can be tapped once only."""
         attended = {n.layer for n in self.needs if not isinstance(n, DecoderTransition)}
         for layer in attended | self.followed:
             yield layer, self._reader(layer, call)
 
-    def watchers(self, call: Pass) -> Iterator[AbstractContextManager[None]]:
+    def watchers(self, call: DecoderCall) -> Iterator[AbstractContextManager[None]]:
         """What records the transitions that parts want to see, while it is open."""
         for need in self.needs:
             if isinstance(need, DecoderTransition):
                 layer = self.anatomy.layers[need.layer]
                 yield watched(layer, partial(call.seen.__setitem__, need))
 
-    def _reader(self, layer: int, call: Pass) -> Callable[..., None]:
+    def _reader(self, layer: int, call: DecoderCall) -> Callable[..., None]:
         window = window_of(self.anatomy.layers[layer].self_attn)
 
         # A checkpointed layer is computed again without this, and must save as many tensors then.
@@ -143,7 +143,9 @@ class Boundaries:
 
         return read
 
-    def keys_alone(self, i: int, call: Pass, module: nn.Module, hidden: Tensor, kw: dict) -> None:
+    def keys_alone(
+        self, i: int, call: DecoderCall, module: nn.Module, hidden: Tensor, kw: dict
+    ) -> None:
         """Note the keys that rows behind padding would have alone, where padding was counted too.
 
         Attention doesn't see the difference, but whoever looks at keys does.
@@ -157,11 +159,11 @@ class Boundaries:
         given = {**kw, "position_embeddings": self.rotary(module, hidden, where)}
         call.seen[DecoderKeys(i)] = next_heads(module, hidden, given, stage.valid, None, None).key
 
-    def query_row(self, stage: Stage, call: Pass) -> Tensor:
+    def query_row(self, stage: Stage, call: DecoderCall) -> Tensor:
         """Column (B,) of the last prompt token."""
         return last_column(stage.valid)
 
-    def idle(self, call: Pass, cache: Any, q: int) -> bool:
+    def idle(self, call: DecoderCall, cache: Any, q: int) -> bool:
         """Whether layers can do one new token as the model itself would, each with its own cache.
 
         In decoding time is short: what hooks find out layer by layer is worth knowing ahead.
@@ -172,7 +174,7 @@ class Boundaries:
             q == 1
             and type(cache) is DynamicCache
             and not self.windows
-            and not prompt.held
+            and not prompt.cached
             and not any(stage.ragged or stage.shift is not None for stage in stages)
             and "flex" not in implementation(self.anatomy.layers[0].self_attn)
         )
@@ -182,13 +184,13 @@ class Boundaries:
         """Whether some layers see a window of columns only."""
         return any(window_of(la.self_attn) is not None for la in self.anatomy.layers)
 
-    def before_layer(self, i: int, call: Pass, module: nn.Module, args: tuple, kw: dict):
+    def before_layer(self, i: int, call: DecoderCall, module: nn.Module, args: tuple, kw: dict):
         """Pre-hook of layer i: the arguments that this layer shall see."""
         if call.prefill:
             return self._prefill(i, call, module, args[0], dict(kw))
         return self._decode(i, call, module, args[0], dict(kw))
 
-    def _prefill(self, i: int, call: Pass, module: nn.Module, hidden: Tensor, kw: dict):
+    def _prefill(self, i: int, call: DecoderCall, module: nn.Module, hidden: Tensor, kw: dict):
         prompt = call.prompt
         for part in self.at.get(i, ()):
             before = prompt.stream(i)
@@ -205,8 +207,8 @@ class Boundaries:
                 hidden = merged(hidden, merge)
                 call.merges.append((i, before, merge))
             stage, columns = self.after(i, call, before, merge, self.anatomy.packs(part.positions))
-            if isinstance(verdict, Merge) or before.holder is not None:
-                stage.holder = holder_of(prompt.first, before, merge)
+            if isinstance(verdict, Merge) or before.merged_into is not None:
+                stage.merged_into = follow_merges(prompt.first, before, merge)
             hidden = rows_at(hidden, columns)
             if before.boundary == i and before is not prompt.first:
                 prompt.stages.remove(before)
@@ -225,7 +227,7 @@ class Boundaries:
         return (hidden,), kw
 
     def state(
-        self, i: int, call: Pass, module: nn.Module, hidden: Tensor, kw: dict, stage: Stage
+        self, i: int, call: DecoderCall, module: nn.Module, hidden: Tensor, kw: dict, stage: Stage
     ) -> BoundaryState:
         """What a part sees of the stream `hidden` (B, N, D) that enters layer i."""
         window, own = window_of(module.self_attn), square(kw.get("attention_mask"))
@@ -253,7 +255,7 @@ class Boundaries:
             source = call.prompt.at(need.layer)
             values[need] = seen if source is stage else realigned(seen, source, stage, width)
         for need, seen in call.towered.items():
-            at = stage.local[:, None].expand(-1, seen.shape[1], -1)
+            at = stage.first_column[:, None].expand(-1, seen.shape[1], -1)
             values[need] = seen.gather(2, at).masked_fill(stage.item[:, None] < 0, 0)
         heads = call.heads.get(i - 1)
         if heads is not None:
@@ -263,7 +265,7 @@ class Boundaries:
             )
         labels = None
         if call.labels is not None:
-            labels = call.labels.gather(1, stage.index).masked_fill(~stage.valid, -100)
+            labels = call.labels.gather(1, stage.prompt_column).masked_fill(~stage.valid, -100)
         place, frame = places_of(call.prompt, stage)
         return BoundaryState(
             hidden=hidden.detach(),
@@ -284,7 +286,7 @@ class Boundaries:
         )
 
     def after(
-        self, i: int, call: Pass, before: Stage, merge: Merge, packed: bool
+        self, i: int, call: DecoderCall, before: Stage, merge: Merge, packed: bool
     ) -> tuple[Stage, Tensor]:
         """The stage behind boundary i, and which of its predecessor's columns it took."""
         kept = (merge.into == torch.arange(before.n, device=merge.into.device)) & before.valid
@@ -296,9 +298,9 @@ class Boundaries:
             )
         ascending = (~kept).long().argsort(dim=1, stable=True)
         columns, valid = pad_front(ascending, lengths, before.right)
-        sight = None
-        if merge.place is not None or before.sight is not None:
-            sight = before.shown_as.gather(1, columns).masked_fill(~valid, 0)
+        reordered = None
+        if merge.place is not None or before.reordered_column is not None:
+            reordered = before.mask_column.gather(1, columns).masked_fill(~valid, 0)
         if merge.place is not None:
             last = torch.iinfo(merge.place.dtype).max
             order = merge.place.masked_fill(~kept, last).argsort(dim=1, stable=True)
@@ -315,22 +317,22 @@ class Boundaries:
                 shift = shift + first.shift
         stage = Stage(
             boundary=i,
-            index=before.index.gather(1, columns),
-            local=before.local.gather(1, columns),
+            prompt_column=before.prompt_column.gather(1, columns),
+            first_column=before.first_column.gather(1, columns),
             valid=valid,
             item=before.item.gather(1, columns).masked_fill(~valid, -1),
-            slot=before.slot.gather(1, columns).masked_fill(~valid, -1),
+            token=before.token.gather(1, columns).masked_fill(~valid, -1),
             lengths=lengths,
             positions=positions,
             shift=shift,
-            sight=sight,
+            reordered_column=reordered,
             held=held,
             right=before.right,
         )
         return stage, columns
 
     def _placed(
-        self, stage: Stage, call: Pass, module: nn.Module, hidden: Tensor, kw: dict
+        self, stage: Stage, call: DecoderCall, module: nn.Module, hidden: Tensor, kw: dict
     ) -> dict[str, Any]:
         """Arguments of a layer with the positions of a stage's columns."""
         if stage is call.prompt.first and call.prefill:
@@ -341,7 +343,7 @@ class Boundaries:
             kw["position_ids"] = where if where.dim() == 2 else where[0]
         return kw
 
-    def _tables(self, stage: Stage, call: Pass, module: nn.Module, hidden: Tensor, kw: dict):
+    def _tables(self, stage: Stage, call: DecoderCall, module: nn.Module, hidden: Tensor, kw: dict):
         """Rotary (cos, sin) of a stage's columns, each (B, N, d)."""
         given = kw["position_embeddings"]
         if stage is call.prompt.first and call.prefill:
@@ -363,7 +365,7 @@ class Boundaries:
         types = getattr(self.anatomy.text.config, "layer_types", None)
         return None if types is None else types[module.self_attn.layer_idx]
 
-    def widen(self, call: Pass, args: tuple, kw: dict) -> tuple[tuple, dict] | None:
+    def widen(self, call: DecoderCall, args: tuple, kw: dict) -> tuple[tuple, dict] | None:
         """Pre-hook of the rotary module in decoding: let it answer for all stages at once.
 
         What a step launches is what it costs, and each call of the module launches a dozen kernels.
@@ -381,7 +383,7 @@ class Boundaries:
         call.tables["asked", kind] = given.shape[-1]
         return (), kw
 
-    def narrow(self, call: Pass, args: tuple, kw: dict, output: Any):
+    def narrow(self, call: DecoderCall, args: tuple, kw: dict, output: Any):
         """Hook of the rotary module: what `widen` asked for, apart from what the model asked."""
         kind = kw.get("layer_type")
         q = call.tables.pop(("asked", kind), None)
@@ -397,7 +399,7 @@ class Boundaries:
         kinds = kinds.values() if isinstance(kinds, dict) else [kinds]
         return not any(kind is None or "dynamic" in kind or kind == "longrope" for kind in kinds)
 
-    def _where(self, call: Pass) -> Tensor:
+    def _where(self, call: DecoderCall) -> Tensor:
         """Ids (..., B, q * S) of new columns as each of S shifted stages counts them."""
         if ("where",) not in call.tables:
             positions, (each, shifts) = call.positions, call.prompt.shifts
@@ -407,7 +409,7 @@ class Boundaries:
             call.tables[("where",)] = shifted(positions, shifts)
         return call.tables[("where",)]
 
-    def _new(self, stage: Stage, call: Pass, module: nn.Module, hidden: Tensor):
+    def _new(self, stage: Stage, call: DecoderCall, module: nn.Module, hidden: Tensor):
         """Ids (..., B, q) of new columns as a stage counts them, and their rotary tables."""
         each = call.prompt.shifts[0]
         number = next(j for j, shift in enumerate(each) if shift is stage.shift)
@@ -422,7 +424,7 @@ class Boundaries:
             call.tables[key] = self.rotary(module, hidden, where)
         return where, call.tables[key]
 
-    def _decode(self, i: int, call: Pass, module: nn.Module, hidden: Tensor, kw: dict):
+    def _decode(self, i: int, call: DecoderCall, module: nn.Module, hidden: Tensor, kw: dict):
         stage = call.prompt.at(i)
         if stage is call.prompt.first and not call.prompt.detours:
             return (hidden,), kw

@@ -28,7 +28,7 @@ def stage_columns(prompt: Prompt, stage: Stage) -> Columns:
 
 
 def _stage_columns(prompt: Prompt, stage: Stage) -> Columns:
-    b, n = stage.index.shape
+    b, n = stage.prompt_column.shape
     where = [[_where(trace) for trace in row] for row in prompt.traces]
     sizes = [[trace.size.float() for trace in row] for row in prompt.traces]
     stands = at_columns(stage, where, stage.item.new_full((4,), -1))
@@ -39,9 +39,9 @@ def _stage_columns(prompt: Prompt, stage: Stage) -> Columns:
         frame=stands[..., 0],
         place=stands[..., 1:],
         size=at_columns(stage, sizes, torch.ones((), device=stage.item.device)),
-        order=prompt.given.order.gather(1, stage.index),
-        words=prompt.given.words.gather(1, stage.index),
-        frames=prompt.given.frames.gather(1, stage.index),
+        order=prompt.given.order.gather(1, stage.prompt_column),
+        words=prompt.given.words.gather(1, stage.prompt_column),
+        frames=prompt.given.frames.gather(1, stage.prompt_column),
         at=torch.arange(n, device=stage.item.device).expand(b, -1),
         positions=plain(stage.positions, b),
     )
@@ -66,7 +66,7 @@ def new_columns(
     alive = torch.ones(b, new, dtype=torch.bool, device=device)
     if behind is not None:
         alive = behind[:, :new]
-    end = stage.index.masked_fill(~stage.valid, 0).amax(1, keepdim=True)
+    end = stage.prompt_column.masked_fill(~stage.valid, 0).amax(1, keepdim=True)
     rank = alive.long().cumsum(1)
     given = prompt.given
     # Ids of new text may come once for all axes.
@@ -130,10 +130,10 @@ def whole(prompt: Prompt, stage: Stage, new: Columns | None, cut: int) -> Whole:
     new: columns behind the prompt, None in prefill. cut: columns that the layer's cache has let go
     at its start.
     """
-    b, n = stage.index.shape
-    if stage.stands is None:
-        stage.stands = _stands(prompt, stage)
-    held, positions = stage.stands, plain(prompt.given.positions, b)
+    b, n = stage.prompt_column.shape
+    if stage.of_prompt is None:
+        stage.of_prompt = _of_prompt(prompt, stage)
+    held, positions = stage.of_prompt, plain(prompt.given.positions, b)
     if new is not None:
         behind = torch.arange(new.valid.shape[1], device=held.device) + n
         held = torch.cat([held, behind.expand(b, -1).masked_fill(~new.valid, -1)], 1)
@@ -142,29 +142,34 @@ def whole(prompt: Prompt, stage: Stage, new: Columns | None, cut: int) -> Whole:
     return Whole(held.masked_fill(held < 0, -1), positions)
 
 
-def _stands(prompt: Prompt, stage: Stage) -> Tensor:
+def _of_prompt(prompt: Prompt, stage: Stage) -> Tensor:
     """Column (B, L) of a stage that stands for each that the caller gave, -1 where none does."""
-    b, n, length = *stage.index.shape, prompt.length
-    device = stage.index.device
-    # From columns of the first stage to columns here.
+    b, n, length = *stage.prompt_column.shape, prompt.length
+    device = stage.prompt_column.device
+    # First column -> column of this stage; padding writes into a spare entry at the end.
     here = torch.full((b, prompt.first.n + 1), -1, device=device)
     steps = torch.arange(n, device=device).expand(b, -1)
-    here.scatter_(1, stage.local.masked_fill(~stage.valid, prompt.first.n), steps)
+    here.scatter_(1, stage.first_column.masked_fill(~stage.valid, prompt.first.n), steps)
     here[:, -1] = -1
-    if stage.holder is not None:
-        stands = stage.holder.masked_fill(stage.holder < 0, prompt.first.n)
-        here = torch.cat([here.gather(1, stands), here[:, -1:]], 1)
+    if stage.merged_into is not None:
+        # First column -> first column that took it in -> column of this stage.
+        into = stage.merged_into.masked_fill(stage.merged_into < 0, prompt.first.n)
+        here = torch.cat([here.gather(1, into), here[:, -1:]], 1)
     first = prompt.first
     text = first.valid & (first.item < 0)
     held = torch.full((b, length + 1), -1, device=device)
-    target = first.index.masked_fill(~text, length)
+    # Text keeps its prompt column.
+    target = first.prompt_column.masked_fill(~text, length)
     held.scatter_(1, target, here[:, :-1])
     for row, traces in enumerate(prompt.traces):
         for number, trace in enumerate(traces):
             tokens = len(trace.index)
-            slot = first.slot[row].masked_fill(first.item[row] != number, tokens + 1)
+            # Token of the item -> first column; its last two entries are for dropped slots and for
+            # the columns of other items.
+            token = first.token[row].masked_fill(first.item[row] != number, tokens + 1)
             column = torch.full((tokens + 2,), first.n, device=device)
-            column = column.scatter(0, slot, torch.arange(first.n, device=device))
+            column = column.scatter(0, token, torch.arange(first.n, device=device))
+            # Slot -> token -> first column -> column of this stage, at the slots' prompt columns.
             token = trace.assign.masked_fill(trace.assign < 0, tokens)
             own = on_device(prompt.given.columns[row][number], device)
             held[row, own] = here[row, column[token]]

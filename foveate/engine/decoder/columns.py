@@ -30,13 +30,14 @@ def settled(verdict: Tensor | Merge, stage: Stage) -> Merge:
     return Merge(into, verdict.weight.masked_fill(fixed, 1), verdict.place)
 
 
-def holder_of(first: Stage, before: Stage, merge: Merge) -> Tensor:
-    """Column of the first stage that now stands for each of its columns, (B, N), -1 for none."""
-    held = torch.arange(first.n, device=merge.into.device).expand_as(first.index)
-    held = held if before.holder is None else before.holder
-    taken = before.local.gather(1, merge.into.clamp(min=0)).masked_fill(merge.into < 0, -1)
+def follow_merges(first: Stage, before: Stage, merge: Merge) -> Tensor:
+    """`Stage.merged_into` after one more merge: first column -> first column, (B, N0)."""
+    held = torch.arange(first.n, device=merge.into.device).expand_as(first.prompt_column)
+    held = held if before.merged_into is None else before.merged_into
+    # Column -> column that takes it in, both as first columns.
+    taken = before.first_column.gather(1, merge.into.clamp(min=0)).masked_fill(merge.into < 0, -1)
     goes = held.new_full((len(held), first.n + 1), -1)
-    goes.scatter_(1, before.local.masked_fill(~before.valid, first.n), taken)
+    goes.scatter_(1, before.first_column.masked_fill(~before.valid, first.n), taken)
     goes[:, -1] = -1
     return goes.gather(1, held.masked_fill(held < 0, first.n))
 
@@ -46,11 +47,12 @@ def realigned(seen: Tensor, source: Stage, stage: Stage, width: int) -> Tensor:
 
     width: columns of the first stage.
     """
-    where = source.local.new_full((len(source.local), width + 1), -1)
-    steps = torch.arange(source.n, device=where.device).expand_as(source.local)
+    # First column -> column of the source, then column of the stage -> column of the source.
+    where = source.first_column.new_full((len(source.first_column), width + 1), -1)
+    steps = torch.arange(source.n, device=where.device).expand_as(source.first_column)
     # Padding points at columns that others hold: it writes into a spare one.
-    where.scatter_(1, source.local.masked_fill(~source.valid, width), steps)
-    index = where.gather(1, stage.local)
+    where.scatter_(1, source.first_column.masked_fill(~source.valid, width), steps)
+    index = where.gather(1, stage.first_column)
     rows = rows_at(seen if seen.dim() > 3 else seen[..., None], index.clamp(min=0))
     rows = rows.masked_fill((index < 0)[:, None, :, None], 0)
     return rows if seen.dim() > 3 else rows[..., 0]
@@ -58,7 +60,9 @@ def realigned(seen: Tensor, source: Stage, stage: Stage, width: int) -> Tensor:
 
 def moved_heads(heads: Heads, source: Stage, stage: Stage, width: int) -> Heads:
     """Queries and keys of the columns of a later stage."""
-    steps = torch.arange(source.n, device=source.local.device).expand(len(source.local), 1, -1)
+    steps = torch.arange(source.n, device=source.first_column.device).expand(
+        len(source.first_column), 1, -1
+    )
     index = realigned(steps, source, stage, width)[:, 0]
     return replace(
         heads,

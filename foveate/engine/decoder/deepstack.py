@@ -8,7 +8,7 @@ from torch import Tensor
 from foveate.engine.anatomy import Anatomy
 from foveate.engine.decoder.boundaries import Boundaries
 from foveate.engine.decoder.columns import merged
-from foveate.engine.decoder.forward_call import Pass
+from foveate.engine.decoder.forward_call import DecoderCall
 from foveate.engine.prompt.prompt import Stage
 from foveate.ops.gather import rows_at
 from foveate.parts import Merge
@@ -21,7 +21,7 @@ class Planes:
         self.anatomy = anatomy
         self.boundaries = boundaries
 
-    def before_text(self, call: Pass, args: tuple, kwargs: dict):
+    def before_text(self, call: DecoderCall, args: tuple, kwargs: dict):
         """Take the planes out of the text model's arguments."""
         embeds = kwargs.get("deepstack_visual_embeds")
         if not call.prefill or embeds is None or self.boundaries.start >= len(embeds):
@@ -34,7 +34,7 @@ class Planes:
             call.planes.append(dense)
         return args, {**kwargs, "visual_pos_masks": None, "deepstack_visual_embeds": None}
 
-    def after_layer(self, i: int, call: Pass, output: Tensor) -> Tensor | None:
+    def after_layer(self, i: int, call: DecoderCall, output: Tensor) -> Tensor | None:
         """Add plane i to what layer i returns."""
         if i >= len(call.planes):
             return None
@@ -44,7 +44,7 @@ class Planes:
             for k, before, merge in call.merges:
                 if k <= i:
                     plane = _merged_at(plane, before, merge)
-            plane = rows_at(plane, stage.local)
+            plane = rows_at(plane, stage.first_column)
             plane = plane.masked_fill(~stage.valid[..., None], 0)
         return output + plane
 
@@ -52,7 +52,7 @@ class Planes:
 def _merged_at(plane: Tensor, stage: Stage, merge: Merge) -> Tensor:
     """Values (B, L, D) at the first stage's columns, merged as the columns of a later one were."""
     length, d = plane.shape[1:]
-    index = stage.local[..., None].expand(-1, -1, d)
+    index = stage.first_column[..., None].expand(-1, -1, d)
     sums = merged(plane.gather(1, index), merge)
     # Padding points at columns that others hold: it writes into a spare one.
     target = index.masked_fill(~stage.valid[..., None], length)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -13,12 +13,27 @@ from foveate.ops.attention import Heads
 from foveate.parts import Merge
 from foveate.signals import DecoderAttention, DecoderKeys, DecoderTransition, VisionAttention
 
-if TYPE_CHECKING:
-    from foveate.engine.decoder.layer_skipping import Around
+
+@dataclass(eq=False)
+class LayerSkip:
+    """What a decoder layer that some columns skip needs again after it has run.
+
+    Attributes:
+        hidden: the layer's input before any column was left out, (B, N, D).
+        column: column of the shorter input for each of the N columns, (B, N); -1 for a column that
+            skips the layer. None where no column skips it.
+        gate: see `Detour`.
+        follow: see `Detour`.
+    """
+
+    hidden: Tensor
+    column: Tensor | None
+    gate: Tensor | None
+    follow: Tensor | None
 
 
 @dataclass
-class Pass:
+class DecoderCall:
     """One forward call of the decoder: what all its layer hooks share.
 
     prefill: stages are being made; otherwise they are read. start: columns behind the prompt that
@@ -51,7 +66,7 @@ class Pass:
     soft: Tensor | None = None
     tables: dict[tuple, Any] = field(default_factory=dict)
     masks: dict[tuple, Any] = field(default_factory=dict)
-    around: Around | None = None
+    skip: LayerSkip | None = None
     towered: dict[VisionAttention, Tensor] = field(default_factory=dict)
     idle: bool = False
     planes: list[Tensor] = field(default_factory=list)
@@ -69,5 +84,5 @@ class Pass:
         if self.soft is None:
             self.soft = log_weight.new_zeros(first.item.shape)
         visual = stage.item >= 0
-        self.soft = self.soft.scatter_add(1, stage.local, log_weight.masked_fill(~visual, 0))
+        self.soft = self.soft.scatter_add(1, stage.first_column, log_weight.masked_fill(~visual, 0))
         self.prompt.soft = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from foveate.contract_checks import check_runs
 from foveate.engine.decoder.columns import settled
-from foveate.engine.decoder.forward_call import Pass
+from foveate.engine.decoder.forward_call import DecoderCall, LayerSkip
 from foveate.engine.prompt.prompt import Stage
 from foveate.errors import InvalidParameter, UnsupportedCall
 from foveate.ops.gather import rows_at
@@ -18,22 +17,8 @@ from foveate.parts import Detour, DetourPart, Part
 from foveate.signals import DecoderHeads, DecoderKeys, DecoderTransition
 
 
-@dataclass(eq=False)
-class Around:
-    """What waits while a layer runs.
-
-    hidden (B, N, D): what entered it, all columns. slot (B, N): column of the shorter stream that
-    holds each, -1 for those that go around; None where all run. gate, follow: as in `Detour`.
-    """
-
-    hidden: Tensor
-    slot: Tensor | None
-    gate: Tensor | None
-    follow: Tensor | None
-
-
 class Detours:
-    """The detour parts of one attachment, by the layer that they lead columns around."""
+    """The detour parts of one attachment, by the layer that columns skip."""
 
     def __init__(self, boundaries: Any, parts: list[Part]):
         self.boundaries = boundaries
@@ -48,7 +33,7 @@ class Detours:
                 self.at.setdefault(i, []).append(part)
 
     def enter(
-        self, i: int, call: Pass, module: nn.Module, hidden: Tensor, kw: dict[str, Any]
+        self, i: int, call: DecoderCall, module: nn.Module, hidden: Tensor, kw: dict[str, Any]
     ) -> Tensor:
         """What layer i shall run of its stream `hidden` (B, N, D)."""
         stage = call.prompt.stream(i)
@@ -63,36 +48,36 @@ class Detours:
         gate = None if detour.gate is None else detour.gate.masked_fill(text, 1)
         short, columns = self.boundaries.after(i, call, stage, settled(run, stage), packed=False)
         if short.lengths == stage.lengths:
-            call.around = None if gate is None else Around(hidden, None, gate, None)
+            call.skip = None if gate is None else LayerSkip(hidden, None, gate, None)
             return hidden
         self._refuse_readers(i)
         call.prompt.detours[i] = short
-        call.around = Around(hidden, _slots(columns, short, stage), gate, detour.follow)
+        call.skip = LayerSkip(hidden, _short_columns(columns, short, stage), gate, detour.follow)
         return rows_at(hidden, columns)
 
-    def leave(self, call: Pass, output: Tensor) -> Tensor | None:
+    def leave(self, call: DecoderCall, output: Tensor) -> Tensor | None:
         """The whole stream behind the layer that just ran; None where it is what came out."""
-        around, call.around = call.around, None
-        if around is None:
+        skip, call.skip = call.skip, None
+        if skip is None:
             return None
-        before, slot = around.hidden, around.slot
-        out = output if slot is None else rows_at(output, slot.clamp(min=0))
-        if around.gate is not None:
+        before, column = skip.hidden, skip.column
+        out = output if column is None else rows_at(output, column.clamp(min=0))
+        if skip.gate is not None:
             # Written from the layer's side: where the gate is 1, its bits stay as they are.
-            out = out + (around.gate[..., None].to(out.dtype) - 1) * (out - before)
-        if slot is None:
+            out = out + (skip.gate[..., None].to(out.dtype) - 1) * (out - before)
+        if column is None:
             return out
-        skip = before
-        if around.follow is not None:
-            update = rows_at(out - before, around.follow.clamp(min=0))
-            skip = torch.where((around.follow < 0)[..., None], before, before + update)
-        return torch.where((slot < 0)[..., None], skip, out)
+        skipped = before
+        if skip.follow is not None:
+            update = rows_at(out - before, skip.follow.clamp(min=0))
+            skipped = torch.where((skip.follow < 0)[..., None], before, before + update)
+        return torch.where((column < 0)[..., None], skipped, out)
 
     def _told(
         self,
         part: DetourPart,
         i: int,
-        call: Pass,
+        call: DecoderCall,
         module: nn.Module,
         hidden: Tensor,
         kw: dict[str, Any],
@@ -126,10 +111,10 @@ def _together(told: list[Detour]) -> Detour:
     return Detour(run, gate, follow)
 
 
-def _slots(columns: Tensor, short: Stage, stage: Stage) -> Tensor:
+def _short_columns(columns: Tensor, short: Stage, stage: Stage) -> Tensor:
     """Column (B, N) of the shorter stream that holds each column of the whole one, -1 for none."""
-    slots = columns.new_full((len(columns), stage.n + 1), -1)
+    short_columns = columns.new_full((len(columns), stage.n + 1), -1)
     steps = torch.arange(short.n, device=columns.device).expand_as(columns)
     # Padding points at columns that others hold: it writes into a spare one.
-    slots.scatter_(1, columns.masked_fill(~short.valid, stage.n), steps)
-    return slots[:, :-1]
+    short_columns.scatter_(1, columns.masked_fill(~short.valid, stage.n), steps)
+    return short_columns[:, :-1]

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from foveate.engine.attention_taps import implementation
 from foveate.engine.decoder.columns import both_ways
-from foveate.engine.decoder.forward_call import Pass
+from foveate.engine.decoder.forward_call import DecoderCall
 from foveate.engine.decoder.windows import window_of
 from foveate.engine.prompt.prompt import Stage, cache_in
 from foveate.errors import UnsupportedCall
 
 
 def prefill_mask(
-    stage: Stage, call: Pass, module: nn.Module, hidden: Tensor, kw: dict[str, Any]
+    stage: Stage, call: DecoderCall, module: nn.Module, hidden: Tensor, kw: dict[str, Any]
 ) -> Tensor | None:
     """The mask of a layer behind a boundary while the prompt runs, in the kernel's own format."""
     mask = kw.get("attention_mask")
@@ -38,7 +38,8 @@ def prefill_mask(
         steps = torch.arange(n, device=hidden.device)
         short = (steps[:, None] >= steps[None]).expand(b, 1, n, n)
     else:
-        short = both_ways(mask, stage.shown_as)
+        # The mask that the model made has rows and columns of layer 0.
+        short = both_ways(mask, stage.mask_column)
     visible = stage.valid[:, None, None, :] | own
     if short.dtype == torch.bool:
         short = (short & stage.valid[:, None, None, :]) | own
@@ -52,7 +53,7 @@ def prefill_mask(
 
 
 def softened(
-    stage: Stage, call: Pass, module: nn.Module, hidden: Tensor, kw: dict[str, Any]
+    stage: Stage, call: DecoderCall, module: nn.Module, hidden: Tensor, kw: dict[str, Any]
 ) -> Tensor:
     """The mask of a layer with what parts add to the logits of its keys."""
     mask, kind = kw.get("attention_mask"), implementation(module.self_attn)
@@ -67,16 +68,16 @@ def softened(
     if mask.dtype == torch.bool:
         lowest = torch.finfo(hidden.dtype).min
         mask = torch.zeros_like(mask, dtype=hidden.dtype).masked_fill(~mask, lowest)
-    bias = call.soft.gather(1, stage.local)[:, None, None]
+    bias = call.soft.gather(1, stage.first_column)[:, None, None]
     return mask + nn.functional.pad(bias, (0, mask.shape[-1] - n)).to(mask.dtype)
 
 
 def decode_mask(
-    i: int, call: Pass, module: nn.Module, hidden: Tensor, kw: dict[str, Any]
+    i: int, call: DecoderCall, module: nn.Module, hidden: Tensor, kw: dict[str, Any]
 ) -> Tensor | None:
     """The mask of layer i for columns that follow the prompt, of which its cache holds less."""
     cache, q = cache_in(kw), hidden.shape[1]
-    stage = call.prompt.held.get(i) or call.prompt.at(i)
+    stage = call.prompt.cached.get(i) or call.prompt.at(i)
     kind = implementation(module.self_attn)
     _refuse_blocks(kind)
     window = window_of(module.self_attn)
@@ -94,7 +95,8 @@ def decode_mask(
     b, device = hidden.shape[0], hidden.device
     first = call.prompt.first
     behind = torch.arange(first.n, first.n + new, device=device).expand(b, -1)
-    column = torch.cat([stage.shown_as, behind], 1)
+    # Cache column -> first column, new ones counted on from those of layer 0.
+    column = torch.cat([stage.mask_column, behind], 1)
     later = stage.valid.new_ones(b, new) if call.behind is None else call.behind[:, :new]
     alive = torch.cat([stage.valid, later], 1)
     column, alive = column[:, -held:], alive[:, -held:]

@@ -27,7 +27,7 @@ from foveate.engine.decoder.block_attention import in_blocks
 from foveate.engine.decoder.boundaries import Boundaries
 from foveate.engine.decoder.checkpointing import carried, checkpointed
 from foveate.engine.decoder.column_facts import fitted, joined, new_columns, stage_columns, whole
-from foveate.engine.decoder.forward_call import Pass
+from foveate.engine.decoder.forward_call import DecoderCall
 from foveate.engine.decoder.lookahead import rotates
 from foveate.engine.decoder.partial_mlp import narrowed
 from foveate.engine.decoder.windows import window_of
@@ -95,7 +95,11 @@ class Rules:
         ]
 
     def enter(
-        self, call: Pass, readers: dict[int, Reader], shadows: dict[int, Any], stack: ExitStack
+        self,
+        call: DecoderCall,
+        readers: dict[int, Reader],
+        shadows: dict[int, Any],
+        stack: ExitStack,
     ) -> set[int]:
         """Surround layers until the stack closes, and say whose attention; readers there see it."""
         attended = {i for i in self.at if self._at(i, "attend", call.prefill)}
@@ -108,7 +112,7 @@ class Rules:
 
     @contextmanager
     def _inside(
-        self, i: int, call: Pass, reader: Reader | None, shadows: dict[int, Any]
+        self, i: int, call: DecoderCall, reader: Reader | None, shadows: dict[int, Any]
     ) -> Iterator[None]:
         """While open, the rules of layer i answer what its attention and its MLP are asked."""
         layer, feeding = self.anatomy.layers[i], self._at(i, "feed", call.prefill)
@@ -121,7 +125,7 @@ class Rules:
                 stack.enter_context(_answered(layer.mlp, answer))
             yield
 
-    def before_layer(self, i: int, call: Pass, module: nn.Module, hidden: Tensor, kw: dict):
+    def before_layer(self, i: int, call: DecoderCall, module: nn.Module, hidden: Tensor, kw: dict):
         """Arguments of layer i with the rules' rotary tables, None where they are as they were."""
         given = call.tables["turn", i] = kw["position_embeddings"]
         if not self.turning[i]:
@@ -137,7 +141,7 @@ class Rules:
         return None if told is None else {**kw, "position_embeddings": told}
 
     def _told(
-        self, i: int, call: Pass, module: nn.Module, hidden: Tensor, given: Tables
+        self, i: int, call: DecoderCall, module: nn.Module, hidden: Tensor, given: Tables
     ) -> tuple[Tables, Tables | None]:
         """Tables of the places where rules put columns, and those that layer i shall be given."""
         columns = self._queries(i, call, hidden.shape[1])
@@ -150,7 +154,7 @@ class Rules:
         return turn, (cos.masked_fill(raw[..., None], 1), sin.masked_fill(raw[..., None], 0))
 
     def ahead(
-        self, i: int, call: Pass, module: nn.Module, hidden: Tensor, tables: Tables
+        self, i: int, call: DecoderCall, module: nn.Module, hidden: Tensor, tables: Tables
     ) -> Tables:
         """Rotary tables of layer i for parts that look at it before it runs."""
         if i not in self.at:
@@ -167,7 +171,7 @@ class Rules:
         return self._turn(i, call, module, hidden, columns)
 
     def _turn(
-        self, i: int, call: Pass, module: nn.Module, hidden: Tensor, columns: Columns
+        self, i: int, call: DecoderCall, module: nn.Module, hidden: Tensor, columns: Columns
     ) -> Tables:
         """Rotary tables of columns where the rules place them."""
         kind = self.boundaries.layer_type(module)
@@ -181,7 +185,7 @@ class Rules:
         """Whether some columns of layer i may not be rotated."""
         return bool(self._at(i, "raw"))
 
-    def _placed(self, i: int, call: Pass, columns: Columns):
+    def _placed(self, i: int, call: DecoderCall, columns: Columns):
         """Position ids and unrotated columns, asked once for layers that hold the same columns."""
         key = ("placed", *map(id, self.at[i]), id(columns))
         if key not in call.tables:
@@ -197,7 +201,7 @@ class Rules:
             call.tables[key] = where, raw
         return call.tables[key]
 
-    def _queries(self, i: int, call: Pass, q: int) -> Columns:
+    def _queries(self, i: int, call: DecoderCall, q: int) -> Columns:
         columns = self._behind(i, call, q)
         if columns is None:
             return stage_columns(call.prompt, call.prompt.at(i))
@@ -208,7 +212,7 @@ class Rules:
             call.tables[key] = columns.take(index.expand(len(columns.valid), -1))
         return call.tables[key]
 
-    def _behind(self, i: int, call: Pass, q: int) -> Columns | None:
+    def _behind(self, i: int, call: DecoderCall, q: int) -> Columns | None:
         """Facts of the columns behind the prompt."""
         if call.prefill:
             return None
@@ -220,8 +224,8 @@ class Rules:
             call.tables[key] = new_columns(call.prompt, stage, q, new, call.behind, where)
         return call.tables[key]
 
-    def _keys(self, i: int, call: Pass, q: int, width: int) -> Columns:
-        stage = call.prompt.held.get(i) or call.prompt.at(i)
+    def _keys(self, i: int, call: DecoderCall, q: int, width: int) -> Columns:
+        stage = call.prompt.cached.get(i) or call.prompt.at(i)
         key = ("keys", id(stage), q, width)
         if key not in call.tables:
             columns, new = stage_columns(call.prompt, stage), self._behind(i, call, q)
@@ -233,7 +237,7 @@ class Rules:
     def _attend(
         self,
         i: int,
-        call: Pass,
+        call: DecoderCall,
         reader: Reader | None,
         kernel: Kernel,
         query: Tensor,
@@ -312,7 +316,7 @@ class Rules:
             unread.pop()(query, key, mask, **kw)
         return out, weights[0] if len(weights) == 1 else None
 
-    def _expanded(self, call: Pass, tables: Tables, b: int) -> Tables:
+    def _expanded(self, call: DecoderCall, tables: Tables, b: int) -> Tables:
         """Rotary tables of all rows, the same objects for all layers that share them."""
         key = ("expanded", id(tables))
         if key not in call.tables:
@@ -320,15 +324,17 @@ class Rules:
             call.tables[key] = tables, (cos, sin)
         return call.tables[key][1]
 
-    def _notes(self, call: Pass, part: RulePart) -> dict[str, Tensor]:
+    def _notes(self, call: DecoderCall, part: RulePart) -> dict[str, Tensor]:
         return call.prompt.notes.setdefault(id(part.owner), {})
 
-    def _asked(self, part: RulePart, call: Pass, attending: AttentionCall, proceed) -> Tensor:
+    def _asked(
+        self, part: RulePart, call: DecoderCall, attending: AttentionCall, proceed
+    ) -> Tensor:
         notes = self._notes(call, part)
         own = attending if attending.notes is notes else replace(attending, notes=notes)
         return part.attend(own, proceed)
 
-    def _whole(self, i: int, call: Pass, stage: Stage, q: int, wide: int) -> Whole:
+    def _whole(self, i: int, call: DecoderCall, stage: Stage, q: int, wide: int) -> Whole:
         key = ("whole", id(stage), q, wide)
         if key not in call.tables:
             new = self._behind(i, call, q)
@@ -337,7 +343,13 @@ class Rules:
         return call.tables[key]
 
     def _feed(
-        self, i: int, call: Pass, parts: list[RulePart], mlp: nn.Module, own: Callable, x: Tensor
+        self,
+        i: int,
+        call: DecoderCall,
+        parts: list[RulePart],
+        mlp: nn.Module,
+        own: Callable,
+        x: Tensor,
     ) -> Tensor:
         columns = self._queries(i, call, x.shape[1])
         width, matrices, narrow = narrowed(mlp)
@@ -367,7 +379,7 @@ def _equally_wide(*heads: Tensor) -> tuple[Tensor, ...]:
     )
 
 
-def _account(call: Pass, flops: Tensor, kv_bytes: Tensor | None = None) -> None:
+def _account(call: DecoderCall, flops: Tensor, kv_bytes: Tensor | None = None) -> None:
     # A checkpointed layer that is computed again costs what training costs, not what a prompt does.
     if call.prefill and not call.over:
         call.prompt.saved.append((flops, kv_bytes))

@@ -39,7 +39,7 @@ def shown_to(
     """
     if mask is None:
         steps = torch.arange(stage.n, device=rows.device)
-        local = stage.shown_as
+        local = stage.mask_column
         seen = (steps <= rows[..., None]) & stage.valid[:, None]
         if window is not None:
             seen &= local.gather(1, rows)[..., None] - local[:, None] < window
@@ -47,7 +47,7 @@ def shown_to(
     b, n = stage.valid.shape
     mask = mask.expand(b, -1, -1, -1)
     if first:
-        local = stage.shown_as
+        local = stage.mask_column
         rows = local.gather(1, rows)
         seen = _rows(mask, rows)
         seen = seen.gather(3, local[:, None, None].expand(-1, *seen.shape[1:3], -1))

@@ -44,14 +44,14 @@ class Plan:
     Attributes:
         column: (B, N) int, column of the full prompt; 0 at padding.
         item: (B, N) int, index of the item within the row; -1 for text and padding.
-        slot: (B, N) int, index of the token within the item; -1 for text and padding.
+        token: (B, N) int, index of the token within the item; -1 for text and padding.
         valid: (B, N) bool, False at padding.
         lengths: Columns of each row without padding.
     """
 
     column: Tensor
     item: Tensor
-    slot: Tensor
+    token: Tensor
     valid: Tensor
     lengths: list[int]
 
@@ -77,7 +77,7 @@ def planned(
     made = [_row(row, words, own) for row, words, own in zip(rows, text, at, strict=True)]
     lengths = [r.shape[1] for r in made]
     n = max(lengths)
-    # For every column: sort key, column, item, slot, index among all tokens, valid.
+    # For every column: sort key, prompt column, item, token of the item, token of the batch, valid.
     table = torch.full((6, len(rows), n), -1)
     table[0], table[5] = text.shape[1] if right else FRONT, 0
     start = 0
@@ -100,16 +100,16 @@ def planned(
 
 
 def _row(row: list[Placed], words: Tensor, at: list[Tensor]) -> Tensor:
-    """Sort key, column, item, slot and index among the row's tokens, (5, n)."""
+    """Sort key, prompt column, item, token of the item and token of the row, (5, n)."""
     text = words.nonzero()[:, 0]
     none = torch.full_like(text, -1)
     parts, start = [torch.stack([text, text, none, none, none])], 0
     for number, (placed, own) in enumerate(zip(row, at, strict=True)):
-        slot = torch.arange(len(own))
+        token = torch.arange(len(own))
         # Tokens of a contiguous item keep the order that the method gave them.
         key = int(placed.columns[0]) if placed.contiguous else UNKNOWN
-        of = [torch.full_like(slot, x) for x in (key, -1, number)]
-        parts.append(torch.stack([*of, slot, slot + start]))
+        of = [torch.full_like(token, x) for x in (key, -1, number)]
+        parts.append(torch.stack([*of, token, token + start]))
         start += len(own)
     return torch.cat(parts, 1)
 

@@ -110,7 +110,7 @@ def moved(labels: Tensor, stage: Stage) -> Tensor:
 
     The first token of a row has no predecessor that predicts it, so its label is ignored.
     """
-    moved = labels.gather(1, stage.index.to(labels.device))
+    moved = labels.gather(1, stage.prompt_column.to(labels.device))
     valid = stage.valid.to(labels.device)
     first = valid.long().cumsum(1) == 1
     return moved.masked_fill(~valid | first, IGNORED)
@@ -131,10 +131,11 @@ def expanded(logits: Tensor, prompt: Prompt) -> Tensor:
 def _places(prompt: Prompt) -> Tensor:
     """Column (B, L) of the last stage for each column of the full prompt, -1 where dropped."""
     stage = prompt.stages[-1]
-    b, length = stage.index.shape[0], prompt.length
-    at = torch.full((b, length + 1), -1, device=stage.index.device)
+    b, length = stage.prompt_column.shape[0], prompt.length
+    at = torch.full((b, length + 1), -1, device=stage.prompt_column.device)
     steps = torch.arange(stage.n, device=at.device).expand(b, -1)
-    at.scatter_(1, stage.index.masked_fill(~stage.valid, length), steps)
+    # Prompt column -> column of the last stage; padding writes into a spare entry at the end.
+    at.scatter_(1, stage.prompt_column.masked_fill(~stage.valid, length), steps)
     return at[:, :-1]
 
 

@@ -31,7 +31,8 @@ def at_columns(stage: Stage, items: list[list[Tensor]], fill: Tensor) -> Tensor:
             starts[b, number + 1] = start
             start += len(values)
     starts = on_device(starts, stage.item.device)
-    return table[starts.gather(1, stage.item + 1) + stage.slot.clamp(min=0)]
+    # Item -> start of its values in the table, then token -> its value; entry 0 is for text.
+    return table[starts.gather(1, stage.item + 1) + stage.token.clamp(min=0)]
 
 
 def locate(prompt: Prompt, rows: list[list[Placed]], traces: list[list[Trace]]) -> None:
@@ -94,5 +95,5 @@ def places_of(prompt: Prompt, stage: Stage) -> tuple[Tensor | None, Tensor | Non
     if prompt.place is None or prompt.frame is None:
         return None, None
     text = stage.item < 0
-    place = rows_at(prompt.place, stage.local).masked_fill(text[..., None], -1)
-    return place, prompt.frame.gather(1, stage.local).masked_fill(text, -1)
+    place = rows_at(prompt.place, stage.first_column).masked_fill(text[..., None], -1)
+    return place, prompt.frame.gather(1, stage.first_column).masked_fill(text, -1)

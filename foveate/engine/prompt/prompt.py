@@ -1,7 +1,40 @@
-"""One prompt on its way through the decoder: which columns each layer holds, and where they stand.
+"""One prompt on its way through the decoder: which columns each layer holds, and their positions.
 
-Columns are counted in the prompt that the caller gave, (B, L). A `Stage` says what the layers from
-one boundary on see of it. The prompt hangs on the cache that it filled.
+A column is one sequence position of one row: a text token, a visual token or padding. A `Stage`
+describes the columns of the layers from one boundary on. A `Prompt` is the list of its stages. It
+is stored with the KV cache that it filled.
+
+Index spaces. Each numbers the same prompt at another point on its way through the model. In all of
+them -1 means "none".
+
+name            numbers                                   range      how it converts into the next
+--------------  ----------------------------------------  ---------  ------------------------------
+tower row       output rows of the vision encoder         0..R-1     slot -> tower rows:
+                                                                     Item.row + Layout.rows[slot]
+slot            visual tokens of one item as the bare     0..S-1     slot -> token: Trace.assign
+                model makes them: one for each of its                slot -> prompt column:
+                placeholders in the prompt                           Placed.columns[slot]
+token           visual tokens of one item that enter      0..n-1     token -> slot: Trace.index
+                layer 0                                              (-1: a new vector)
+number          items of one modality in the whole        0..        Placed.number of each item
+                batch, as the vision encoder gets them               of a row
+item            visual items of one row, in the order     0..        column -> item, token:
+                of their first placeholders                          Stage.item, Stage.token
+prompt column   the prompt that the caller gave           0..L-1     columns that the model runs:
+                                                                     Stage.prompt_column
+first column    columns of layer 0 (`Prompt.first`)       0..N0-1    column -> first column:
+                                                                     Stage.first_column
+column          columns of a later stage, or of one       0..N-1     first column -> column: scatter
+                layer that some columns skip                         `arange(N)` at first_column
+cache column    what the cache of a layer holds: the      0..K-1     column N + j is the j-th new
+                columns of `cached` or `at`, then the                one; a sliding window cuts
+                new columns (decode steps, later turns)              columns off the start
+
+Merging and reordering. `Stage.merged_into` maps first column -> first column: which one holds a
+column that was merged. `Stage.reordered_column` maps column -> first column: whose turn in the
+causal order a column has taken.
+
+A position is no index: it is the id that RoPE rotates by, and it may have gaps.
 """
 
 from __future__ import annotations
@@ -25,46 +58,55 @@ from foveate.report import Trace
 
 @dataclass(eq=False)
 class Stage:
-    """What the layers from `boundary` on see of the prompt.
+    """The columns of the layers from `boundary` on. The module docstring has the index spaces.
 
-    index (B, N): columns of the caller's prompt. local (B, N): columns of the first stage.
-    valid (B, N) bool: no padding. item (B, N): number of the visual item within the row, -1 text.
-    slot (B, N): output token of that item, -1 for text. lengths: valid columns per row.
-    positions (..., B, N): position ids of these columns, None where nobody needs them.
-    shift (..., B, 1): what a decoded token's position loses in these layers, None for nothing.
-    sight (B, N): columns of the first stage whose masks these columns take, where a part changed
-    their order; None for `local`. holder (B, N of the first stage): column of the first stage that
-    stands for each of its columns, -1 for none, where a part merged; None where nothing merged.
-    facts: what rules are told of these columns, once one asked. stands (B, L): which of them stands
-    for each column of the caller's prompt, likewise.
-    held: per row and visual item, its columns. right: rows are padded on the right.
+    Attributes:
+        boundary: the first decoder layer that holds these columns.
+        prompt_column: column of the caller's prompt, (B, N).
+        first_column: column of layer 0, (B, N).
+        valid: False for padding, (B, N) bool.
+        item: visual item of the row, (B, N); -1 for text.
+        token: token of that item, as it entered layer 0, (B, N); -1 for text.
+        lengths: columns of each row that are not padding.
+        positions: position ids, (..., B, N); None where no part needs them.
+        shift: what is subtracted from the position of a decoded token in these layers, (..., B, 1);
+            None for nothing.
+        reordered_column: the first column whose place in the causal order, and so whose row and
+            column of a mask, a column has taken, (B, N); None where no part changed the order.
+        merged_into: for each column of layer 0 the first column that it was merged into, (B, N0);
+            itself where it was not merged, -1 where it was dropped. None where nothing was merged.
+        facts: what rules are told of these columns; None until a rule asks.
+        of_prompt: for each column of the caller's prompt the column here that holds it, (B, L);
+            -1 for none. None until a rule asks.
+        held: for each row and visual item, how many columns it has here.
+        right: whether some row is padded on the right.
     """
 
     boundary: int
-    index: Tensor
-    local: Tensor
+    prompt_column: Tensor
+    first_column: Tensor
     valid: Tensor
     item: Tensor
-    slot: Tensor
+    token: Tensor
     lengths: list[int]
     positions: Tensor | None = None
     shift: Tensor | None = None
-    sight: Tensor | None = None
-    holder: Tensor | None = None
+    reordered_column: Tensor | None = None
+    merged_into: Tensor | None = None
     facts: Columns | None = None
-    stands: Tensor | None = None
+    of_prompt: Tensor | None = None
     held: list[list[int]] = field(default_factory=list)
     right: bool = False
 
     @property
     def n(self) -> int:
         """Columns, padding included."""
-        return self.index.shape[1]
+        return self.prompt_column.shape[1]
 
     @property
-    def shown_as(self) -> Tensor:
-        """Columns (B, N) of the first stage whose masks these columns take."""
-        return self.local if self.sight is None else self.sight
+    def mask_column(self) -> Tensor:
+        """The first column (B, N) whose row and column of a mask each column takes."""
+        return self.first_column if self.reordered_column is None else self.reordered_column
 
     @property
     def ragged(self) -> bool:
@@ -72,14 +114,16 @@ class Stage:
         return min(self.lengths) < self.n
 
     def ends_in_text(self, length: int, count: int) -> bool:
-        """Whether its last columns are the last `count` of `length` that the caller gave, text."""
+        """Whether its last `count` columns are the last ones of the caller's `length`, and text."""
         if self.n < count:
             return False
         last = slice(-count, None)
-        index = torch.arange(length - count, length, device=self.index.device)
-        text = self.valid[:, last] & (self.item[:, last] < 0) & (self.index[:, last] == index)
-        if self.sight is not None:
-            text &= self.sight[:, last] == self.local[:, last]
+        index = torch.arange(length - count, length, device=self.prompt_column.device)
+        text = (
+            self.valid[:, last] & (self.item[:, last] < 0) & (self.prompt_column[:, last] == index)
+        )
+        if self.reordered_column is not None:
+            text &= self.reordered_column[:, last] == self.first_column[:, last]
         return bool(text.all())
 
     def cut(self, count: int) -> Stage:
@@ -90,43 +134,50 @@ class Stage:
 
         return replace(
             self,
-            index=self.index[:, :-count],
-            local=self.local[:, :-count],
+            prompt_column=self.prompt_column[:, :-count],
+            first_column=self.first_column[:, :-count],
             valid=self.valid[:, :-count],
             item=self.item[:, :-count],
-            slot=self.slot[:, :-count],
+            token=self.token[:, :-count],
             lengths=[n - count for n in self.lengths],
             positions=left(self.positions),
-            sight=left(self.sight),
-            holder=left(self.holder),
+            reordered_column=left(self.reordered_column),
+            merged_into=left(self.merged_into),
             facts=None,
-            stands=None,
+            of_prompt=None,
         )
 
     def take(self, rows: Tensor) -> Stage:
-        """The samples `rows` (R,), in that order and as often. lengths, held: as they were."""
+        """The samples `rows` (R,), in that order; a row may come several times.
+
+        `lengths` and `held` stay as they were.
+        """
         return replace(
             self,
-            index=self.index[rows],
-            local=self.local[rows],
+            prompt_column=self.prompt_column[rows],
+            first_column=self.first_column[rows],
             valid=self.valid[rows],
             item=self.item[rows],
-            slot=self.slot[rows],
+            token=self.token[rows],
             positions=_rows_of(self.positions, rows),
             shift=_rows_of(self.shift, rows),
-            sight=None if self.sight is None else self.sight[rows],
-            holder=None if self.holder is None else self.holder[rows],
+            reordered_column=None if self.reordered_column is None else self.reordered_column[rows],
+            merged_into=None if self.merged_into is None else self.merged_into[rows],
             facts=None,
-            stands=None,
+            of_prompt=None,
         )
 
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """The prompt as the caller gave it. order, words, frames (B, L): see `Columns`.
+    """The prompt as the caller gave it.
 
-    positions (..., B or 1, L): ids that the model would use. columns: per row and item the columns
-    (n,) of its placeholders.
+    Attributes:
+        order: see `Columns`, (B, L).
+        words: see `Columns`, (B, L).
+        frames: see `Columns`, (B, L).
+        positions: position ids that the bare model would use, (..., B or 1, L).
+        columns: for each row and item the prompt columns of its placeholders, (S,).
     """
 
     order: Tensor
@@ -146,7 +197,7 @@ class Given:
         )
 
     def take(self, rows: Tensor) -> Given:
-        """The samples `rows` (R,), in that order and as often."""
+        """The samples `rows` (R,), in that order; a row may come several times."""
         return Given(
             self.order[rows],
             self.words[rows],
@@ -158,17 +209,32 @@ class Given:
 
 @dataclass
 class Prompt:
-    """All stages of one prompt. length: columns L that the caller gave; full: of these, per row,
-    how many are no padding; entered (B,): visual tokens per row that entered layer 0. detours: what
-    runs through a layer that some columns go around. place (B, N, 3), frame (B, N): of the columns
-    of the first stage, as in `BoundaryState`. behind, since, frames: as in `Counts`. clock: what
-    measures its stages.
+    """All stages of one prompt, and what was noted about it. The same object is read in decoding.
 
-    given, rules, notes, saved: for the rules that hold for it: what the caller gave, the rules,
-    what each part wrote, by the id of its owner, and per row the FLOPs and bytes that they saved.
-    held: what the caches of layers hold that hold less than ran through them. stored: bytes of
-    those caches that are in a form of their own, by layer. open_end: whether candidates of assisted
-    decoding may be among its last columns, read as a part of the question.
+    Attributes:
+        length: columns that the caller gave, L.
+        full: for each row, how many of these are not padding.
+        stages: the stages, by ascending boundary.
+        reduced: whether layer 0 already has fewer or other columns than the caller gave.
+        traces: for each row and item, what became of its tokens before layer 0.
+        entered: visual tokens of each row that entered layer 0, (B,).
+        last: column of layer 0 that holds the last token of each row, (B,).
+        given: the prompt as the caller gave it, for rules; None where the method has no rules.
+        rules: the rules that hold for this prompt.
+        notes: what each part noted for later layers and decode steps, by the id of its owner.
+        saved: FLOPs (B,) and bytes (B,) of each row that rules saved, one entry per saving.
+        cached: by layer, what its cache holds, where that is less than what ran through the layer.
+        stored: by layer, bytes of its cache, where that is stored in another form (quantised).
+        soft: whether selection was soft, in training.
+        open_end: whether its last columns may be candidates of assisted decoding, which the method
+            read as a part of the question.
+        detours: by layer, what runs through it, where some columns skip the layer.
+        place: grid cell (t, h, w) of each column of layer 0, (B, N0, 3); see `BoundaryState`.
+        frame: frame of each column of layer 0, (B, N0); see `BoundaryState`.
+        behind: see `Counts`.
+        since: see `Counts`.
+        frames: see `Counts`.
+        clock: measures encode, select, prefill and decode.
     """
 
     length: int
@@ -182,7 +248,7 @@ class Prompt:
     rules: tuple[RulePart, ...] = ()
     notes: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     saved: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)
-    held: dict[int, Stage] = field(default_factory=dict)
+    cached: dict[int, Stage] = field(default_factory=dict)
     stored: dict[int, int] = field(default_factory=dict)
     soft: bool = False
     open_end: bool = False
@@ -196,43 +262,43 @@ class Prompt:
 
     @property
     def first(self) -> Stage:
-        """What layer 0 sees."""
+        """The columns of layer 0."""
         return self.stages[0]
 
     @property
     def changed(self) -> bool:
-        """Whether the layers hold, or will do, anything else than those of the bare model."""
-        apart = self.detours or self.held or self.stored or self.rules or self.soft
+        """Whether any layer holds or computes anything else than in the bare model."""
+        apart = self.detours or self.cached or self.stored or self.rules or self.soft
         return bool(self.reduced or len(self.stages) > 1 or apart)
 
     @property
     def missing(self) -> int:
-        """Columns that layer 0 lacks of the caller's prompt."""
+        """How many columns of the caller's prompt layer 0 does not have."""
         return self.length - self.at(0).n
 
     @cached_property
     def shifts(self) -> tuple[list[Tensor], Tensor | None]:
-        """All shifts of stages, one by one and as columns (..., B, S)."""
+        """The S different shifts of all stages, one by one and side by side (..., B, S)."""
         every = [s.shift for s in (*self.stages, *self.detours.values()) if s.shift is not None]
         found = list({id(shift): shift for shift in every}.values())
         return found, torch.cat(found, -1) if found else None
 
     def at(self, layer: int) -> Stage:
-        """What runs through a layer, and what its cache holds."""
+        """The columns that run through a layer, and that its cache holds, see `cached`."""
         return self.detours.get(layer) or self.stream(layer)
 
     def stream(self, layer: int) -> Stage:
-        """What enters and leaves a layer, columns that go around it included."""
+        """The columns that enter and leave a layer, including those that skip it."""
         return next(s for s in reversed(self.stages) if s.boundary <= layer)
 
     def cut(self, count: int) -> Prompt:
         """The prompt without its last `count` columns; `UnsupportedCall` unless they are text."""
-        stages = [*self.stages, *self.detours.values(), *self.held.values()]
+        stages = [*self.stages, *self.detours.values(), *self.cached.values()]
         if not all(stage.ends_in_text(self.length, count) for stage in stages):
             raise UnsupportedCall(
-                f"The last {count} columns of the prompt hold visual tokens or padding, which a "
-                "shortened cache can't give back; crop it to text behind the last picture, or "
-                "start a fresh call."
+                f"The last {count} tokens of the prompt include visual tokens or padding, which "
+                "can't be cropped from a shortened cache; crop only text after the last image or "
+                "video, or start a new call without the cache."
             )
 
         def left(x: Tensor | None) -> Tensor | None:
@@ -244,7 +310,7 @@ class Prompt:
             full=[n - count for n in self.full],
             stages=[stage.cut(count) for stage in self.stages],
             detours={i: stage.cut(count) for i, stage in self.detours.items()},
-            held={i: stage.cut(count) for i, stage in self.held.items()},
+            cached={i: stage.cut(count) for i, stage in self.cached.items()},
             given=None if self.given is None else self.given.cut(count),
             last=None if self.last is None else self.last - count,
             place=left(self.place),
@@ -252,12 +318,15 @@ class Prompt:
         )
 
     def take(self, rows: Tensor) -> Prompt:
-        """The samples `rows` (R,), in that order and as often. full: as it was."""
+        """The samples `rows` (R,), in that order; a row may come several times.
+
+        `full` stays as it was.
+        """
 
         def taken(x: Tensor | None) -> Tensor | None:
             return None if x is None else x[rows]
 
-        # Only rules and what holds caches ask which items stand in which row behind the prompt.
+        # After prefill only rules and stored caches ask which items belong to which row.
         ruled = self.given is not None
         stages = [stage.take(rows) for stage in self.stages]
         if ruled or self.stored:
@@ -266,7 +335,7 @@ class Prompt:
             self,
             stages=stages,
             detours={i: stage.take(rows) for i, stage in self.detours.items()},
-            held={i: stage.take(rows) for i, stage in self.held.items()},
+            cached={i: stage.take(rows) for i, stage in self.cached.items()},
             traces=[self.traces[r] for r in rows.tolist()] if ruled else self.traces,
             given=self.given.take(rows) if ruled else None,
             entered=taken(self.entered),
@@ -277,14 +346,14 @@ class Prompt:
 
 
 def counts_of(prompt: Prompt, stage: Stage) -> Counts:
-    """What the host knows of the columns of a stage."""
+    """What is known of the columns of a stage on the CPU."""
     text = [n - sum(row) for n, row in zip(stage.lengths, stage.held, strict=True)]
-    moved = stage.sight is not None
+    moved = stage.reordered_column is not None
     return Counts(
         entered=[sum(row) for row in prompt.first.held],
         held=stage.held,
         text=text,
-        # Columns that changed their order may stand anywhere among the text.
+        # Where the order of columns was changed, all the text may come after an item.
         behind=[[n] * len(row) for n, row in zip(text, stage.held, strict=True)]
         if moved
         else prompt.behind,
@@ -295,44 +364,38 @@ def counts_of(prompt: Prompt, stage: Stage) -> Counts:
 
 
 def rotating(positions: Tensor) -> Tensor:
-    """Ids that rotate, where ids of text may stand in front of those of three axes."""
+    """The ids that RoPE uses of position ids (..., B, N).
+
+    Of four rows the first holds text positions, which serve masks only; three are (t, h, w).
+    """
     return positions[1:] if positions.dim() == 3 and positions.shape[0] == 4 else positions
 
 
 def cache_in(arguments: Mapping[str, Any]) -> Any:
-    """The cache among the arguments of a call, whichever of its two names transformers uses."""
+    """The cache among the arguments of a call, under either of the names that transformers uses."""
     cache = arguments.get("cache")
     return arguments.get("past_key_values") if cache is None else cache
 
 
 def seen_columns(cache: Cache) -> int:
-    """Columns that layer 0 of a cache has taken in, whatever the cache says of itself."""
+    """How many columns layer 0 of a cache has taken in.
+
+    Asks the layer: `Cache.get_seq_length` counts the caller's columns once a method is attached.
+    """
     return int(cache.layers[0].get_seq_length()) if len(cache.layers) else 0
 
 
 def _rows_of(positions: Tensor | None, rows: Tensor) -> Tensor | None:
-    """Samples of ids (..., B or 1, N); where all share one row, they still do."""
+    """Rows of position ids (..., B or 1, N); one row that all samples share stays as it is."""
     if positions is None or positions.shape[-2] == 1:
         return positions
     return positions.index_select(-2, rows)
 
 
-def pad_rows(rows: list[Tensor], fill: int, right: bool) -> tuple[Tensor, Tensor]:
-    """Rows (n_b,) as one (B, N) tensor padded on one side, and which entries are real."""
-    n = max(len(r) for r in rows)
-    out = rows[0].new_full((len(rows), n), fill)
-    valid = torch.zeros(len(rows), n, dtype=torch.bool, device=out.device)
-    for b, row in enumerate(rows):
-        where = slice(0, len(row)) if right else slice(n - len(row), n)
-        out[b, where] = row
-        valid[b, where] = True
-    return out, valid
-
-
 def pad_front(order: Tensor, lengths: list[int], right: bool) -> tuple[Tensor, Tensor]:
-    """The first entries of each row of `order` (B, N), as many as `lengths` says, padded by 0.
+    """The first `lengths[b]` entries of each row of `order` (B, N), padded by 0 to the longest.
 
-    As (B, longest), and which entries are real.
+    Returns them and a mask of the real entries, both (B, longest).
     """
     n = max(lengths)
     columns = order[:, :n]
@@ -355,16 +418,20 @@ def gather_positions(positions: Tensor, index: Tensor) -> Tensor:
 
 
 def renumbered(valid: Tensor, like: Tensor, offset: int) -> Tensor:
-    """Position ids that count the valid columns of each row, in the shape of `like` (..., B, L)."""
+    """Position ids that count the valid columns of each row from `offset`, shaped like `like`."""
     ids = (valid.long().cumsum(1) - 1).clamp(min=0) + offset
     return ids.expand(*like.shape[:-2], *valid.shape)
 
 
 def untouched(columns: Tensor, valid: Tensor, before: Tensor) -> Tensor:
-    """Rows (B,) of which all columns of `before` (B, L) go on, in their order.
+    """Which rows (B,) lose no column and keep their order.
 
-    columns (B, N): what goes on of them, where `valid` (B, N). A row that loses nothing keeps its
-    positions, whatever becomes of the others: alone it would be the bare model.
+    Such a row keeps its position ids, because alone in a batch it would run as in the bare model.
+
+    Args:
+        columns: the columns that are left, (B, N).
+        valid: which of these are not padding, (B, N) bool.
+        before: which columns were there before, (B, L) bool.
     """
     inner = valid[:, 1:] & valid[:, :-1]
     ordered = ((columns.diff(dim=1) > 0) | ~inner).all(1)
@@ -372,20 +439,27 @@ def untouched(columns: Tensor, valid: Tensor, before: Tensor) -> Tensor:
 
 
 def last_column(valid: Tensor) -> Tensor:
-    """Column (B,) of the last valid entry of each row."""
+    """Column (B,) of the last valid entry of each row of `valid` (B, N)."""
     n = valid.shape[1]
     return n - 1 - valid.flip(1).long().argmax(1)
 
 
 def decode_shift(positions: Tensor, valid: Tensor, stage: Tensor, stage_valid: Tensor) -> Tensor:
-    """What packed positions lose against the original ones behind the prompt, (..., B, 1)."""
+    """How much smaller packed position ids are than original ones after the prompt, (..., B, 1).
+
+    Args:
+        positions: original ids, (..., B or 1, L).
+        valid: columns of these that are not padding, (B, L) bool.
+        stage: packed ids, (..., B, N).
+        stage_valid: columns of these that are not padding, (B, N) bool.
+    """
     end = last_column(valid)[:, None]
     stage_end = last_column(stage_valid)[:, None]
     return gather_positions(positions, end) - gather_positions(stage, stage_end)
 
 
 def shifted(positions: Tensor, shift: Tensor | None) -> Tensor:
-    """Position ids of new tokens as a stage counts them."""
+    """Position ids of new tokens (..., B, q), less what the layers of a stage subtract."""
     if shift is None:
         return positions
     if positions.dim() == 3 and shift.dim() == 3 and positions.shape[0] != shift.shape[0]:

@@ -200,9 +200,10 @@ class Splice:
         """
         device, valid = self.ids.device, self.valid
         index = torch.arange(self.length, device=device).expand(self.b, -1)
-        item, slot = on_device(self._marks(), device)
+        # The layers take all slots: slot and token are the same number here.
+        item, token = on_device(self._marks(), device)
         where = self.default_positions() if positions else None
-        stage = Stage(0, index, index, valid, item, slot, self._lengths(), where)
+        stage = Stage(0, index, index, valid, item, token, self._lengths(), where)
         stage.held = [[len(placed.columns) for placed in row] for row in self.rows]
         stage.right = self._right()
         if where is not None:
@@ -252,7 +253,7 @@ class Splice:
             shift = decode_shift(positions, self.valid, where, valid)
         where = where.masked_fill(~valid, 0)
         local = torch.arange(index.shape[1], device=device).expand(self.b, -1)
-        stage = Stage(0, index, local, valid, plan.item, plan.slot, plan.lengths, where, shift)
+        stage = Stage(0, index, local, valid, plan.item, plan.token, plan.lengths, where, shift)
         stage.held = [[reduced[p.modality][p.number].n for p in row] for row in self.rows]
         stage.right = right
         self._hand_over(stage)
@@ -373,7 +374,7 @@ class Splice:
             for i in range(3)
             if i not in {self.anatomy.placeholder(m) for m in self.anatomy.modalities}
         )
-        kw["input_ids"] = self.ids.gather(1, stage.index).masked_fill(~valid, pad)
+        kw["input_ids"] = self.ids.gather(1, stage.prompt_column).masked_fill(~valid, pad)
         masked = self.known.valid is not None or stage.ragged or cache_in(kw) is None
         kw["attention_mask"] = valid.long() if masked else None
         kw["position_ids"] = stage.positions
@@ -384,7 +385,7 @@ class Splice:
             if types.shape[1] != self.length:
                 kw[name] = None
                 continue
-            kw[name] = types.gather(1, stage.index).masked_fill(
+            kw[name] = types.gather(1, stage.prompt_column).masked_fill(
                 ~valid, self.anatomy.family.type_pad
             )
 
