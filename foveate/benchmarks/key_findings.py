@@ -1,174 +1,174 @@
-"""What is seen in a run, in plain words: every sentence follows from the numbers by a rule."""
+"""Key findings of a run: sentences that follow from the stored numbers by fixed rules."""
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
+from collections.abc import Iterable
 from itertools import combinations
 
 from foveate import mini
 from foveate.benchmarks.acceptance import positions
-from foveate.benchmarks.baseline_comparison import beaten
-from foveate.benchmarks.metrics import INSENSITIVE, SPAN
+from foveate.benchmarks.baseline_comparison import sign, task_type_findings
+from foveate.benchmarks.metrics import INSENSITIVE, SPAN, Summary
 from foveate.benchmarks.results import Results
-from foveate.benchmarks.tables import number, title_of
+from foveate.benchmarks.statistics import THRESHOLD
+from foveate.benchmarks.tables import number, oracle_ratio, ratio, title_of
 from foveate.method import registered
 
-AT = 0.125
+MOST_NAMES = 6
+"""Lists of more methods are given as a number."""
 
 
-def seen(results: Results) -> list[str]:
-    """Sentences about the results; each appears only where its rule holds."""
-    said = [
-        *_left_out(results),
-        *_unable(results),
+def key_findings(results: Results) -> list[str]:
+    """The findings, most important first; each appears only if its rule holds."""
+    found = [
         *_best(results),
-        *_chance(results),
-        *beaten(results),
-        *_oracle(results),
-        *_distracted(results),
-        *_tasks(results),
+        *_accurate(results),
+        *_against_random(results),
+        *task_type_findings(results),
+        *_headroom(results),
+        *_above_full(results),
+        *_hardest_task(results),
         *_positions(results),
-        *_leak(results),
-        *_dearer(results),
-        *_inside(results),
-        *_coinciding(results),
-        *_out_of_reach(results),
+        *_evidence_removed(results),
+        *_unequal_cost(results),
+        *_insensitive(results),
+        *_identical(results),
+        *_not_scored(results),
+        *_not_learned(results),
+        *_not_available(results),
     ]
-    return said or ["Too little was measured to say anything."]
+    return found or ["Too few settings are measured for a finding."]
 
 
-def _left_out(results: Results) -> list[str]:
-    short = [task for task in results.tasks if task not in results.kept_tasks()]
-    if not short:
-        return []
-    told = (
-        f"{title_of(task)} ({100 * (results.span(task)[1] - results.span(task)[0]):+.1f})"
-        for task in short
-    )
-    return [
-        f"Left out of all means of R, for full is less than {100 * SPAN:g} points above blind: "
-        f"{', '.join(told)}."
-    ]
+def _methods(results: Results) -> list[Summary]:
+    return [s for s in results.summaries if s.role == "method"]
 
 
-def _unable(results: Results) -> list[str]:
-    """What an embedded model learnt too little of, by its card."""
-    card = mini.model_card(str(results.configuration["model"]))
-    tested, kept = card.get("test", {}), card.get("kept", card.get("test", {}))
-    short = {task: row for task, row in tested.items() if task not in kept}
-    if not short:
-        return []
-    told = (
-        f"{title_of(task)} ({100 * row['full']:.1f} % with the picture, "
-        f"{100 * max(row['blind'], row['constant']):.1f} % without)"
-        for task, row in short.items()
-    )
-    return [
-        "Not here, for the model itself knows too little of it: "
-        f"{', '.join(told)}. What methods cost there must be seen on another model."
-    ]
-
-
-def _complete(results: Results, role: str | None = None) -> list:
-    """Summaries of what ran at every keep, best first."""
-    every = len(results.keeps)
+def _complete(results: Results, role: str) -> list[Summary]:
+    """Summaries of what ran at every ratio, best first."""
     return [
         s
         for s in results.summaries
-        if s.normalised_accuracy is not None and s.keeps == every and role in (None, s.role)
+        if s.role == role and s.normalised_accuracy is not None and s.keeps == len(results.keeps)
     ]
 
 
 def _best(results: Results) -> list[str]:
-    inside = results.first_pruning_layers()
-    ranked = [s for s in _complete(results, "method") if s.name not in inside]
-    if not ranked:
-        return []
-    best = ranked[0]
-    words = f"Of the methods that act before the language model and run at every keep, {best.name} "
-    words += f"retains most: R = {number(best.normalised_accuracy)} on average over tasks and keeps"
-    if best.gain is not None:
-        words += f", {best.gain:+.2f} against random"
-    made = [words + "."]
-    simple = [s for s in _complete(results, "control") if s.name in ("uniform", "grid_pool")]
-    better = [s.name for s in simple if s.normalised_accuracy >= best.normalised_accuracy]
-    if better:
-        made.append(f"No such method beats {' and '.join(better)}, which choose nothing.")
-    return made
-
-
-def _chance(results: Results) -> list[str]:
-    above, equal, below = [], [], []
-    for s in results.summaries:
-        if s.role != "method" or s.gain_interval is None:
-            continue
-        low, high = s.gain_interval
-        (above if low > 0 else below if high < 0 else equal).append(s.name)
+    ranked = _complete(results, "method")
+    before = [s for s in ranked if not results.inside_llm(s.name)]
+    inside = [s for s in ranked if results.inside_llm(s.name)]
     made = []
-    if above:
-        made.append(f"Better than random tokens (95 %, paired): {', '.join(above)}.")
-    if equal:
-        made.append(f"Not told apart from random tokens: {', '.join(equal)}.")
-    if below:
-        made.append(f"Worse than random tokens: {', '.join(below)}.")
+    if before:
+        best = before[0]
+        words = f"Best method before the LLM: {best.name}, with a mean normalised accuracy of "
+        words += number(best.normalised_accuracy)
+        if best.gain is not None:
+            words += f" over all tasks and ratios, {best.gain:+.2f} over random token selection"
+        made.append(words + ".")
+        simple = [s.name for s in _complete(results, "control") if _at_least(s, best)]
+        if simple:
+            made.append(
+                f"No method before the LLM is better than {' and '.join(simple)}, which score no "
+                "token."
+            )
+    if inside:
+        best, first = inside[0], results.first_pruning_layers().get(inside[0].name, 0)
+        words = f"Best method inside the LLM: {best.name}, {number(best.normalised_accuracy)}"
+        if first:
+            words += f"; its first {first} layers process all visual tokens, so compare it with "
+            words += "methods before the LLM at equal FLOPs"
+        made.append(words + ".")
     return made
 
 
-def _oracle(results: Results) -> list[str]:
-    oracle = results.curve("oracle").get(AT)
-    inside = results.first_pruning_layers()
+def _at_least(simple: Summary, best: Summary) -> bool:
+    return simple.name in ("uniform", "grid_pool") and (
+        simple.normalised_accuracy >= best.normalised_accuracy
+    )
+
+
+def _accurate(results: Results) -> list[str]:
+    """How many methods keep 90 % of the accuracy range at each ratio."""
+    names = [s.name for s in _methods(results)]
+    parts = []
+    for keep in results.keeps:
+        values = {name: results.curve(name).get(keep) for name in names}
+        measured = {name: value for name, value in values.items() if value is not None}
+        good = [name for name, value in measured.items() if value >= THRESHOLD]
+        if measured:
+            count = f"{len(good)} of {len(measured)}" if good else "none"
+            listed = f" ({', '.join(good)})" if 0 < len(good) <= MOST_NAMES else ""
+            parts.append(f"{count} at {ratio(keep)}{listed}")
+        if measured and not good:
+            break
+    if not parts:
+        return []
+    return [f"Methods with a normalised accuracy of {THRESHOLD} or more: {', '.join(parts)}."]
+
+
+def _against_random(results: Results) -> list[str]:
+    compared = {
+        s.name: sign((s.gain, s.gain_interval)) for s in _methods(results) if s.gain_interval
+    }
+    if not compared:
+        return []
+    better = [name for name, found in compared.items() if found > 0]
+    words = (
+        f"{len(better)} of {len(compared)} methods are significantly better than random token "
+        "selection (paired bootstrap, 95 % CI)"
+    )
+    for title, wanted in (("no significant difference", 0), ("significantly worse", -1)):
+        names = [name for name, found in compared.items() if found == wanted]
+        if names:
+            words += f"; {title}: {', '.join(names)}"
+    return [words + "."]
+
+
+def _headroom(results: Results) -> list[str]:
+    at = oracle_ratio(results)
+    oracle = results.curve("oracle").get(at)
     others = {
-        s.name: skill
-        for s in results.summaries
-        if s.role == "method"
-        and s.name not in inside
-        and (skill := results.curve(s.name).get(AT)) is not None
+        s.name: value
+        for s in _methods(results)
+        if not results.inside_llm(s.name) and (value := results.curve(s.name).get(at)) is not None
     }
     if oracle is None or not others:
         return []
     best = max(others, key=others.__getitem__)
     gap = oracle - others[best]
-    words = (
-        f"At {100 * AT:g} % a choice that knows the evidence has R = {number(oracle)}, the best "
-    )
-    words += f"method before the language model, {best}, {number(others[best])}: "
-    return [words + (f"{number(gap)} is left to gain." if gap > 0 else "nothing is left to gain.")]
+    return [
+        f"{f'Headroom of {number(gap)}' if gap > 0 else 'No headroom'} at {ratio(at)}: an oracle "
+        f"that keeps the tokens with the evidence reaches {number(oracle)}, the best method before "
+        f"the LLM, {best}, {number(others[best])}."
+    ]
 
 
-def _distracted(results: Results) -> list[str]:
+def _above_full(results: Results) -> list[str]:
+    at = oracle_ratio(results)
     better = [
         title_of(task)
         for task in results.kept_tasks()
-        if (cell := results.cells.get((task, "oracle", AT)))
+        if (cell := results.cells.get((task, "oracle", at)))
         and cell.normalised_accuracy_interval
         and cell.normalised_accuracy_interval[0] > 1
     ]
     if not better:
         return []
     return [
-        f"With the evidence and little else the model answers better than with all tokens on "
-        f"{', '.join(better)}: the rest of the picture distracts it there, and R above 1 is real."
+        f"The oracle at {ratio(at)} is significantly more accurate than the full model on "
+        f"{', '.join(better)}: other visual tokens distract the model there, and a normalised "
+        "accuracy above 1 is possible."
     ]
 
 
-def _positions(results: Results) -> list[str]:
-    made = []
-    for task, found in positions(results).numbers.items():
-        low, high = found["interval"]
-        if low > 0 or high < 0:
-            verb = "costs" if found["cost"] > 0 else "gains"
-            made.append(
-                f"Renumbering the tokens that are left, instead of keeping their positions, {verb} "
-                f"{100 * abs(found['cost']):.1f} points on {title_of(task)} (random tokens, mean "
-                "over 50, 25 and 12.5 %)."
-            )
-    return made
-
-
-def _tasks(results: Results) -> list[str]:
+def _hardest_task(results: Results) -> list[str]:
+    keep = oracle_ratio(results)
     at = {
         task: cell.normalised_accuracy
         for task in results.kept_tasks()
-        if (cell := results.cells.get((task, "random", AT)))
+        if (cell := results.cells.get((task, "random", keep)))
         and cell.normalised_accuracy is not None
     }
     if len(at) < 2:
@@ -177,57 +177,76 @@ def _tasks(results: Results) -> list[str]:
     if at[worst] == at[best]:
         return []
     return [
-        f"With {100 * AT:g} % of the tokens drawn at random, {title_of(worst)} suffers most "
-        f"(R = {number(at[worst])}) and {title_of(best)} least ({number(at[best])})."
+        f"Random token selection at {ratio(keep)} loses most on {title_of(worst)} (normalised "
+        f"accuracy {number(at[worst])}) and least on {title_of(best)} ({number(at[best])})."
     ]
 
 
-def _leak(results: Results) -> list[str]:
+def _positions(results: Results) -> list[str]:
+    made = []
+    for task, found in positions(results).numbers.items():
+        low, high = found["interval"]
+        if low > 0 or high < 0:
+            made.append(
+                f"Packed instead of original position ids: accuracy {-100 * found['cost']:+.1f} "
+                f"points on {title_of(task)} (random token selection, mean over 50, 25 and "
+                "12.5 %)."
+            )
+    return made
+
+
+def _evidence_removed(results: Results) -> list[str]:
     made = []
     for task in results.kept_tasks():
         row = results.row(task, "anti_oracle")
-        skill = results.normalised_accuracy(task, [row])[0] if row else None
-        if skill is not None and skill >= 0.25:
-            made.append(f"{title_of(task)} ({number(skill)})")
+        value = results.normalised_accuracy(task, [row])[0] if row else None
+        if value is not None and value >= 0.25:
+            made.append(f"{title_of(task)} ({number(value)})")
     if not made:
         return []
     return [
-        "Without the evidence tokens a quarter of R or more is left, because the encoder spreads "
-        f"evidence to other tokens or the answer is an absence, on {', '.join(made)}."
+        "With the evidence tokens removed, the normalised accuracy stays at 0.25 or more on "
+        f"{', '.join(made)}: other tokens contain the answer too, or the answer is an absence."
     ]
 
 
-def _dearer(results: Results) -> list[str]:
+def _unequal_cost(results: Results) -> list[str]:
+    keep = oracle_ratio(results)
+    expected = keep * results.configuration["tokens"]
     made = []
-    for s in results.summaries:
-        found = [c for t in results.tasks if (c := results.cells.get((t, s.name, AT)))]
-        if s.role != "method" or not found:
-            continue
-        tokens = sum(c.tokens_mean for c in found) / len(found)
-        asked = AT * results.configuration["tokens"]
-        if tokens >= 1.25 * asked:
-            made.append(
-                f"At {100 * AT:g} % {s.name} runs on {tokens:.1f} tokens on average over the "
-                f"layers, where others run on {asked:g}: compare it at equal FLOPs."
-            )
-    return made
+    for s in _methods(results):
+        cells = [c for t in results.tasks if (c := results.cells.get((t, s.name, keep)))]
+        tokens = sum(c.tokens_mean for c in cells) / len(cells) if cells else 0
+        if tokens >= 1.25 * expected:
+            made.append(f"{s.name} ({tokens:.1f})")
+    if not made:
+        return []
+    return [
+        f"At {ratio(keep)} some methods process more than {expected:g} visual tokens per decoder "
+        f"layer on average: {', '.join(made)}. Compare them with the others at equal FLOPs."
+    ]
 
 
-def _inside(results: Results) -> list[str]:
-    made = []
+def _insensitive(results: Results) -> list[str]:
+    alike: dict[tuple, list[str]] = defaultdict(list)
     for name, k in results.first_pruning_layers().items():
-        tasks = results.insensitive_tasks(name)
-        if tasks:
-            made.append(
-                f"{name} drops tokens from layer {k} on; with no visual token at all from there, "
-                f"R is {INSENSITIVE} or more on {', '.join(tasks)}: there these results say "
-                "nothing about which tokens it keeps, only what it costs."
-            )
-    return made
+        if tasks := results.insensitive_tasks(name):
+            alike[k, tuple(tasks)].append(name)
+    if not alike:
+        return []
+    told = (
+        f"{', '.join(names)} (layer {k}) on {', '.join(tasks)}"
+        for (k, tasks), names in sorted(alike.items())
+    )
+    return [
+        "On some tasks the model no longer needs visual tokens at the layer where a method starts "
+        f"to prune (normalised accuracy {INSENSITIVE} or more without any). There the results show "
+        f"the cost of the method, not the quality of its token selection: {'; '.join(told)}."
+    ]
 
 
-def _coinciding(results: Results) -> list[str]:
-    """Methods whose answers are the same in all settings that both ran in."""
+def _identical(results: Results) -> list[str]:
+    """Pairs of methods with the same answers in all settings that both ran in."""
     answers = {
         s.name: {
             (task, keep): row["right"]
@@ -235,8 +254,7 @@ def _coinciding(results: Results) -> list[str]:
             for keep in results.keeps
             if (row := results.row(task, s.name, keep))
         }
-        for s in results.summaries
-        if s.role == "method"
+        for s in _methods(results)
     }
     known = registered()
     made = []
@@ -249,18 +267,58 @@ def _coinciding(results: Results) -> list[str]:
             for a, b in ((one, two), (two, one))
             if a in known and b in known[a].coincides
         ]
-        told = f"{one} and {two} give the same answers in every setting here"
+        told = f"{one} and {two} give identical answers in every setting"
         made.append(f"{told}: {reasons[0]}." if reasons else f"{told}.")
     return made
 
 
-def _out_of_reach(results: Results) -> list[str]:
-    by_name: dict[str, list[float]] = {}
+def _not_scored(results: Results) -> list[str]:
+    spans = {task: results.span(task) for task in results.tasks if task not in results.kept_tasks()}
+    if not spans:
+        return []
+    told = (f"{title_of(t)} ({100 * (full - base):+.1f})" for t, (base, full) in spans.items())
+    return [
+        f"Not included in the means: {', '.join(told)}. The full model must be at least "
+        f"{100 * SPAN:g} points above the no-image baseline."
+    ]
+
+
+def _not_learned(results: Results) -> list[str]:
+    """Tasks that an embedded model has not learned, from its model card."""
+    card = mini.model_card(str(results.configuration["model"]))
+    tested, kept = card.get("test", {}), card.get("kept", card.get("test", {}))
+    told = [
+        f"{title_of(task)} ({100 * row['full']:.1f} % with the image, "
+        f"{100 * max(row['blind'], row['constant']):.1f} % without)"
+        for task, row in tested.items()
+        if task not in kept
+    ]
+    if not told:
+        return []
+    return [
+        f"Not measured, because the model itself has not learned the task: {', '.join(told)}. Use "
+        "another model for these tasks."
+    ]
+
+
+def _not_available(results: Results) -> list[str]:
+    refused: dict[str, list[float]] = defaultdict(list)
     for name, keep in results.refusals():
         if keep is not None:
-            by_name.setdefault(name, []).append(keep)
-    return [
-        f"{name} can't run at {', '.join(f'{100 * k:.4g} %' for k in sorted(keeps, reverse=True))} "
-        "on this model."
-        for name, keeps in by_name.items()
-    ]
+            refused[name].append(keep)
+    alike: dict[tuple[float, ...], list[str]] = defaultdict(list)
+    for name, keeps in refused.items():
+        alike[tuple(sorted(keeps, reverse=True))].append(name)
+    if not alike:
+        return []
+    told = (f"{', '.join(names)} ({ratios(keeps, results)})" for keeps, names in alike.items())
+    return [f"Not available at every ratio on this model: {'; '.join(told)}."]
+
+
+def ratios(keeps: Iterable[float], results: Results) -> str:
+    """Ratios as text: "25 % and below" for the smallest measured ones, else a list."""
+    keeps = sorted(keeps, reverse=True)
+    tail = results.keeps[-len(keeps) :]
+    if len(keeps) > 1 and all(map(math.isclose, keeps, tail)):
+        return f"{ratio(keeps[0])} and below"
+    return ", ".join(map(ratio, keeps))

@@ -1,71 +1,156 @@
-"""The page about a run, written from its rows alone."""
+"""The page about a run, written from its stored rows alone."""
 
 from __future__ import annotations
 
+import os
 import shlex
+from collections import defaultdict
 from pathlib import Path
 
-from foveate.atomic_file import replacing
+from foveate import mini
 from foveate.benchmarks.acceptance import check
 from foveate.benchmarks.errors import BenchError
-from foveate.benchmarks.key_findings import seen
+from foveate.benchmarks.key_findings import key_findings, ratios
 from foveate.benchmarks.plot import draw
 from foveate.benchmarks.results import Results
-from foveate.benchmarks.tables import Table, tables
+from foveate.benchmarks.tables import Table, ratio, tables, title_of
+
+BASELINES = {
+    "random": "random token selection, mean of three seeds",
+    "random_original": "the tokens of the first seed at their original position ids",
+    "uniform": "evenly spaced tokens",
+    "grid_pool": "average pooling over the token grid",
+    "downsample": "a smaller input image",
+    "oracle": "the tokens with the evidence for the answer, an upper reference",
+}
+PLOTS = {
+    "pareto": "Normalised accuracy against FLOPs",
+    "tasks": "Accuracy against retention ratio, one panel per task",
+}
 
 
 def write_page(results: Results, path: str | Path, plot: bool = True) -> list[Path]:
-    """Write the page and its pictures beside it; the files that were written."""
+    """Write the page and its plots beside it.
+
+    Args:
+        results: the run.
+        path: the Markdown file to write.
+        plot: also draw the plots as SVG and show them on the page. Default True.
+
+    Returns:
+        The files that were written.
+    """
     path = Path(path)
     written = draw(results, path.with_suffix(""), ("svg",)) if plot else []
     text = page(results, [picture.name for picture in written])
+    partial = path.with_name(path.name + ".partial")
     try:
-        with replacing(path) as partial:
-            partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
     except OSError as error:
-        raise BenchError(f"{str(path)!r} can't be written ({error.strerror}).") from None
+        raise BenchError(f"{str(path)!r} cannot be written ({error.strerror}).") from None
     return [path, *written]
 
 
 def page(results: Results, pictures: list[str]) -> str:
-    """The page as Markdown."""
-    c = results.configuration
-    versions = ", ".join(f"{name} {version}" for name, version in c["versions"].items())
+    """The page as Markdown, with the plots in the files `pictures`."""
+    main, *details = tables(results) or [None]
     parts = [
-        "# The embedded bench",
-        f"`{command(results)}`",
-        f"{c['model']}, {c['parameters'] / 1e6:.2f} M parameters (weights {c['weights']}), world "
-        f"{c['world']}, split {c['split']}, {c['n']} items per task, pictures of {c['size']} px, "
-        f"{c['tokens']} visual tokens. Answers by "
-        + (
-            "likelihood of the candidates"
-            if c["mode"] == "likelihood"
-            else "greedy generation, exactly right or wrong"
-        )
-        + f"; {c['dtype']} on {c['device']}; {versions}. "
-        "Written by `foveate bench --page` from the rows of that run; nothing here is typed in.",
-        "R, retained skill, is (accuracy - blind) / (full - blind): 1 is the model with all "
-        "tokens, 0 the better of a constant answer and pictures without content. It is not "
-        "clipped. Random is the mean of three draws; random_original keeps the same tokens as the "
-        "first of them at their original positions.",
-        "## What is seen",
-        "\n".join(f"- {sentence}" for sentence in seen(results)),
+        f"# Accuracy benchmark on {results.configuration['model']}",
+        _measured(results),
+        "## Key findings",
+        "\n".join(f"- {sentence}" for sentence in key_findings(results)),
     ]
-    parts += [f"![{name.removesuffix('.svg')}]({name})" for name in pictures]
-    for table in tables(results):
-        parts += [f"## {table.title}", table.note, markdown(table)]
-    parts += ["## Checks of the bench itself", _checks(results)]
-    refused = {name: reason for (name, _), reason in results.refusals().items()}
-    if refused:
-        parts += [
-            "## What could not run",
-            "\n".join(f"- {name}: {reason}" for name, reason in refused.items()),
-        ]
+    if main is not None:
+        note = "Methods are in bold, controls and baselines in plain type. "
+        parts += [f"## {main.title}", note + main.note, markdown(main)]
+    parts += [f"![{_plot_title(name)}]({name})" for name in pictures]
+    parts += ["## Details"] if details else []
+    for table in details:
+        parts += [f"### {table.title}", table.note, markdown(table)]
+    if results.refusals():
+        parts += ["### Settings that are not available", _refusals(results)]
+    parts += ["### Checks of the benchmark", CHECKS, _checks(results)]
+    parts += ["## How to reproduce", _reproduce(results)]
     return "\n\n".join(parts) + "\n"
 
 
+CHECKS = (
+    "These checks test the benchmark, not the methods: do the tasks need the image, does token "
+    "selection matter, is keep = 100 % exact? A failed check limits what the tables "
+    "can show."
+)
+
+
+def _measured(results: Results) -> str:
+    """What was measured: model, tasks, metric, baselines."""
+    c = results.configuration
+    methods = sum(s.role == "method" for s in results.summaries)
+    kind = "an embedded LLaVA-type model" if mini.model_card(str(c["model"])) else "a model"
+    shown = [name for name in BASELINES if name in results.names]
+    sentences = [
+        f"{methods} token-reduction methods are compared on `{c['model']}`, {kind} with "
+        f"{c['parameters'] / 1e6:.2f} M parameters, {c['layers']} decoder layers and {c['tokens']} "
+        f"visual tokens per image ({c['size']} x {c['size']} px).",
+        f"Each method answers the same {c['n']} questions per task at "
+        f"{', '.join(map(ratio, results.keeps)) or '100 %'} of the visual tokens, on synthetic "
+        f"image tasks: {', '.join(map(title_of, results.tasks))}.",
+        "The metric is the normalised accuracy, (accuracy - no-image baseline) / (full model - "
+        "no-image baseline): 0 = no-image baseline, 1 = full model with all visual tokens.",
+    ]
+    lines = [" ".join(sentences)]
+    if shown:
+        lines.append("Baselines and controls at the same retention ratios:")
+        lines.append("\n".join(f"- {name}: {BASELINES[name]}" for name in shown))
+    lines.append(
+        "The model and the images are small. Take the ranking as a first hint, and measure on your "
+        "own model and data before you choose a method (`foveate tune`)."
+    )
+    return "\n\n".join(lines)
+
+
+def _plot_title(name: str) -> str:
+    stem = Path(name).stem
+    return PLOTS.get(stem.rpartition("-")[2], stem)
+
+
+def _refusals(results: Results) -> str:
+    by_name: dict[str, dict[float, str]] = defaultdict(dict)
+    for (name, keep), reason in results.refusals().items():
+        by_name[name][keep] = reason
+    lines = []
+    for name, reasons in by_name.items():
+        keeps = sorted(k for k in reasons if k is not None)
+        at = f" at {ratios(keeps, results)}" if keeps else ""
+        lines.append(f"- {name}{at}. {reasons[keeps[-1] if keeps else None]}")
+    return "\n".join(lines)
+
+
+def _checks(results: Results) -> str:
+    return "\n".join(f"{v.number}. **{v.outcome}**: {v.title}. {v.details}" for v in check(results))
+
+
+def _reproduce(results: Results) -> str:
+    c = results.configuration
+    versions = ", ".join(f"{name} {version}" for name, version in c["versions"].items())
+    scored = (
+        "the candidate answer with the highest likelihood"
+        if c["mode"] == "likelihood"
+        else "the greedily generated text, which must equal the answer"
+    )
+    return "\n\n".join(
+        [
+            f"```bash\n{command(results)}\n```",
+            "Write this page again from the stored rows, without a measurement, with `foveate "
+            "bench --no-measure --out FOLDER --page PAGE`.",
+            f"An answer is {scored}. Split {c['split']} of world {c['world']}, weights "
+            f"{c['weights']}, {c['dtype']} on {c['device']}, {versions}.",
+        ]
+    )
+
+
 def command(results: Results) -> str:
-    """The command that makes these rows."""
+    """The command that measures these rows."""
     c = results.configuration
     words = ["foveate", "bench", "--model", c["model"], "--n", str(c["n"])]
     words += ["--keep", ",".join(f"{100 * k:g}%" for k in results.keeps)]
@@ -89,7 +174,3 @@ def markdown(table: Table) -> str:
         name = f"**{row[0]}**" if strong else row[0]
         lines.append("| " + " | ".join([name, *row[1:]]) + " |")
     return "\n".join(lines)
-
-
-def _checks(results: Results) -> str:
-    return "\n".join(f"{v.number}. **{v.word}**: {v.title}. {v.words}" for v in check(results))

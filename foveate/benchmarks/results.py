@@ -294,6 +294,11 @@ class Results:
             if row.get("boundary") is not None and row["role"] == "method"
         }
 
+    def inside_llm(self, name: str) -> bool:
+        """Whether a method acts inside the LLM, alone or besides other stages."""
+        stages = (row.get("stages", ()) for row in self.rows if row["name"] == name)
+        return any(stage in ("layers", "caches") for found in stages for stage in found)
+
     def insensitive_tasks(self, name: str) -> list[str]:
         """Scored tasks that cannot tell how well a method inside the LLM selects tokens.
 

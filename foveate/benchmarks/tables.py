@@ -1,18 +1,29 @@
-"""The tables of a run as words, for the screen and for the page alike."""
+"""The tables of a run as text, for the terminal and for the page."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from statistics import median
 
-from foveate.benchmarks.baseline_comparison import BASES, kinds, named, sign
-from foveate.benchmarks.metrics import Cell, Interval, Summary
+from foveate.benchmarks.baseline_comparison import BASELINES, sign, task_types, type_title
+from foveate.benchmarks.metrics import Cell, Interval
 from foveate.benchmarks.results import Results
+
+NONE = "–"
 
 
 @dataclass(frozen=True)
 class Table:
-    """A title, what its cells mean, a header and rows of text; `strong` rows are no controls."""
+    """One table as text.
+
+    Attributes:
+        title: the heading.
+        note: what the cells mean.
+        header: column names; the first column names the row.
+        rows: the cells, row by row.
+        strong: per row, True for a method and False for a control or baseline.
+    """
 
     title: str
     note: str
@@ -22,56 +33,22 @@ class Table:
 
 
 def tables(results: Results) -> list[Table]:
-    """All tables that the results allow, in reading order."""
+    """All tables that the results allow, the main table first."""
     made = [
-        scale(results),
         overview(results),
-        against(results),
+        against_baselines(results),
         by_task(results),
+        scale(results),
+        theoretical_cost(results),
+        measured_cost(results),
+        without_visual_tokens(results),
         *accuracies(results),
-        cost(results),
-        late_blind(results),
     ]
     return [table for table in made if table.rows]
 
 
-def scale(results: Results) -> Table:
-    """Where 0 and 1 lie on every task."""
-    rows = []
-    for task in results.tasks:
-        full, anti = results.full_model(task), results.row(task, "anti_oracle")
-        cell = results.cells.get((task, "oracle", 0.125))
-        leak = results.normalised_accuracy(task, [anti])[0] if anti else None
-        constant, mean = results.row(task, "constant"), results.row(task, "blind")
-        rows.append(
-            [
-                title_of(task),
-                str(full["n"]),
-                percent(constant["accuracy"]) if constant else "–",
-                percent(mean["accuracy"]) if mean else "–",
-                percent(full["accuracy"]),
-                number(cell.normalised_accuracy) if cell else "–",
-                number(leak),
-                f"{anti['tokens_out'] / anti['tokens_in']:.0%}" if anti else "–",
-            ]
-        )
-    return Table(
-        "Where 0 and 1 lie",
-        "Accuracy in %. Blind, R = 0, is the better of the best constant answer and mean-colour "
-        "pictures; full is R = 1. Anti-oracle drops the evidence and keeps the rest: what is left "
-        "of R has leaked through the encoder, or the answer is an absence. For counting, evidence "
-        "is all objects, and the oracle keeps a share of background too.",
-        [
-            *("task", "items", "constant", "mean colour", "full"),
-            *("oracle R at 12.5 %", "anti-oracle R", "tokens it keeps"),
-        ],
-        rows,
-        [True] * len(rows),
-    )
-
-
 def overview(results: Results) -> Table:
-    """Mean R over tasks, by keep."""
+    """The main table: mean normalised accuracy by retention ratio."""
     rows, strong = [], []
     for s in results.summaries if results.kept_tasks() else ():
         curve = results.curve(s.name)
@@ -81,64 +58,185 @@ def overview(results: Results) -> Table:
                 *(number(curve.get(keep)) for keep in results.keeps),
                 _with(number(s.normalised_accuracy), s.normalised_accuracy_interval),
                 _with(_signed(s.gain), s.gain_interval),
-                _k90(s),
+                _k90(s.k90, s.below),
             ]
         )
         strong.append(s.role == "method")
     return Table(
-        "Retained skill R",
-        f"Mean over {', '.join(results.kept_tasks())}, with 95 % intervals. Mean: over the keeps "
-        "that a method can run at. K90: smallest keep with R of 0.9. Above random: paired, at the "
-        "same keeps. † acts where most of these tasks are answered already: see the last table.",
-        ["method", *map(_keep, results.keeps), "mean R", "above random", "K90"],
+        "Normalised accuracy by retention ratio",
+        f"Mean over {', '.join(results.kept_tasks())}; 0 = no-image baseline, 1 = full model, in "
+        f"brackets the 95 % CI (paired bootstrap). Mean: over the ratios that are available "
+        f"({NONE}: not available). Over random: difference to random token selection at the same "
+        "ratios. K90: smallest retention ratio with a normalised accuracy of 0.9. †: most of these "
+        "tasks need no visual tokens at the layer where the method starts to prune.",
+        ["method", *map(ratio, results.keeps), "mean", "over random", "K90"],
         rows,
         strong,
     )
 
 
-def against(results: Results) -> Table:
-    """R above random and downsample, by kind of question."""
-    asked = kinds(results)
-    bases = [base for base in BASES if results.curve(base)]
+def against_baselines(results: Results) -> Table:
+    """Normalised accuracy over random token selection and over downsampling, by task type."""
+    types = task_types(results)
+    bases = [base for base in BASELINES if results.curve(base)]
     rows = [
         [
             label(results, s.name),
             *(
                 " / ".join(_lead(results.lead(s.name, base, tasks)) for base in bases)
-                for tasks in asked.values()
+                for tasks in types.values()
             ),
         ]
         for s in results.summaries
         if bases and s.role == "method"
     ]
     return Table(
-        f"Against {' and '.join(bases)}",
-        f"R above {' / above '.join(bases)} at the same keeps, mean over keeps and tasks; * where "
-        "the paired 95 % interval leaves 0 out.",
-        ["method", *(named(kind, tasks) for kind, tasks in asked.items())],
+        f"Difference to {' and '.join(bases)} by task type",
+        f"Normalised accuracy over {' / over '.join(bases)} at the same ratios, mean over ratios "
+        "and tasks. *: significant (paired bootstrap, 95 % CI).",
+        ["method", *(type_title(kind, tasks) for kind, tasks in types.items())],
         rows,
         [True] * len(rows),
     )
 
 
 def by_task(results: Results) -> Table:
-    """Mean R over keeps, by task."""
+    """Mean normalised accuracy over ratios, by task."""
     rows, strong = [], []
     for s in results.summaries if results.kept_tasks() else ():
         cells = []
         for task in results.kept_tasks():
             curve = results.curve(s.name, [task])
-            k90, below = results.k90(s.name, [task])
-            mean = number(sum(curve.values()) / len(curve)) if curve else "–"
-            cells.append(f"{mean} ({_share(k90, below)})" if curve else "–")
+            mean = number(sum(curve.values()) / len(curve)) if curve else NONE
+            k90 = _k90(*results.k90(s.name, [task]))
+            cells.append(f"{mean} ({k90})" if curve else NONE)
         rows.append([label(results, s.name), *cells])
         strong.append(s.role == "method")
     return Table(
-        "Task by task",
-        "Mean R over keeps (K90).",
+        "Normalised accuracy by task",
+        "Mean over the available ratios, in brackets K90 for this task.",
         ["method", *(title_of(task) for task in results.kept_tasks())],
         rows,
         strong,
+    )
+
+
+def scale(results: Results) -> Table:
+    """The accuracies that define 0 and 1 of the scale, and the controls that know the evidence."""
+    at = oracle_ratio(results)
+    rows = []
+    for task in results.tasks:
+        full, removed = results.full_model(task), results.row(task, "anti_oracle")
+        oracle = results.cells.get((task, "oracle", at))
+        constant, plain = results.row(task, "constant"), results.row(task, "blind")
+        rows.append(
+            [
+                title_of(task),
+                str(full["n"]),
+                percent(constant["accuracy"]) if constant else NONE,
+                percent(plain["accuracy"]) if plain else NONE,
+                percent(full["accuracy"]),
+                number(oracle.normalised_accuracy) if oracle else NONE,
+                number(results.normalised_accuracy(task, [removed])[0] if removed else None),
+                f"{removed['tokens_out'] / removed['tokens_in']:.0%}" if removed else NONE,
+            ]
+        )
+    return Table(
+        "No-image baseline and full model",
+        "The first three are accuracies in %: the no-image baseline is the better of the best "
+        "constant answer and constant-colour images (each image replaced by its mean colour). "
+        "The others are normalised accuracies. Oracle: keeps the tokens with the evidence "
+        "for the answer. Evidence removed: drops these tokens and keeps all others. For counting "
+        "tasks the evidence is every object, and the oracle also keeps background tokens.",
+        [
+            *("task", "items", "constant answer", "constant-colour image", "full model"),
+            *(f"oracle at {ratio(at)}", "evidence removed", "tokens kept then"),
+        ],
+        rows,
+        [True] * len(rows),
+    )
+
+
+def theoretical_cost(results: Results) -> Table:
+    """Theoretical prefill speed-up and visual tokens per decoder layer."""
+
+    def cell(cells: list[Cell]) -> str:
+        share, tokens = _mean(c.flops_share for c in cells), _mean(c.tokens_mean for c in cells)
+        return f"{1 / share:.2f}x ({tokens:.1f})"
+
+    full = [results.full_model(task) for task in results.tasks]
+    note = "Prefill FLOPs of the full model over those of the method, token selection included; in "
+    note += "brackets the visual tokens per decoder layer (mean over layers)."
+    if full:
+        flops = _mean(row["flops"] for row in full)
+        note += f" Full model: {full[0]['tokens_in']:.0f} visual tokens, {flops / 1e6:.1f} MFLOPs."
+    return _cost_table(results, "Theoretical prefill speed-up", note, cell)
+
+
+def measured_cost(results: Results) -> Table:
+    """Measured prefill speed-up, prefill time and selection overhead."""
+    times = {task: results.full_model(task)["seconds"] for task in results.tasks}
+
+    def cell(cells: list[Cell]) -> str:
+        prefill = _mean(c.seconds.get("prefill", 0) for c in cells)
+        select = _mean(c.seconds.get("select", 0) for c in cells)
+        full = _mean(times[c.task].get("prefill", 0) for c in cells)
+        speedup = f"{full / (prefill + select):.2f}x" if prefill + select else NONE
+        return f"{speedup} ({1e3 * prefill:.2f} + {1e3 * select:.2f})"
+
+    note = "Prefill time of the full model over prefill time plus selection overhead; in brackets "
+    note += "both in ms per item. The vision encoder is not included."
+    if times:
+        prefill = 1e3 * _mean(t["prefill"] for t in times.values())
+        encode = 1e3 * _mean(t["encode"] for t in times.values())
+        note += f" Full model: prefill {prefill:.2f} ms, vision encoder {encode:.2f} ms."
+    device = results.configuration["device"]
+    note += f" Device: {device}, batch size {results.configuration['batch']}."
+    return _cost_table(results, "Measured prefill speed-up", note + effort(results), cell)
+
+
+def _cost_table(results: Results, title: str, note: str, cell) -> Table:
+    rows, strong = [], []
+    for s in results.summaries:
+        line = []
+        for keep in results.keeps:
+            cells = [c for t in results.tasks if (c := results.cells.get((t, s.name, keep)))]
+            line.append(cell(cells) if cells else NONE)
+        rows.append([label(results, s.name), *line])
+        strong.append(s.role == "method")
+    return Table(title, note, ["method", *map(ratio, results.keeps)], rows, strong)
+
+
+def effort(results: Results) -> str:
+    """How long the run took, and the overhead of the benchmark itself."""
+    rows = [row["seconds"] | {"n": row["n"]} for row in results.rows if "seconds" in row]
+    if not rows or not all(row["wall"] for row in rows):
+        return ""
+    questions = sum(row["n"] for row in rows)
+    typical = 1000 * median(row["wall"] for row in rows)
+    own = median(row["own"] / row["wall"] for row in rows)
+    return (
+        f" The run answered {questions:,} questions, 1,000 of them in {typical:.1f} s; the "
+        f"overhead of the benchmark is {own:.1%} of the time (medians over settings)."
+    )
+
+
+def without_visual_tokens(results: Results) -> Table:
+    """Normalised accuracy with all visual tokens dropped before layer k."""
+    rows = []
+    layers = range(results.configuration["layers"])
+    for task in results.kept_tasks():
+        curve = results.without_visual_tokens(task)
+        if curve:
+            rows.append([title_of(task), *(number(curve.get(k)) for k in layers)])
+    return Table(
+        "Without visual tokens from layer k on",
+        "Normalised accuracy with all visual tokens dropped before decoder layer k (0-based). "
+        "About 1: layer k and all later layers no longer need visual tokens for this task, so the "
+        "task cannot compare the token selection of methods that prune there.",
+        ["task", *(f"k = {k}" for k in layers)],
+        rows,
+        [True] * len(rows),
     )
 
 
@@ -152,14 +250,15 @@ def accuracies(results: Results) -> list[Table]:
             if any(cells):
                 rows.append([label(results, s.name), *(_accuracy(cell) for cell in cells)])
                 strong.append(s.role == "method")
-        blind, full = results.span(task)
+        no_image, full = results.span(task)
         made.append(
             Table(
                 f"Accuracy on {title_of(task)}",
-                f"In %, with Wilson's 95 % interval; blind {percent(blind)}, full {percent(full)}. "
-                "* differs from random: the paired bootstrap interval leaves 0 out. p < 0.05 of "
-                "McNemar's test against random of seed 0: +.",
-                ["method", *map(_keep, results.keeps)],
+                f"In %, in brackets the 95 % Wilson CI. No-image baseline {percent(no_image)}, "
+                f"full model {percent(full)}. *: significantly different from random token "
+                "selection (paired bootstrap, 95 % CI). +: p < 0.05 in McNemar's test against "
+                "random token selection with seed 0.",
+                ["method", *map(ratio, results.keeps)],
                 rows,
                 strong,
             )
@@ -167,78 +266,15 @@ def accuracies(results: Results) -> list[Table]:
     return made
 
 
-def cost(results: Results) -> Table:
-    """Tokens, FLOPs and times, means over tasks."""
-    rows, strong = [], []
-    for s in results.summaries:
-        cells = []
-        for keep in results.keeps:
-            found = [c for t in results.tasks if (c := results.cells.get((t, s.name, keep)))]
-            if not found:
-                cells.append("–")
-                continue
-            tokens = sum(c.tokens_mean for c in found) / len(found)
-            flops = sum(c.flops_share for c in found) / len(found)
-            prefill = sum(c.seconds.get("prefill", 0) for c in found) / len(found)
-            select = sum(c.seconds.get("select", 0) for c in found) / len(found)
-            cells.append(f"{tokens:.1f} · {flops:.0%} · {1e3 * prefill:.2f} + {1e3 * select:.2f}")
-        rows.append([label(results, s.name), *cells])
-        strong.append(s.role == "method")
-    full = [results.full_model(task) for task in results.tasks]
-    note = "Visual tokens, mean over decoder layers · FLOPs of the language model's prefill and of "
-    note += "the token selection, share of full · milliseconds per item, prefill + selection."
-    if full:
-        flops = sum(r["flops"] for r in full) / len(full)
-        prefill = 1e3 * sum(r["seconds"]["prefill"] for r in full) / len(full)
-        encode = 1e3 * sum(r["seconds"]["encode"] for r in full) / len(full)
-        note += (
-            f" Full: {full[0]['tokens_in']:.0f} tokens, {flops / 1e6:.1f} MFLOPs, {prefill:.2f} ms "
-            f"behind {encode:.2f} ms of encoding."
-        )
-    return Table(
-        "Cost", note + effort(results), ["method", *map(_keep, results.keeps)], rows, strong
-    )
-
-
-def effort(results: Results) -> str:
-    """How long the run took, and how much of that the bench kept for itself."""
-    rows = [row["seconds"] | {"n": row["n"]} for row in results.rows if "seconds" in row]
-    if not rows or not all(row["wall"] for row in rows):
-        return ""
-    asked = sum(row["n"] for row in rows)
-    typical = 1000 * median(row["wall"] for row in rows)
-    own = median(row["own"] / row["wall"] for row in rows)
-    return (
-        f" The run asked {asked:,} questions; 1,000 of them take {typical:.1f} s, of which "
-        f"{own:.1%} are the bench's own (medians over settings)."
-    )
-
-
-def late_blind(results: Results) -> Table:
-    """R without any visual token from layer k on."""
-    rows = []
-    layers = range(results.configuration["layers"])
-    for task in results.kept_tasks():
-        curve = results.without_visual_tokens(task)
-        if curve:
-            rows.append([title_of(task), *(number(curve.get(k)) for k in layers)])
-    return Table(
-        "Without visual tokens from layer k on",
-        "R. Where it is about 1, layer k and all later ones no longer read visual tokens, and the "
-        "task can't tell apart methods that drop them there.",
-        ["task", *(f"k = {k}" for k in layers)],
-        rows,
-        [True] * len(rows),
-    )
+def oracle_ratio(results: Results) -> float:
+    """The measured ratio closest to 12.5 %, for findings at one ratio."""
+    return min(results.keeps, key=lambda keep: abs(math.log(keep / 0.125)), default=0.125)
 
 
 def label(results: Results, name: str) -> str:
-    """A method's name, with a dagger where most kept tasks can't tell how well it chooses."""
-    return (
-        f"{name} †"
-        if 2 * len(results.insensitive_tasks(name)) > len(results.kept_tasks())
-        else name
-    )
+    """A method's name, with † if most scored tasks are insensitive to where it prunes."""
+    insensitive = 2 * len(results.insensitive_tasks(name)) > len(results.kept_tasks())
+    return f"{name} †" if insensitive else name
 
 
 def title_of(task: str) -> str:
@@ -249,8 +285,8 @@ def title_of(task: str) -> str:
 
 
 def number(value: float | None) -> str:
-    """R with two decimals."""
-    return "–" if value is None else f"{value + 0.0:.2f}".replace("-0.00", "0.00")
+    """A normalised accuracy with two decimals."""
+    return NONE if value is None else f"{value + 0.0:.2f}".replace("-0.00", "0.00")
 
 
 def percent(share: float) -> str:
@@ -258,35 +294,35 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
+def ratio(keep: float) -> str:
+    """A retention ratio in percent."""
+    return f"{100 * keep:.4g} %"
+
+
 def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.2f}"
+    return NONE if value is None else f"{value:+.2f}"
 
 
 def _lead(found: tuple[float, Interval] | None) -> str:
-    return "–" if found is None else f"{found[0]:+.2f}{'*' if sign(found) else ''}"
+    return NONE if found is None else f"{found[0]:+.2f}{'*' if sign(found) else ''}"
 
 
 def _with(text: str, found: Interval) -> str:
     return f"{text} [{number(found[0])}, {number(found[1])}]" if found else text
 
 
-def _keep(share: float) -> str:
-    return f"{100 * share:.4g} %"
+def _k90(k90: float | None, below: bool) -> str:
+    return NONE if k90 is None else f"{'≤ ' if below else ''}{100 * k90:.3g} %"
 
 
-def _k90(s: Summary) -> str:
-    return _share(s.k90, s.below)
-
-
-def _share(k90: float | None, below: bool) -> str:
-    if k90 is None:
-        return "–"
-    return f"{'≤ ' if below else ''}{100 * k90:.3g} %"
+def _mean(values) -> float:
+    values = list(values)
+    return sum(values) / len(values)
 
 
 def _accuracy(cell: Cell | None) -> str:
     if cell is None:
-        return "–"
+        return NONE
     low, high = cell.accuracy_interval
     text = f"{percent(cell.accuracy)} [{percent(low)}, {percent(high)}]"
     if cell.gain_interval and not cell.gain_interval[0] <= 0 <= cell.gain_interval[1]:

@@ -93,7 +93,7 @@ def bench(
         made = results.to_dict()
         made["folder"], made["files"] = str(folder), list(map(str, written))
         if check:
-            made["checks"] = [{**vars(v), "verdict": v.word} for v in verdicts]
+            made["checks"] = [{**vars(v), "verdict": v.outcome} for v in verdicts]
         print_json(made)
     else:
         _print(results, verdicts, written, folder)
@@ -173,7 +173,7 @@ def _print(results: Any, verdicts: list[Any], written: list[Path], folder: Path)
     from rich.markup import escape
     from rich.table import Table
 
-    from foveate.benchmarks.key_findings import seen
+    from foveate.benchmarks.key_findings import key_findings
     from foveate.benchmarks.tables import tables
     from foveate.cli.console import console
 
@@ -187,12 +187,12 @@ def _print(results: Any, verdicts: list[Any], written: list[Path], folder: Path)
         out.print(table)
         out.print(made.note, style="dim", markup=False)
         out.print()
-    for sentence in seen(results):
+    for sentence in key_findings(results):
         out.print(f"- {sentence}", markup=False)
     for v in verdicts:
         colour = {True: "green", False: "red", None: "yellow"}[v.passed]
-        out.print(f"\n[{colour}]{v.number} {v.word}[/{colour}]", end=" ")
-        out.print(f"{v.title}. {v.words}", markup=False)
+        out.print(f"\n[{colour}]{v.number} {v.outcome}[/{colour}]", end=" ")
+        out.print(f"{v.title}. {v.details}", markup=False)
     out.print(f"\nrows: {folder / 'results.jsonl'}", markup=False)
     for path in written:
         out.print(f"{path}", markup=False)

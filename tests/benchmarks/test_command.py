@@ -43,7 +43,7 @@ def test_tables_checks_and_page(done, tmp_path):
     # An untrained model has no span, so the first check fails, and with it the command.
     assert result.exit_code == 1, result.output
     assert "Accuracy on I1 attribute" in result.stdout and "1 failed" in result.stdout
-    assert "## Checks of the bench itself" in page.read_text()
+    assert "### Checks of the benchmark" in page.read_text()
 
 
 def test_without_a_plot(done, tmp_path):

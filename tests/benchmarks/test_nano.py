@@ -30,7 +30,7 @@ def test_some_tasks_are_worth_measuring(results):
 
 def test_choosing_tokens_matters(results):
     verdict = benchmarks.check(results)[1]
-    assert verdict.passed, verdict.words
+    assert verdict.passed, verdict.details
 
 
 def test_evidence_is_what_answers_need(results):
@@ -43,4 +43,4 @@ def test_evidence_is_what_answers_need(results):
 
 def test_keep_of_one_is_full(results):
     verdict = benchmarks.check(results)[5]
-    assert verdict.passed, verdict.words
+    assert verdict.passed, verdict.details

@@ -3,7 +3,7 @@
 import pytest
 
 from foveate.benchmarks.acceptance import check
-from foveate.benchmarks.key_findings import seen
+from foveate.benchmarks.key_findings import key_findings
 from foveate.benchmarks.page import command, page, write_page
 from foveate.benchmarks.plot import draw
 from foveate.benchmarks.results import Results
@@ -51,11 +51,12 @@ def test_leads_are_paired_and_said_by_kind_of_question():
     lead, (low, high) = made.lead("good", "random", ["I6"])
     assert lead == pytest.approx((0.2 + 0.35 + 0.55) / 3, abs=0.02) and 0 < low < lead < high
     assert made.lead("random", "random", ["I6"]) is None
-    said = " ".join(seen(made))
-    for kind in ("all tasks", "small objects (I6)", "counting (I4)", "text (I9)"):
-        assert f"On {kind} good beats random and downsample for certain" in said
-    assert "poor loses to random" in said
-    table = next(t for t in tables(made) if t.title.startswith("Against"))
+    said = " ".join(key_findings(made))
+    better = "1 of 2 methods are significantly better than random and downsample, best: good"
+    for kind in ("Small objects (I6)", "Counting (I4)", "Text (I9)"):
+        assert f"{kind}: {better}" in said
+    assert "significantly worse than random: poor" in said
+    table = next(t for t in tables(made) if t.title.startswith("Difference to random"))
     assert table.header[1] == "all tasks" and table.rows[0][0] == "good"
     assert "* / +" in table.rows[0][1]
 
@@ -66,7 +67,7 @@ def test_a_task_without_headroom_is_in_no_mean():
     rows.append(row("I2", "full", 0.4, 1.0))
     made = Results(made.configuration, rows)
     assert made.kept_tasks() == ["I1"]
-    assert "Left out of all means of R" in seen(made)[0]
+    assert any("Not included in the means: I2 locate (+20.0)" in s for s in key_findings(made))
     assert not check(made)[0].passed
 
 
@@ -76,7 +77,7 @@ def test_half_a_run_has_half_the_figures(made):
     assert all(v.passed is not True or v.number in (1, 6) for v in check(part))
     none = Results(made.configuration, made.rows[:2])
     assert none.tasks == [] and none.summaries == [] and tables(none) == []
-    assert seen(none) == ["Too little was measured to say anything."]
+    assert key_findings(none) == ["Too few settings are measured for a finding."]
 
 
 def test_checks_pass_and_fail_by_their_numbers():
@@ -84,7 +85,7 @@ def test_checks_pass_and_fail_by_their_numbers():
     verdicts = {v.number: v for v in check(good)}
     assert verdicts[1].passed and verdicts[2].passed and verdicts[6].passed
     assert verdicts[2].numbers["I1"] == pytest.approx(0.455, abs=0.01)
-    assert verdicts[3].passed is None and "I8" in verdicts[3].words
+    assert verdicts[3].passed is None and "I8" in verdicts[3].details
     # Packed positions cost about ten points on both tasks: too much on I1.
     assert verdicts[4].passed is False
     assert verdicts[4].numbers["I2"]["cost"] == pytest.approx(0.117, abs=0.02)
@@ -97,7 +98,7 @@ def test_a_method_that_differs_at_one_is_named():
     rows = [r for r in made.rows if not (r["name"] == "good" and r["keep"] == 1)]
     rows.append(row("I1", "good", 0.8, 1.0, "method", digests=["z"]))
     verdict = check(Results(made.configuration, rows))[5]
-    assert verdict.passed is False and "good on I1 (other answers)" in verdict.words
+    assert verdict.passed is False and "good on I1 (different answers)" in verdict.details
 
 
 def test_equal_answers_with_other_scores_at_one_are_a_difference():
@@ -106,7 +107,7 @@ def test_equal_answers_with_other_scores_at_one_are_a_difference():
         {**r, "digests": ["z"]} if r["name"] == "good" and r["keep"] == 1 else r for r in made.rows
     ]
     verdict = check(Results(made.configuration, changed))[5]
-    assert verdict.passed is False and "good on I1 (same answers)" in verdict.words
+    assert verdict.passed is False and "good on I1 (same answers)" in verdict.details
 
 
 def test_two_trainings_agree_or_not(made):
@@ -130,7 +131,7 @@ def test_crossings_follow_the_tasks_that_exist():
     )
     verdict = check(made)[2]
     assert verdict.passed is None and verdict.numbers["I9"] == pytest.approx(0.2, abs=0.02)
-    assert "not available: I7, I8, I17" in verdict.words
+    assert "not available: I7, I8, I17" in verdict.details
 
 
 def test_a_query_only_counts_where_it_can_fail():
@@ -147,7 +148,7 @@ def test_a_query_only_counts_where_it_can_fail():
 
     assert i7((0.0, 0.2, 0.5)).numbers["I7"] == pytest.approx(0.5, abs=0.02)
     insensitive = i7((0.0, 0.2, 0.95))
-    assert not insensitive.numbers and "says nothing" in insensitive.words
+    assert not insensitive.numbers and "not conclusive" in insensitive.details
 
 
 def inside(late):
@@ -159,41 +160,43 @@ def inside(late):
 
 
 def test_methods_that_no_task_can_tell_apart_are_marked():
-    vacuous, telling = inside((0.0, 0.2, 0.95)), inside((0.0, 0.2, 0.5))
+    insensitive, sensitive = inside((0.0, 0.2, 0.95)), inside((0.0, 0.2, 0.5))
     assert (
-        vacuous.insensitive_tasks("good") == ["I1", "I2"]
-        and telling.insensitive_tasks("good") == []
+        insensitive.insensitive_tasks("good") == ["I1", "I2"]
+        and sensitive.insensitive_tasks("good") == []
     )
-    assert any("good drops tokens from layer 2 on" in s for s in seen(vacuous))
-    assert not any("drops tokens" in s for s in seen(telling))
-    assert "good †" in page(vacuous, []) and "good †" not in page(telling, [])
+    assert any("good (layer 2) on I1, I2" in s for s in key_findings(insensitive))
+    assert not any("(layer 2)" in s for s in key_findings(sensitive))
+    assert "good †" in page(insensitive, []) and "good †" not in page(sensitive, [])
 
 
 def test_methods_that_answer_alike_are_named_with_the_reason():
     curve = {0.5: 0.8, 0.25: 0.6, 0.125: 0.3}
-    alike = seen(results(curves={"fastervlm": curve, "hired": curve}))
+    alike = key_findings(results(curves={"fastervlm": curve, "hired": curve}))
     assert any(
-        s.startswith("fastervlm and hired give the same answers") and "without tiles" in s
+        s.startswith("fastervlm and hired give identical answers") and "without tiles" in s
         for s in alike
     )
-    other = seen(results(curves={"fastervlm": curve, "hired": {**curve, 0.125: 0.2}}))
-    assert not any("the same answers" in s for s in other)
+    other = key_findings(results(curves={"fastervlm": curve, "hired": {**curve, 0.125: 0.2}}))
+    assert not any("identical answers" in s for s in other)
 
 
 def test_sentences_follow_from_numbers(made):
-    said = " ".join(seen(made))
-    assert "good retains most: R = 0.93" in said
-    assert "Better than random tokens (95 %, paired): good." in said
-    assert "Worse than random tokens: poor." in said
-    assert "costs 9.3 points on I2 locate" in said
-    assert "R = 0.95, the best method before the language model, good, 0.85: 0.1" in said
+    said = " ".join(key_findings(made))
+    assert "Best method before the LLM: good, with a mean normalised accuracy of 0.93" in said
+    assert "0.9 or more: 1 of 2 at 50 % (good), 1 of 2 at 25 % (good), none at 12.5 %" in said
+    assert "1 of 2 methods are significantly better than random token selection" in said
+    assert "significantly worse: poor." in said
+    assert "accuracy -9.3 points on I2 locate" in said
+    assert "an oracle that keeps the tokens with the evidence reaches 0.95" in said
+    assert "Headroom of 0.10 at 12.5 %" in said and "good, 0.85" in said
 
 
 def test_a_method_that_costs_more_at_the_same_keep_is_named(made):
-    assert not any("at equal FLOPs" in s for s in seen(made))
+    assert not any("at equal FLOPs" in s for s in key_findings(made))
     rows = [{**r, "tokens_mean": 30.0} if r["name"] == "good" else r for r in made.rows]
-    said = " ".join(seen(Results(made.configuration, rows)))
-    assert "good runs on 30.0 tokens on average over the layers, where others run on 8" in said
+    said = " ".join(key_findings(Results(made.configuration, rows)))
+    assert "more than 8 visual tokens per decoder layer on average: good (30.0)" in said
 
 
 def test_page_has_tables_command_checks_and_pictures(made, tmp_path):
@@ -228,8 +231,25 @@ def test_results_as_json(made):
 
 
 def test_what_the_model_itself_knows_too_little_of_is_named(made):
-    assert not any("the model itself" in s for s in seen(made))
+    assert not any("not learned" in s for s in key_findings(made))
     image = Results({**made.configuration, "model": "image"}, made.rows)
-    (said,) = [s for s in seen(image) if "the model itself" in s]
-    assert "I4 count (35.0 % with the picture, 10.0 % without)" in said
+    (said,) = [s for s in key_findings(image) if "not learned" in s]
+    assert "I4 count (35.0 % with the image, 10.0 % without)" in said
     assert "I1 " not in said
+
+
+def test_speed_ups_are_theoretical_and_measured(made):
+    by_title = {t.title: t for t in tables(made)}
+    theoretical = by_title["Theoretical prefill speed-up"].rows[1]
+    assert theoretical[:2] == ["good", "2.00x (32.0)"]
+    # Full prefill 2 ms, at 50 % 1 ms and 0.1 ms of selection overhead.
+    assert by_title["Measured prefill speed-up"].rows[1][1] == "1.82x (1.00 + 0.10)"
+
+
+def test_methods_inside_the_llm_are_ranked_apart(made):
+    rows = [
+        {**r, "stages": ["layers"], "boundary": 2} if r["name"] == "good" else r for r in made.rows
+    ]
+    said = key_findings(Results(made.configuration, rows))
+    assert said[0].startswith("Best method before the LLM: poor")
+    assert any(s.startswith("Best method inside the LLM: good, 0.93; its first 2") for s in said)
