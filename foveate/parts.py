@@ -74,8 +74,8 @@ class Part:
             with gaps; "packed" renumbers the kept tokens; "native" renumbers, except in models with
             M-RoPE.
         drawn_as: How pictures show the result: "patches" (kept, merged or dropped patches),
-            "low-pass" (the low spatial frequencies of the image) or "smaller" (an image with fewer
-            pixels).
+            "pooled" (the cells of a coarse grid), "low-pass" (the low spatial frequencies of the
+            image) or "smaller" (an image with fewer pixels).
     """
 
     stage: ClassVar[str]

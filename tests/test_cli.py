@@ -205,7 +205,7 @@ def test_every_method_can_be_asked_and_drawn(tiny, tmp_path, slug):
     drops = any(isinstance(p, LayersPart) or not isinstance(p, whole) for p in cls().parts())
     assert report["tokens_in"][0] == 64
     assert (report["tokens_out"][0] < 64) == drops
-    assert Image.open(tmp_path / "o.png").size == Image.open(PHOTOGRAPH).size
+    assert min(Image.open(tmp_path / "o.png").size) >= 300
 
 
 def test_composed_methods_act_one_after_the_other(tiny):
@@ -217,7 +217,8 @@ def test_composed_methods_act_one_after_the_other(tiny):
 def test_overlay_is_written(tiny, tmp_path):
     ask(tiny, "--method", "divprune", "--keep", "16", "--overlay", tmp_path / "o.png")
     drawn, original = Image.open(tmp_path / "o.png"), Image.open(PHOTOGRAPH)
-    assert drawn.width / drawn.height == pytest.approx(original.width / original.height, rel=0.01)
+    # The caption is above the picture.
+    assert drawn.width >= original.width and drawn.height > original.height
     assert sum(drawn.convert("L").histogram()[:60]) > sum(original.convert("L").histogram()[:60])
 
 

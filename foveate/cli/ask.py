@@ -98,7 +98,7 @@ def ask(
     with waiting("answering"):
         result = answer(loaded, processor, images, question, chosen, max_new_tokens)
     if overlay is not None:
-        write_overlay(overlay, images, processor, result.report)
+        write_overlay(overlay, images, processor, result.report, question, result.text)
     if as_json:
         print_json(
             {

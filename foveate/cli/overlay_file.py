@@ -1,4 +1,4 @@
-"""The file behind `--overlay`: one panel per picture."""
+"""The files that `--overlay` and `--heatmap` write: one sheet for all pictures of a question."""
 
 from __future__ import annotations
 
@@ -13,32 +13,44 @@ from foveate.errors import MediaError
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
-def check_overlay(path: Path | None) -> None:
+def check_overlay(path: Path | None, option: str = "--overlay") -> None:
     """Raise `MediaError` for a file that can't be written, before any work is done for it."""
     if path is None:
         return
     if path.suffix.lower() not in _SUFFIXES:
-        raise MediaError(f"--overlay {str(path)!r} is no picture file; use a name such as out.png.")
+        raise MediaError(f"{option} {str(path)!r} is no picture file; use a name such as out.png.")
     if path.is_dir():
-        raise MediaError(f"--overlay {str(path)!r} is a folder; give the name of a file.")
+        raise MediaError(f"{option} {str(path)!r} is a folder; give the name of a file.")
     if not path.absolute().parent.is_dir():
-        raise MediaError(f"--overlay {str(path)!r}: there is no folder {str(path.parent)!r}.")
+        raise MediaError(f"{option} {str(path)!r}: there is no folder {str(path.parent)!r}.")
 
 
-def write_overlay(path: Path, images: Sequence[Image.Image], processor: Any, report: Any) -> None:
-    """Draw what `report` kept on the pictures it is about, side by side where they are several."""
-    from foveate.view import overlay, seen, side_by_side
+def write_overlay(
+    path: Path,
+    images: Sequence[Image.Image],
+    processor: Any,
+    report: Any,
+    question: str = "",
+    answer: str = "",
+) -> None:
+    """Write the sheet of kept, merged and dropped patches of one call.
 
-    panels = [
-        overlay(seen(image, processor), trace)
-        for image, trace in zip(images, report.traces, strict=True)
-    ]
-    captions = [
-        f"{kept} of {full} tokens"
-        for kept, full in zip(report.tokens_out, report.tokens_in, strict=True)
-    ]
-    drawn = panels[0] if len(panels) == 1 else side_by_side(panels, captions, columns=4)
+    Args:
+        path: the file; its ending says in which format.
+        images: the pictures of the question, in order.
+        processor: the model's; it says which part of a picture the model sees.
+        report: of the call.
+        question: for the caption.
+        answer: for the caption.
+    """
+    from foveate.view import overlay_sheet, seen_by_item
+
+    shown = seen_by_item(images, processor, len(report.traces))
+    _save(overlay_sheet(shown, report, question=question, answer=answer), path)
+
+
+def _save(sheet: Image.Image, path: Path) -> None:
     try:
-        drawn.save(path)
+        sheet.save(path)
     except OSError as error:
         raise MediaError(f"{str(path)!r} can't be written ({error.strerror}).") from None

@@ -1,8 +1,18 @@
-"""Pictures of what a model looked at."""
+"""Pictures of what a method did: kept and merged patches, scores, and tokens layer by layer."""
 
 from foveate.view.overlay import overlay
 from foveate.view.planes import Plane, planes
-from foveate.view.seen import seen
-from foveate.view.sheet import side_by_side
+from foveate.view.report_sheet import overlay_sheet
+from foveate.view.seen import seen, seen_by_item
+from foveate.view.sheet import Head, side_by_side
 
-__all__ = ["Plane", "overlay", "planes", "seen", "side_by_side"]
+__all__ = [
+    "Head",
+    "Plane",
+    "overlay",
+    "overlay_sheet",
+    "planes",
+    "seen",
+    "seen_by_item",
+    "side_by_side",
+]

@@ -1,8 +1,7 @@
-"""Draw on a picture which of its patches the language model got to see, and which were merged."""
+"""Draw on a picture which of its patches are kept, which are merged and which are dropped."""
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,100 +9,178 @@ import numpy as np
 from PIL import Image
 
 from foveate.errors import InvalidParameter
+from foveate.view.bands import low_pass
+from foveate.view.colours import group_colours
 from foveate.view.planes import Plane, planes
 from foveate.view.sheet import side_by_side
+from foveate.view.sizes import enlarged, panel_height, to_height
 
-_SIDE = 480
-"""Pixels that the longer side of a small picture is blown up to."""
-
-_CELL = 12
-"""Pixels that a cell shall at least have, as far as `_LARGEST` allows."""
-
-_LARGEST = 1200
 _DIM = 0.22
 """Brightness that a dropped patch is left with: enough to see what was there."""
 
-_MEAN = 0.5
-"""Share of the group's mean colour in the patches of a merged token: averaged, as the token is."""
-
-_TINT = 0.2
-"""Share of the group's own colour, which tells groups apart that look alike."""
+_SKIPPED = 0.55
+"""Brightness of a patch that these layers skip and later ones process again."""
 
 _LINE = 0.5
-"""Share of white in the frame of a kept patch: shows on dark pictures, where dimming does not."""
-
-_GOLDEN = 0.618033988749895
-"""Steps of the golden ratio around the colour wheel keep neighbouring numbers far apart."""
+"""Share of white in the border of a kept patch: shows on dark pictures, where dimming does not."""
 
 
 def overlay(
-    image: Image.Image | Sequence[Image.Image], trace: Any, *, finest: bool = False
+    image: Image.Image | Sequence[Image.Image],
+    trace: Any,
+    *,
+    finest: bool = False,
+    span: Any = None,
 ) -> Image.Image:
-    """The picture with kept patches in full light, merged ones tinted by group, dropped ones dim.
+    """The picture with its kept, merged and dropped patches.
 
-    image: the part of the picture that the model saw (see `seen`), or the frames of a video.
-    trace: one of `att.report.traces`. Where the item has several planes (the overview and the tiles
-    of a picture, the frames of a video) they stand side by side with captions; `finest` draws only
-    the one with the most cells.
+    Kept patches are unchanged within a light border. The patches of a merged token have their mean
+    colour within a border of one colour per token. Dropped patches are dark.
+
+    Args:
+        image: the part of the picture that the model saw (see `seen`), or the frames of a video.
+        trace: one of `att.report.traces`. Where the item has several planes (the overview and the
+            tiles of a picture, the frames of a video) they stand side by side with captions.
+        finest: draw only the plane with the most cells.
+        span: one of `trace.by_layer`, to draw what these layers process; by default what is left
+            after the last layer.
     """
-    all_planes = planes(trace)
-    frames = [image] if isinstance(image, Image.Image) else list(image)
-    if not frames:
-        raise InvalidParameter("There is no picture to draw on; give an image or a list of frames.")
+    frames = frames_of(image)
+    all_planes = planes(trace, None if span is None else span.assign)
     if not all_planes:
         return frames[0].convert("RGB")
     if finest:
         all_planes = [max(all_planes, key=lambda plane: plane.holder.size)]
-    steps = max(plane.t for plane in all_planes) + 1
-    panels = [
-        _panel(frames[plane.t * len(frames) // steps].convert("RGB"), plane) for plane in all_planes
-    ]
-    if len(panels) == 1:
-        return panels[0]
-    name = "view" if len(frames) == 1 else "step"
+    pictures = pictures_of(frames, all_planes)
+    if len(all_planes) == 1:
+        pictures = [enlarged(pictures[0], all_planes[0].shape)]
+        return paint(pictures, all_planes, trace, span)[0]
+    columns = min(len(all_planes), 4 if len(all_planes) <= 8 else 8)
+    height = panel_height(pictures, [plane.shape for plane in all_planes], columns)
+    panels = paint([to_height(p, height) for p in pictures], all_planes, trace, span)
     captions = [
-        f"{name} {plane.t}: {plane.holder.size} patches in {plane.kept} tokens"
+        f"{plane_name(plane, all_planes, frames)}: {plane.kept} tokens for "
+        f"{plane.holder.size} patches"
         for plane in all_planes
     ]
-    # A long video becomes a film strip, not a wall.
-    height = None if len(panels) <= 4 else 240
-    return side_by_side(panels, captions, columns=4, height=height)
+    return side_by_side(panels, captions, columns=columns)
 
 
-def _panel(image: Image.Image, plane: Plane) -> Image.Image:
-    image = _enlarged(image, plane.shape)
-    pixels = np.asarray(image, np.float32)
-    rows, columns = plane.shape
-    row = np.arange(image.height) * rows // image.height
-    column = np.arange(image.width) * columns // image.width
-    holder = plane.holder[row[:, None], column]
-    merged = plane.slots[row[:, None], column] > 1
-    grey = pixels.mean(2, keepdims=True)
-    drawn = np.where(holder[..., None] < 0, _DIM * (0.4 * pixels + 0.6 * grey), pixels)
-    colours = _colours(int(plane.holder.max()) + 1)[holder]
-    averaged = (1 - _MEAN - _TINT) * pixels + _MEAN * _means(pixels, holder) + _TINT * colours
-    drawn = np.where(merged[..., None], averaged, drawn)
-    drawn = _lines(drawn, row, column, holder, merged, colours)
-    return Image.fromarray(np.rint(drawn).clip(0, 255).astype(np.uint8))
+def frames_of(image: Image.Image | Sequence[Image.Image]) -> list[Image.Image]:
+    """A picture as a list of one, frames as a list."""
+    frames = [image] if isinstance(image, Image.Image) else list(image)
+    if not frames:
+        raise InvalidParameter("There is no picture to draw on; give an image or a list of frames.")
+    return frames
 
 
-def _means(pixels: np.ndarray, holder: np.ndarray) -> np.ndarray:
-    """For every pixel the mean colour of all pixels of its token."""
-    labels = holder.ravel() + 1
-    count = np.bincount(labels).clip(min=1)
-    flat = pixels.reshape(-1, 3)
-    means = np.stack([np.bincount(labels, flat[:, c]) / count for c in range(3)], 1)
-    return means[labels].reshape(pixels.shape)
+def pictures_of(frames: Sequence[Image.Image], all_planes: Sequence[Plane]) -> list[Image.Image]:
+    """The picture of each plane: itself, or the first frame of its temporal step."""
+    steps = max(plane.t for plane in all_planes) + 1
+    return [frames[plane.t * len(frames) // steps].convert("RGB") for plane in all_planes]
 
 
-def _lines(drawn, row, column, holder, merged, colours):
-    """Thin light frames around kept patches, outlines in their colour around merged groups."""
-    width = 1 if min(drawn.shape[0] / (row[-1] + 1), drawn.shape[1] / (column[-1] + 1)) < 24 else 2
-    cell = row[:, None] * (column[-1] + 1) + column
-    frame = _border(cell, 1) & (holder >= 0) & ~merged
-    # Groups meet: each draws its own side, so that both outlines show.
-    outline = _border(np.where(merged, holder, -1 - cell), width) & merged
+def plane_name(plane: Plane, all_planes: Sequence[Plane], frames: Sequence[Image.Image]) -> str:
+    """What a plane is called in captions."""
+    if len(frames) == 1:
+        return f"view {plane.t}"
+    steps = max(p.t for p in all_planes) + 1
+    first, end = (t * len(frames) // steps for t in (plane.t, plane.t + 1))
+    return f"frame {first}" if end - first <= 1 else f"frames {first}-{end - 1}"
+
+
+def paint(
+    pictures: Sequence[Image.Image], all_planes: Sequence[Plane], trace: Any, span: Any = None
+) -> list[Image.Image]:
+    """One picture per plane, drawn on at its own size."""
+    back = returning(trace, span)
+    drawn_as = trace.drawn_as
+    shown = [
+        _reduced(picture, plane, trace) for picture, plane in zip(pictures, all_planes, strict=True)
+    ]
+    cells = [_Cells(p, picture.size) for p, picture in zip(all_planes, shown, strict=True)]
+    pixels = [np.asarray(picture, np.float32) for picture in shown]
+    tokens = max(int(plane.holder.max()) for plane in all_planes) + 1
+    means = _means(pixels, [c.holder for c in cells], tokens)
+    colours = group_colours(tokens)
+    made = []
+    for plane, cell, x in zip(all_planes, cells, pixels, strict=True):
+        grey = x.mean(2, keepdims=True)
+        skipped = cell.of(back[plane.slot] & (plane.slot >= 0) & (plane.holder < 0))
+        light = np.where(skipped, _SKIPPED, _DIM)[..., None]
+        drawn = np.where(cell.holder[..., None] < 0, light * (0.4 * x + 0.6 * grey), x)
+        merged = cell.of(plane.slots > 1)
+        if drawn_as in ("patches", "pooled"):
+            drawn = np.where(merged[..., None], means[cell.holder], drawn)
+        lines = colours[cell.holder] if drawn_as == "patches" else None
+        drawn = _lines(drawn, cell, merged, lines)
+        made.append(Image.fromarray(np.rint(drawn).clip(0, 255).astype(np.uint8)))
+    return made
+
+
+def returning(trace: Any, span: Any) -> np.ndarray:
+    """(S,) bool: slots that a layer after `span` processes."""
+    back = np.zeros(trace.layout.n, bool)
+    for later in trace.by_layer if span is not None else ():
+        if later.first > span.last:
+            back |= later.assign.numpy() >= 0
+    return back
+
+
+class _Cells:
+    """A plane at the pixels of a picture."""
+
+    def __init__(self, plane: Plane, size: tuple[int, int]):
+        rows, columns = plane.shape
+        width, height = size
+        self.row = np.arange(height) * rows // height
+        self.column = np.arange(width) * columns // width
+        self.number = self.row[:, None] * columns + self.column
+        self.holder = self.of(plane.holder)
+        self.side = min(height / rows, width / columns)
+
+    def of(self, table: np.ndarray) -> np.ndarray:
+        """Values (rows, columns) at every pixel."""
+        return table[self.row[:, None], self.column]
+
+
+def _reduced(picture: Image.Image, plane: Plane, trace: Any) -> Image.Image:
+    """The picture as far as the tokens can show it, at its own size."""
+    if trace.drawn_as not in ("low-pass", "smaller") or (plane.slots <= 1).all():
+        return picture
+    rows = max(len(np.unique(column[column >= 0])) for column in plane.holder.T)
+    columns = max(len(np.unique(row[row >= 0])) for row in plane.holder)
+    if trace.drawn_as == "low-pass":
+        return low_pass(picture, (max(rows, 1), max(columns, 1)))
+    cell = trace.cell or 14
+    small = picture.resize((columns * cell, rows * cell), Image.Resampling.BILINEAR)
+    return small.resize(picture.size, Image.Resampling.NEAREST)
+
+
+def _means(pixels: list[np.ndarray], holders: list[np.ndarray], tokens: int) -> np.ndarray:
+    """Mean colour (tokens + 1, 3) of all pixels of each token, over all planes."""
+    total = np.zeros((tokens + 1, 4))
+    for x, holder in zip(pixels, holders, strict=True):
+        labels = holder.ravel() % (tokens + 1)
+        total[:, 3] += np.bincount(labels, minlength=tokens + 1)
+        for c in range(3):
+            total[:, c] += np.bincount(labels, x[..., c].ravel(), minlength=tokens + 1)
+    return total[:, :3] / total[:, 3:].clip(min=1)
+
+
+def _lines(drawn, cell: _Cells, merged: np.ndarray, colours: np.ndarray | None) -> np.ndarray:
+    """Thin light borders around kept patches and cells, coloured ones around merged groups."""
+    width = 1 if cell.side < 20 else 2
+    if colours is None:
+        labels = np.where(cell.holder >= 0, cell.holder, -1)
+        frame = _border(labels, 1) & (cell.holder >= 0)
+    else:
+        frame = _border(cell.number, 1) & (cell.holder >= 0) & ~merged
     drawn = np.where(frame[..., None], (1 - _LINE) * drawn + _LINE * 255, drawn)
+    if colours is None:
+        return drawn
+    # Groups meet: each draws its own side, so that both outlines show.
+    outline = _border(np.where(merged, cell.holder, -1 - cell.number), width) & merged
     return np.where(outline[..., None], colours, drawn)
 
 
@@ -118,22 +195,3 @@ def _border(labels: np.ndarray, width: int) -> np.ndarray:
         near[:, :-step] |= across
         near[:, step:] |= across
     return near
-
-
-def _colours(count: int) -> np.ndarray:
-    """Bright colours (count + 1, 3) by number of token; the last one is never seen."""
-    wheel = [
-        colorsys.hls_to_rgb(i * _GOLDEN % 1, (0.5, 0.62, 0.42)[i % 3], 0.85)
-        for i in range(count + 1)
-    ]
-    return np.array(wheel, np.float32) * 255
-
-
-def _enlarged(image: Image.Image, shape: tuple[int, int]) -> Image.Image:
-    """Large enough for cells to be told apart, no larger than a screen."""
-    longer = max(image.size)
-    cells = max(shape[0] / image.height, shape[1] / image.width)
-    side = min(max(_SIDE, _CELL * cells * longer, longer), _LARGEST)
-    scale = side / longer
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)

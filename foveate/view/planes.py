@@ -12,13 +12,17 @@ import numpy as np
 class Plane:
     """The tokens of one temporal step or view, each in its cell of a rows x columns table.
 
-    t: the step. holder (rows, columns): the token that holds each cell, -1 where it was dropped.
-    slots (rows, columns): how many cells of the whole item that token holds, over all planes.
+    Attributes:
+        t: the step.
+        holder: (rows, columns), the token that holds each cell, -1 where it was dropped.
+        slots: (rows, columns), how many cells of the whole item that token holds, over all planes.
+        slot: (rows, columns), the slot of the item that lies in each cell.
     """
 
     t: int
     holder: np.ndarray
     slots: np.ndarray
+    slot: np.ndarray
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -31,11 +35,16 @@ class Plane:
         return len(np.unique(self.holder[self.holder >= 0]))
 
 
-def planes(trace: Any) -> list[Plane]:
-    """One plane per temporal step of a `Trace`, ascending; special tokens have no place in them."""
-    patch = ~trace.layout.special.numpy()
+def planes(trace: Any, assign: Any = None) -> list[Plane]:
+    """One plane per temporal step of a `Trace`, ascending; special tokens have no place in them.
+
+    assign: (S,) tensor, the token that holds each slot; by default the trace's own, which is that
+    after the last layer.
+    """
+    assign = trace.assign if assign is None else assign
+    patch = np.flatnonzero(~trace.layout.special.numpy())
     position = trace.layout.position.numpy()[patch]
-    assign = trace.assign.numpy()[patch]
+    assign = assign.numpy()[patch]
     count = np.bincount(assign[assign >= 0], minlength=1)
     size = np.where(assign < 0, 0, count[assign])
     made = []
@@ -43,8 +52,9 @@ def planes(trace: Any) -> list[Plane]:
         here = position[:, 0] == t
         rows, columns = position[here, 1], position[here, 2]
         shape = (rows.max() + 1, columns.max() + 1)
-        holder, slots = np.full(shape, -1), np.zeros(shape, int)
+        holder, slots, slot = np.full(shape, -1), np.zeros(shape, int), np.full(shape, -1)
         holder[rows, columns] = assign[here]
         slots[rows, columns] = size[here]
-        made.append(Plane(int(t), holder, slots))
+        slot[rows, columns] = patch[here]
+        made.append(Plane(int(t), holder, slots, slot))
     return made

@@ -1,16 +1,23 @@
-"""The picture as it reaches the model: what CLIP processors crop away or pad is drawn so too."""
+"""The picture as the model sees it: cropped or padded as the processor does."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from PIL import Image
+
+from foveate.errors import InvalidParameter
 
 
 def seen(image: Image.Image, processor: Any) -> Image.Image:
     """The picture without what the processor crops away and with what it pads, at full resolution.
 
-    Processors that cut a picture into tiles squeeze it instead: it comes back as it is.
+    Args:
+        image: the picture as it was given.
+        processor: the model's. One that cuts pictures into tiles resizes them instead of cropping:
+            the picture is returned as it is.
     """
     images = getattr(processor, "image_processor", processor)
     if getattr(images, "image_grid_pinpoints", None):
@@ -23,6 +30,43 @@ def seen(image: Image.Image, processor: Any) -> Image.Image:
     if not getattr(images, "do_center_crop", False) or not size or not crop:
         return image
     return _cropped(image, size, crop)
+
+
+def seen_by_item(images: Sequence[Image.Image], processor: Any, items: int) -> list[Image.Image]:
+    """What the model saw of pictures, one entry per visual item of the call.
+
+    Args:
+        images: the pictures of a question, in order.
+        processor: the model's.
+        items: visual items of the call. Families such as InternVL and Idefics3 turn a picture into
+            several items, one per tile; the tiles are then taken from the processor.
+    """
+    if items == len(images):
+        return [seen(image, processor) for image in images]
+    tiles = _tiles(images, getattr(processor, "image_processor", processor))
+    if len(tiles) != items:
+        raise InvalidParameter(
+            f"{len(images)} pictures became {items} visual items, and the processor makes "
+            f"{len(tiles)} tiles of them; this call can't be drawn."
+        )
+    return tiles
+
+
+def _tiles(images: Sequence[Image.Image], processor: Any) -> list[Image.Image]:
+    """The pictures that a processor hands to the model, without what is padding only."""
+    made = processor(images=list(images), return_tensors="np")
+    pixels = made["pixel_values"]
+    pixels = pixels.reshape(-1, *pixels.shape[-3:])
+    if "pixel_attention_mask" in made:
+        mask = made["pixel_attention_mask"]
+        pixels = pixels[mask.reshape(-1, *mask.shape[-2:]).any((1, 2))]
+    if getattr(processor, "do_normalize", False):
+        mean, deviation = (
+            np.reshape(x, (3, 1, 1)) for x in (processor.image_mean, processor.image_std)
+        )
+        pixels = pixels * deviation + mean
+    pixels = np.rint(255 * pixels).clip(0, 255).astype(np.uint8)
+    return [Image.fromarray(tile) for tile in pixels.transpose(0, 2, 3, 1)]
 
 
 def _padded(image: Image.Image, colour: tuple[int, ...]) -> Image.Image:

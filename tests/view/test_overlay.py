@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,13 +14,7 @@ from foveate.families.base import raster
 from foveate.report import Trace
 from foveate.tokens import Layout
 from foveate.view import overlay, planes
-
-
-def trace_of(layout: Layout, assign: list[int]) -> Trace:
-    """The trace of an item whose slots are held as `assign` says."""
-    held = torch.tensor(assign)
-    index = torch.tensor([assign.index(k) for k in range(int(held.max()) + 1)])
-    return Trace(layout, index, held, torch.bincount(held[held >= 0]).float())
+from tests.view.tracing import layered, trace_of
 
 
 def joined(*layouts: Layout) -> Layout:
@@ -57,12 +53,14 @@ def test_all_kept_is_the_picture_within_thin_frames(picture):
     assert np.allclose(drawn, (200, 160, 120))
 
 
-def test_merged_patches_share_a_tint_and_groups_differ(picture):
+def test_merged_patches_have_the_mean_colour_of_their_group():
+    picture = Image.new("RGB", (3, 2))
+    picture.putdata([(255, 0, 0), (0, 0, 255), (0, 90, 0), (9, 9, 9), (0, 0, 0), (0, 0, 0)])
+    picture = picture.resize((480, 320), Image.Resampling.NEAREST)
     drawn = cells(overlay(picture, trace_of(raster(1, 2, 3), [0, 0, 1, 2, 1, 1])), 2, 3)
-    assert np.allclose(drawn[0, 0], drawn[0, 1])
-    assert np.allclose(drawn[0, 2], drawn[1, 1]) and np.allclose(drawn[0, 2], drawn[1, 2])
-    assert np.abs(drawn[0, 0] - drawn[0, 2]).max() > 15
-    assert np.allclose(drawn[1, 0], (200, 160, 120))
+    assert np.allclose(drawn[0, :2], (127.5, 0, 127.5), atol=1)
+    assert np.allclose(drawn[[0, 1, 1], [2, 1, 2]], (0, 30, 0), atol=1)
+    assert np.allclose(drawn[1, 0], (9, 9, 9))
 
 
 def test_groups_have_outlines_and_no_lines_inside(picture):
@@ -121,7 +119,10 @@ def test_a_group_over_two_frames_is_merged_in_both():
     frames = [Image.new("RGB", (32, 32), "gray")] * 2
     first, second = planes(trace_of(raster(2, 1, 2), [0, 1, 0, 2]))
     assert first.slots.tolist() == [[2, 1]] and second.slots.tolist() == [[2, 1]]
-    assert overlay(frames, trace_of(raster(2, 1, 2), [0, 1, 0, 2])).width > 480
+    frames = [Image.new("RGB", (32, 32), c) for c in ("black", "white")]
+    drawn = np.asarray(overlay(frames, trace_of(raster(2, 1, 2), [0, 1, 0, 2])), int)
+    # The group's mean over both frames, in its left half of each.
+    assert ((drawn == 128) | (drawn == 127)).all(2).sum() > 2 * 200 * 400
 
 
 def test_wide_pictures_and_fine_grids():
@@ -135,3 +136,50 @@ def test_nothing_to_draw_on(picture):
     trace = trace_of(raster(1, 2, 2), [0, 1, 2, 3])
     with pytest.raises(InvalidParameter, match="no picture"):
         overlay([], trace)
+
+
+def test_spans_draw_what_their_layers_process(picture):
+    trace = layered(raster(1, 2, 2), (0, 1, [0, 1, 2, -1]), (2, 3, [0, -1, -1, -1]))
+    first, last = (cells(overlay(picture, trace, span=span), 2, 2) for span in trace.by_layer)
+    assert np.allclose(first[0], (200, 160, 120)) and first[1, 1].max() < 60
+    assert np.allclose(last, cells(overlay(picture, trace), 2, 2))
+    assert last[0, 1].max() < 60
+
+
+def test_patches_that_later_layers_process_are_brighter_than_dropped_ones(picture):
+    trace = layered(
+        raster(1, 2, 2), (0, 0, [0, 1, 2, 3]), (1, 1, [0, -1, -1, -1]), (2, 2, [0, 1, -1, -1])
+    )
+    skipping = cells(overlay(picture, trace, span=trace.by_layer[1]), 2, 2)
+    assert skipping[0, 1].max() > 2 * skipping[1, 0].max()
+
+
+def test_pooled_tokens_are_cells_of_one_colour_each():
+    picture = Image.linear_gradient("L").convert("RGB").resize((64, 64))
+    trace = trace_of(raster(1, 4, 4), [0, 0, 1, 1] * 2 + [2, 2, 3, 3] * 2, drawn_as="pooled")
+    drawn = np.asarray(overlay(picture, trace), int)
+    inside = drawn[20:220, 20:220]
+    assert inside.max() - inside.min() == 0
+    assert len(np.unique(drawn)) <= 6
+
+
+def test_a_smaller_picture_has_the_pixels_that_the_encoder_got():
+    noise = Image.effect_noise((64, 64), 100).convert("RGB")
+    trace = trace_of(raster(1, 4, 4), [0, 0, 1, 1] * 2 + [2, 2, 3, 3] * 2, drawn_as="smaller")
+    drawn = np.asarray(overlay(noise, replace(trace, cell=8)), int)[..., 0]
+    # Two cells of eight pixels fill 480 pixels: each is 30 wide.
+    inside = drawn[2:238, 2:238]
+    steps = np.flatnonzero((np.diff(inside, axis=1) != 0).any(0)) + 3
+    assert set(steps.tolist()) == {30, 60, 90, 120, 150, 180, 210}
+
+
+def test_a_low_pass_picture_keeps_its_mean_and_loses_what_is_fine():
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::4] = stripes[:, 1::4] = 255
+    trace = trace_of(raster(1, 4, 4), [0, 0, 1, 1] * 2 + [2, 2, 3, 3] * 2, drawn_as="low-pass")
+    drawn = cells(overlay(Image.fromarray(stripes), trace), 4, 4)
+    assert np.allclose(drawn, 127.5, atol=12)
+    half = np.zeros((64, 64, 3), np.uint8)
+    half[:, 32:] = 255
+    left, right = cells(overlay(Image.fromarray(half), trace), 1, 2)[0]
+    assert right.min() - left.max() > 150

@@ -5,9 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
-from transformers import CLIPImageProcessor, LlavaImageProcessor, LlavaNextImageProcessor
+from transformers import (
+    CLIPImageProcessor,
+    GotOcr2ImageProcessor,
+    LlavaImageProcessor,
+    LlavaNextImageProcessor,
+)
 
-from foveate.view import seen
+from foveate.errors import InvalidParameter
+from foveate.view import seen, seen_by_item
 
 
 @pytest.mark.parametrize("size", [(300, 100), (100, 300), (64, 64), (640, 480)])
@@ -49,3 +55,24 @@ def test_agrees_with_the_padding_of_llava(size):
 def test_a_crop_out_of_a_squeezed_picture():
     processor = CLIPImageProcessor(size={"height": 80, "width": 80}, crop_size=64)
     assert seen(Image.new("RGB", (400, 200)), processor).size == (320, 160)
+
+
+def test_tiles_that_are_items_come_from_the_processor():
+    processor = GotOcr2ImageProcessor(
+        size={"height": 32, "width": 32}, crop_to_patches=True, max_patches=4, min_patches=1
+    )
+    picture = Image.new("RGB", (64, 32))
+    picture.paste((255, 0, 0), (32, 0, 64, 32))
+    left, right, thumbnail = seen_by_item([picture], processor, 3)
+    assert (np.asarray(left) == 0).all() and (np.asarray(right) == (255, 0, 0)).all()
+    assert thumbnail.size == (32, 32)
+
+
+def test_one_item_per_picture_needs_no_tiles():
+    picture = Image.new("RGB", (300, 100))
+    assert seen_by_item([picture], CLIPImageProcessor(do_center_crop=False), 1) == [picture]
+
+
+def test_items_that_no_tile_explains_are_refused():
+    with pytest.raises(InvalidParameter, match="1 pictures became 5 visual items"):
+        seen_by_item([Image.new("RGB", (64, 64))], CLIPImageProcessor(), 5)

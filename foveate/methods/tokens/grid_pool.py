@@ -42,6 +42,7 @@ class GridPool(TokensMethod):
 
     slug = "grid_pool"
     drops_special = True
+    drawn_as = "pooled"
 
     keep: Keep = 0.25
 
