@@ -1,4 +1,4 @@
-"""What happened in the last call of an attached model."""
+"""What a method did in a call of an attached model, and what the call cost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,22 @@ from typing import Any
 
 from torch import Tensor
 
+from foveate.cost_table import (
+    CostTable,
+    cost_rows,
+    ranges,
+    ratio,
+    stage_times,
+    summary,
+    token_row,
+    token_times,
+    ttft,
+)
+from foveate.figure_table import figure, percent
 from foveate.tokens import Layout
+
+_ITEMS = 8
+"""Visual items that `str(report)` shows one by one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,17 +99,34 @@ class Trace:
         )
 
 
-@dataclass
-class Report:
+@dataclass(repr=False)
+class Report(CostTable):
     """Figures of one call: a forward pass, or a whole `generate`.
 
-    tokens_in, tokens_out: visual tokens per item before reduction and behind the last stage.
-    kept: per item the slots that survive, ascending. tokens_by_layer: per item the tokens that
-    each decoder layer processed. flops, flops_full: prefill of the language model with and without
-    reduction, summed over the batch. vision_flops: the towers', None where unknown. method_flops:
-    what choosing costs by itself. kv_bytes, kv_bytes_full: cache after the prompt. seconds: per
-    stage "encode", "select", "prefill", "decode" and, once a token was decoded, "per_token".
-    traces: what pictures are drawn from.
+    `print(report)` shows a table; a notebook shows it as HTML. Before the first call the report is
+    empty: `bool(report)` is False and `str(report)` is "no call yet". A stage that has not run is
+    absent from `seconds`, and a time that was not measured is 0.0.
+
+    Attributes:
+        method: the attached method, as `repr` shows it.
+        tokens_in: visual tokens per item before the method.
+        tokens_out: visual tokens per item after the last stage of the method. For a method inside
+            the LLM these are the tokens that leave the last decoder layer.
+        kept: per item the slots of the tokens that are left, ascending.
+        tokens_by_layer: per item the visual tokens that each decoder layer processes.
+        prompt_tokens: tokens per row of the batch that enter the LLM, text included.
+        flops: FLOPs of the LLM's prefill with the method, summed over the batch.
+        flops_full: FLOPs of the LLM's prefill with all visual tokens.
+        vision_flops: FLOPs of the vision encoder; None where they are unknown.
+        method_flops: FLOPs of the token selection (the selection overhead).
+        kv_bytes: bytes of the KV cache after the prefill with the method.
+        kv_bytes_full: bytes of the KV cache after the prefill with all visual tokens.
+        seconds: per stage "encode", "select", "prefill" and "decode"; "per_token" is the decode
+            time per output token. Empty for a prompt without visual tokens.
+        traces: per item what `foveate.view` draws.
+        peak_memory: most bytes of GPU memory that were allocated during the call, weights
+            included. Only `foveate.compare` measures it, on CUDA, because that resets PyTorch's
+            counter; None everywhere else.
     """
 
     method: str = ""
@@ -111,8 +143,81 @@ class Report:
     kv_bytes_full: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     traces: list[Trace] = field(default_factory=list)
+    peak_memory: int | None = None
+
+    def __bool__(self) -> bool:
+        """Whether there was a call."""
+        return bool(self.prompt_tokens)
+
+    @property
+    def retention_ratio(self) -> float:
+        """Visual tokens out / in over all items; 1.0 for a prompt without visual tokens."""
+        return ratio(sum(self.tokens_out), sum(self.tokens_in))
+
+    @property
+    def mean_retention_ratio(self) -> float:
+        """Visual tokens that a decoder layer processes on average / visual tokens in.
+
+        It differs from `retention_ratio` for methods inside the LLM, and says more of their cost.
+        """
+        by_layer = self._by_layer()
+        return ratio(sum(by_layer) / max(1, len(by_layer)), sum(self.tokens_in))
+
+    @property
+    def speedup(self) -> float:
+        """Theoretical speed-up of the prefill: full FLOPs / FLOPs with the token selection."""
+        return ratio(self.flops_full, self.flops + self.method_flops)
+
+    @property
+    def ttft(self) -> float:
+        """Seconds to the first token: encode, select and prefill; 0.0 where not measured."""
+        return ttft(self.seconds)
+
+    @property
+    def time_per_output_token(self) -> float:
+        """Seconds of decoding per output token after the first; 0.0 before one was decoded."""
+        return self.seconds.get("per_token", 0.0)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; traces are left out."""
+        """Plain values for JSON, without `traces`."""
         plain = {k: v for k, v in vars(self).items() if k not in ("traces", "kept")}
-        return {**plain, "kept": [k.tolist() for k in self.kept]}
+        return {
+            **plain,
+            "kept": [k.tolist() for k in self.kept],
+            "retention_ratio": self.retention_ratio,
+            "mean_retention_ratio": self.mean_retention_ratio,
+            "speedup": self.speedup,
+            "ttft": self.ttft,
+            "time_per_output_token": self.time_per_output_token,
+        }
+
+    def _summary(self) -> str:
+        return summary(sum(self.tokens_in), sum(self.tokens_out), self.speedup)
+
+    def _by_layer(self) -> list[int]:
+        """Visual tokens of all items that each decoder layer processes."""
+        return [sum(layer) for layer in zip(*self.tokens_by_layer, strict=True)]
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        if not self.tokens_in:
+            return cost_rows(self)
+        row = token_row("visual tokens", sum(self.tokens_in), sum(self.tokens_out))
+        return [row, *cost_rows(self)]
+
+    def _notes(self) -> list[str]:
+        speedup = f"theoretical prefill speed-up: {self.speedup:.2f}x"
+        if not self.tokens_in:
+            return ["no visual tokens in this prompt", speedup]
+        retained = f"retention ratio: {percent(self.retention_ratio)}"
+        by_layer = self._by_layer()
+        if len(set(by_layer)) > 1:
+            retained += f", mean over layers: {percent(self.mean_retention_ratio)}"
+        notes = [f"{retained}, {speedup}", f"visual tokens per layer: {ranges(by_layer)}"]
+        if 1 < len(self.tokens_in) <= _ITEMS:
+            pairs = zip(self.tokens_in, self.tokens_out, strict=True)
+            items = ", ".join(f"{n} -> {left}" for n, left in pairs)
+            notes.insert(1, f"visual tokens per item: {items}")
+        notes += stage_times(self.seconds) + token_times(self.seconds)
+        if self.peak_memory is not None:
+            notes.append(f"peak memory: {figure(self.peak_memory / 1e6)} MB")
+        return notes

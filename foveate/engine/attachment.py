@@ -33,7 +33,7 @@ from foveate.engine.prompt.labels import Targets, expanded, moved
 from foveate.engine.prompt.locations import locate, towered
 from foveate.engine.prompt.prompt import Prompt, cache_in, seen_columns, shifted
 from foveate.engine.prompt.splice import TYPE_NAMES, Splice, compute_3d, worded
-from foveate.engine.reporting import build_report
+from foveate.engine.reporting import Reporter
 from foveate.engine.thread_lock import lock_of, running
 from foveate.engine.tower.encode import Encoder
 from foveate.engine.tower.items import Record
@@ -42,6 +42,7 @@ from foveate.method import Method, as_method, in_road_order
 from foveate.parts import CachesPart, EncodersPart, FramesPart, Part, RulePart, TokensPart
 from foveate.report import Report
 from foveate.signals import DecoderKeys
+from foveate.totals import Totals
 
 
 @dataclass(eq=False)
@@ -104,8 +105,10 @@ class Attachment:
 
     Attributes:
         method: what is attached.
-        report: figures of the last prompt, None before the first one. That of a prompt without
-            visual tokens has no items. What continues a cache belongs to the prompt that filled it.
+        report: figures of the last prompt, an empty `Report` before the first one. That of a prompt
+            without visual tokens has no items. Decode steps count for the prompt whose cache they
+            continue.
+        reports: `Totals` over all prompts since `attach`.
         full_logits: whether logits have an entry for each token that was passed; see `attach`.
     """
 
@@ -134,16 +137,21 @@ class Attachment:
         self._planes = Planes(self.anatomy, self._boundaries)
         self._replaced = self.anatomy.family.replaced(inner)
         self._here = Here()
-        self._report: Any = None
+        self._reporter = Reporter(self.anatomy, method)
         self._hooks: dict[nn.Module, list[Any]] = {}
         towers = [self.anatomy.tower(m) for m in self.anatomy.modalities]
         self._lock = lock_of([self.anatomy.text, *towers])
         self._attach()
 
     @property
-    def report(self) -> Report | None:
-        """Figures of the last prompt."""
-        return None if self._report is None else self._report()
+    def report(self) -> Report:
+        """Figures of the last prompt; empty, and False as a condition, before the first one."""
+        return self._reporter.report
+
+    @property
+    def reports(self) -> Totals:
+        """Sums over all prompts since `attach`."""
+        return self._reporter.totals
 
     def align_labels(self, labels: Tensor) -> Tensor:
         """Labels that fit the logits of the last forward call, for a loss outside the model.
@@ -287,8 +295,9 @@ class Attachment:
                 return original(*args, **kwargs)
             _refuse_coarse()
             inputs = {**dict(zip(names, args, strict=False)), **kwargs}
+            self._reporter.settle()
             if here.clock is None or here.clock.count("prefill"):
-                here.clock = Clock(next(self.anatomy.inner.parameters()).device)
+                here.clock = self._reporter.clock(next(self.anatomy.inner.parameters()).device)
             with self._lock, here.clock.span("encode"):
                 here.encoding = True
                 try:
@@ -493,7 +502,8 @@ class Attachment:
                     "A compiled language model may leave out what says how its cache is held; "
                     "load it without compile for a method that acts on the cache."
                 )
-        clock = next((r.clock for r in records.values()), None) or Clock(kw["input_ids"].device)
+        clock = next((r.clock for r in records.values()), None)
+        clock = clock or self._reporter.clock(kw["input_ids"].device)
         _refuse_coarse()
         kw["mm_encoder_outputs"] = None
         counted = kw.get("position_ids") is None
@@ -573,6 +583,7 @@ class Attachment:
         if filled is None:
             self._refuse_unseen(kw.get("input_ids"))
             if self._starts(kw):
+                self._reporter.settle()
                 ids, mask = kw["input_ids"], kw.get("attention_mask")
                 self._here.calls[-1].text = functools.partial(worded, ids, mask)
             return kw
@@ -699,12 +710,10 @@ class Attachment:
             self._drop(self._here.calls, len(self._here.calls) - 1)
         if output is None:
             return
-        report = functools.partial(build_report, self.anatomy, self.method)
         if prompt is not None and prompt.clock is not None:
-            self._report = report(prompt, call.towers, prompt.clock)
+            self._reporter.add(prompt, call.towers, prompt.clock)
         elif call.text is not None:
-            words, clock = call.text, Clock(torch.device("cpu"))
-            self._report = functools.cache(lambda: report(words(), [], clock)())
+            self._reporter.add(call.text)
 
     def _drop(self, calls: list[Any], left: int) -> None:
         """End calls until only the first `left` are running."""

@@ -1,76 +1,145 @@
-"""From the books of a prompt to the figures of a report."""
+"""From what is known of a prompt to the figures of a report."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
-from math import isqrt
+from functools import cached_property
 
 import torch
 
 from foveate.engine.anatomy import Anatomy
-from foveate.engine.clock import Clock
+from foveate.engine.clock import Clock, Sums
+from foveate.engine.item_traces import items_of, traces_of
 from foveate.engine.prompt.prompt import Prompt, Stage
+from foveate.errors import UnsupportedModel
 from foveate.flops import DecoderShape, VisionShape, kv_bytes, prefill_flops, vision_flops
 from foveate.method import Method, in_road_order
 from foveate.parts import CachesPart, DetourPart, LayersPart, Part, RulePart, Widths
-from foveate.report import LayerSpan, Report, Trace
+from foveate.report import Report
+from foveate.totals import Totals
 
-Runs = list[tuple[int, list[int]]]
-"""Per crop or frame its patches, and the tokens that ran through each block of the tower."""
-
-
-def build_report(
-    anatomy: Anatomy, method: Method, prompt: Prompt, towers: Runs, clock: Clock
-) -> Callable[[], Report]:
-    """A function that works the report out when it is read; later decode steps are counted too."""
-    made: list[Report] = []
-
-    def read() -> Report:
-        if not made:
-            report = _static(anatomy, method, prompt)
-            report.vision_flops = _vision(anatomy, towers)
-            report.method_flops = _choosing(anatomy, method, prompt, towers, report)
-            made.append(report)
-        seconds = clock.seconds()
-        if clock.count("decode"):
-            seconds["per_token"] = seconds["decode"] / clock.count("decode")
-        made[0].seconds = seconds
-        return made[0]
-
-    return read
+Runs = Sequence[tuple[int, list[int]]]
+"""Per crop or frame its patches, and the tokens that ran through each block of the encoder."""
 
 
-def _static(anatomy: Anatomy, method: Method, prompt: Prompt) -> Report:
+class CallFigures:
+    """The figures of one call, worked out when they are read.
+
+    prompt: what was run, or a function that makes it. clock: None for a call that is not timed.
+    """
+
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        method: Method,
+        prompt: Prompt | Callable[[], Prompt],
+        towers: Runs,
+        clock: Clock | None,
+    ):
+        self._anatomy = anatomy
+        self._method = method
+        self._source = prompt
+        self._towers = towers
+        self._clock = clock
+
+    @cached_property
+    def counted(self) -> Report:
+        """The report without traces and times. The host knows all of it, apart from what rules
+        of attention saved and from the lengths of prompts without visual tokens.
+        """
+        report = _counts(self._anatomy, self._method, self._prompt)
+        report.vision_flops = _vision(self._anatomy, self._towers)
+        report.method_flops = _choosing(
+            self._anatomy, self._method, self._prompt, self._towers, report
+        )
+        return report
+
+    @cached_property
+    def _traced(self) -> Report:
+        report = replace(self.counted)
+        report.traces = traces_of(self._anatomy, self._method, self._prompt)
+        report.kept = [trace.index.sort().values for trace in report.traces]
+        return report
+
+    def read(self) -> Report:
+        """The report, always the same object; its times follow later decode steps."""
+        if self._clock is not None:
+            self._traced.seconds = self._clock.seconds()
+        return self._traced
+
+    @cached_property
+    def _prompt(self) -> Prompt:
+        return self._source if isinstance(self._source, Prompt) else self._source()
+
+
+class Reporter:
+    """The report of an attachment's last call, and the totals over all its calls.
+
+    The figures of a call are worked out when the next one begins, or when they are read.
+    """
+
+    def __init__(self, anatomy: Anatomy, method: Method):
+        self._anatomy = anatomy
+        self._method = method
+        self._last: CallFigures | None = None
+        self._pending: CallFigures | None = None
+        self._totals = Totals(repr(method))
+        self._sums = Sums()
+        self._unknown: UnsupportedModel | None = None
+        # Threads share an attachment.
+        self._lock = threading.Lock()
+
+    def clock(self, device: torch.device) -> Clock:
+        """A clock for one prompt, whose times the totals take in too."""
+        return Clock(device, self._sums)
+
+    def add(
+        self, prompt: Prompt | Callable[[], Prompt], towers: Runs = (), clock: Clock | None = None
+    ) -> None:
+        """Take in a call that ran a prompt."""
+        self.settle()
+        self._last = CallFigures(self._anatomy, self._method, prompt, towers, clock)
+        with self._lock:
+            self._pending = self._last
+
+    def settle(self) -> None:
+        """Add the last call to the totals. Where a new prompt begins this costs no extra wait:
+        the host reads the new prompt's ids from the device at the same moment.
+        """
+        with self._lock:
+            pending, self._pending = self._pending, None
+            if pending is None:
+                return
+            try:
+                self._totals.add(pending.counted)
+            except UnsupportedModel as error:
+                # A call must not fail for its figures; whoever reads them is told.
+                self._unknown = error
+
+    @property
+    def report(self) -> Report:
+        """Figures of the last call; empty before the first one."""
+        return Report() if self._last is None else self._last.read()
+
+    @property
+    def totals(self) -> Totals:
+        """Sums over all calls so far."""
+        self.settle()
+        if self._unknown is not None:
+            raise self._unknown
+        return replace(self._totals, seconds=self._sums.seconds())
+
+
+def _counts(anatomy: Anatomy, method: Method, prompt: Prompt) -> Report:
     report = Report(method=repr(method))
     layers = len(anatomy.layers)
     stages = [prompt.at(i) for i in range(layers)]
-    last = prompt.stages[-1]
-    items = {id(s): s.item.cpu() for s in (*prompt.stages, *prompt.detours.values())}
-    tokens = {id(s): s.token.cpu() for s in (*prompt.stages, *prompt.detours.values())}
-    drawn_as = next((p.drawn_as for p in method.parts() if p.drawn_as != "patches"), "patches")
-    patch = getattr(anatomy.config.vision_config, "patch_size", 0)
-    patch = patch if isinstance(patch, int) else 0
-    done: set[int] = set()
-    for b, row in enumerate(prompt.traces):
-        for number, trace in enumerate(row):
-            if id(trace) in done:
-                continue
-            done.add(id(trace))
-            trace = trace.cpu()
-            left = {k: tokens[k][b][v[b] == number].sort().values for k, v in items.items()}
-            final = replace(
-                _within(prompt, last, b, number, trace, left[id(last)]),
-                by_layer=_by_layer(prompt, stages, b, number, trace, left),
-                drawn_as=drawn_as,
-                cell=patch * isqrt(trace.layout.rows.shape[1]),
-            )
-            report.traces.append(final)
-            report.kept.append(final.index.sort().values)
-            report.tokens_in.append(trace.layout.n)
-            report.tokens_out.append(len(final.index))
-            report.tokens_by_layer.append([len(left[id(s)]) for s in stages])
+    for b, number, trace in items_of(prompt):
+        report.tokens_in.append(trace.layout.n)
+        report.tokens_out.append(prompt.stages[-1].held[b][number])
+        report.tokens_by_layer.append([stage.held[b][number] for stage in stages])
     shape = DecoderShape.from_config(anatomy.config)
     width = next(anatomy.text.parameters()).element_size()
     for b, full in enumerate(prompt.full):
@@ -86,30 +155,6 @@ def _static(anatomy: Anatomy, method: Method, prompt: Prompt) -> Report:
         report.kv_bytes -= 0 if held is None else int(held.sum())
     report.kv_bytes += sum(prompt.stored.values())
     return report
-
-
-def _by_layer(
-    prompt: Prompt,
-    stages: list[Stage],
-    b: int,
-    number: int,
-    trace: Trace,
-    left: dict[int, torch.Tensor],
-) -> tuple[LayerSpan, ...]:
-    """Which tokens of an item each layer processes; layers that process the same form one span.
-
-    stages: per layer what runs through it. left: per stage, by its id, the item's tokens in it.
-    """
-    made: list[LayerSpan] = []
-    for _, group in groupby(range(len(stages)), lambda i: id(stages[i])):
-        run = list(group)
-        own = left[id(stages[run[0]])]
-        assign = _within(prompt, prompt.stream(run[0]), b, number, trace, own).assign
-        if made and len(own) == made[-1].tokens and torch.equal(assign, made[-1].assign):
-            made[-1] = replace(made[-1], last=run[-1])
-        else:
-            made.append(LayerSpan(run[0], run[-1], len(own), assign))
-    return tuple(made)
 
 
 def _vision(anatomy: Anatomy, runs: Runs) -> int | None:
@@ -162,45 +207,3 @@ def _steps(part: Part, prompt: Prompt, layers: int) -> Iterator[tuple[Stage, Sta
 def _before(prompt: Prompt, k: int) -> Stage:
     """The stage that reaches boundary k."""
     return next(s for s in reversed(prompt.stages) if s.boundary < k or s is prompt.first)
-
-
-def _held(prompt: Prompt, last: Stage, b: int, number: int, n: int) -> torch.Tensor:
-    """Token (n,) that stands for each of an item's tokens after the last boundary of `last`.
-
-    -1 for those that nothing took in; itself for those that merged with none.
-    """
-    if last.merged_into is None:
-        return torch.arange(n)
-    first = prompt.first
-    item, token, into = (x[b].cpu() for x in (first.item, first.token, last.merged_into))
-    own = (item == number).nonzero()[:, 0]
-    by = torch.full((n,), -1)
-    # From first columns to the item's tokens, on both sides.
-    by[token[own]] = token[into[own].clamp(min=0)].masked_fill(into[own] < 0, -1)
-    return by
-
-
-def _within(
-    prompt: Prompt, stream: Stage, b: int, number: int, trace: Trace, left: torch.Tensor
-) -> Trace:
-    """The trace of an item's tokens `left` (K,), in layers that `stream` enters."""
-    return _survivors(trace, left, _held(prompt, stream, b, number, len(trace.index)))
-
-
-def _survivors(trace: Trace, left: torch.Tensor, held: torch.Tensor) -> Trace:
-    """The trace with only the tokens `left` (K,) surviving, and what they took in.
-
-    held (N,): the token that stands for each, where it is among `left`.
-    """
-    if len(left) == len(trace.index):
-        return trace
-    n = len(trace.index)
-    moved = torch.full((n + 1,), -1)
-    moved[left] = torch.arange(len(left))
-    new = moved[held.masked_fill(held < 0, n)]
-    size = torch.zeros(len(left) + 1).scatter_add(
-        0, new.masked_fill(new < 0, len(left)), trace.size.float()
-    )
-    new = torch.cat([new, new.new_full((1,), -1)])
-    assign = new[trace.assign.masked_fill(trace.assign < 0, n)]
-    return replace(trace, index=trace.index[left], assign=assign, size=size[: len(left)])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 
 import pytest
 import torch
 import transformers as hf
 
 import foveate
+from foveate.engine.clock import Sums
 from tests.families import zoo
 from tests.families.halves import Half, HalfAt
 
@@ -17,7 +20,7 @@ def run(name: str, method, new_tokens: int = 4, samples=(0,)):
     model = zoo.model(name)
     batch = zoo.batch(name, [zoo.sample(name, "image", i) for i in samples])
     with foveate.attach(model, method) as att:
-        assert att.report is None
+        assert not att.report and not att.reports
         out = model.generate(
             **batch, max_new_tokens=new_tokens, do_sample=False, return_dict_in_generate=True
         )
@@ -206,3 +209,156 @@ def test_a_mixture_of_experts_has_a_report():
     with foveate.attach(model, Half()) as att, torch.no_grad():
         model(**batch)
     assert att.report.tokens_out == [8] and 0 < att.report.flops < att.report.flops_full
+
+
+# -- what people read
+
+
+def test_a_report_before_the_first_call_is_empty():
+    with foveate.attach(zoo.model("llava"), Half()) as att:
+        for empty in (att.report, att.reports):
+            assert not empty and str(empty) == "no call yet" and "no call yet" in repr(empty)
+            assert json.dumps(empty.to_dict())
+            assert empty.retention_ratio == empty.speedup == 1.0
+        assert att.report.ttft == att.report.time_per_output_token == 0.0
+
+
+def test_a_report_prints_as_a_short_table():
+    report, _, _ = run("llava", Half() + HalfAt(k=2))
+    lines = str(report).splitlines()
+    assert lines[0] == repr(Half() + HalfAt(k=2)) and len(lines) <= 9
+    rows = {line.split("  ")[0]: line.split() for line in lines}
+    assert rows["visual tokens"][-4:] == ["16", "4", "25.0", "%"]
+    assert rows["LLM prefill (GFLOPs)"][-4:-2] == ["0.00271", "0.00149"]
+    assert rows["KV cache (MB)"][-4:-2] == ["0.0160", "0.00934"]
+    text = str(report)
+    assert "retention ratio: 25.0 %, mean over layers: 35.0 %" in text
+    assert "visual tokens per layer: 0-1: 8, 2-4: 4" in text
+    assert f"theoretical prefill speed-up: {report.speedup:.2f}x" in text
+    for words in ("time (ms): encode ", "prefill ", "decode ", "TTFT: ", "time per output token: "):
+        assert words in text
+    assert repr(report).count("\n") == 0 and len(repr(report)) < 200
+    html = report._repr_html_()
+    assert html.count("<tr>") == 4 and "25.0 %" in html and "<td" in html
+
+
+def test_figures_of_a_report_by_hand():
+    report, _, _ = run("llava", foveate.FastV(k=2, keep=0.25), samples=(0, 1))
+    assert report.tokens_by_layer == [[16, 16, 4, 4, 4]] * 2
+    assert report.retention_ratio == 0.25
+    assert report.mean_retention_ratio == pytest.approx((2 + 3 / 4) / 5)
+    assert report.method_flops > 0
+    assert report.speedup == report.flops_full / (report.flops + report.method_flops)
+    stages = [report.seconds[stage] for stage in ("encode", "select", "prefill")]
+    assert report.ttft == sum(stages)
+    assert report.time_per_output_token == report.seconds["per_token"]
+    data = json.loads(json.dumps(report.to_dict()))
+    for name in ("retention_ratio", "mean_retention_ratio", "speedup", "ttft"):
+        assert data[name] == getattr(report, name)
+    assert data["time_per_output_token"] > 0 and data["peak_memory"] is None
+
+
+def test_what_a_forward_pass_has_no_time_for_is_zero():
+    with foveate.attach(zoo.model("llava"), Half()) as att, torch.no_grad():
+        zoo.model("llava")(**zoo.batch("llava", [zoo.sample("llava", "image", 0)]))
+    assert "decode" not in att.report.seconds and att.report.time_per_output_token == 0.0
+    assert att.report.ttft > 0 and "per output token" not in str(att.report)
+
+
+def test_a_report_without_visual_tokens_says_so():
+    with foveate.attach(zoo.model("llava"), Half()) as att:
+        zoo.model("llava").generate(
+            **zoo.batch("llava", [zoo.text_sample("llava", 0)]), max_new_tokens=2
+        )
+    assert att.report and att.report.retention_ratio == att.report.mean_retention_ratio == 1.0
+    assert att.report.speedup == 1.0 and att.report.ttft == 0.0
+    assert "no visual tokens in this prompt" in str(att.report)
+
+
+# -- totals over calls
+
+
+def test_totals_are_sums_over_calls():
+    model, reports = zoo.model("llava"), []
+    batches = [
+        zoo.batch("llava", [zoo.sample("llava", "image", i) for i in (0, 1)]),
+        zoo.batch("llava", [zoo.text_sample("llava", 0)]),
+        zoo.batch("llava", [zoo.sample("llava", "image", 2)]),
+    ]
+    with foveate.attach(model, Half() + foveate.FastV(keep=0.5)) as att:
+        for batch in batches:
+            model.generate(**batch, max_new_tokens=4, do_sample=False)
+            reports.append(att.report)
+        with torch.no_grad():
+            model(**batches[0])
+        reports.append(att.report)
+        found = att.reports
+        assert att.reports == found, "reading changes nothing"
+    assert (found.calls, found.prompts, found.items) == (4, 6, 5)
+    assert found.tokens_in == 80 and found.tokens_out == 20 and found.retention_ratio == 0.25
+    for name in ("flops", "flops_full", "method_flops", "kv_bytes", "kv_bytes_full"):
+        assert getattr(found, name) == sum(getattr(r, name) for r in reports) > 0
+    assert found.speedup == found.flops_full / (found.flops + found.method_flops)
+    for stage in ("encode", "select", "prefill", "decode"):
+        expected = sum(r.seconds.get(stage, 0) for r in reports)
+        assert found.seconds[stage] == pytest.approx(expected)
+    assert found.seconds["per_token"] == pytest.approx(found.seconds["decode"] / 6)
+    assert "4 calls, 6 prompts, 5 visual items" in str(found) and "<table>" in found._repr_html_()
+    data = json.loads(json.dumps(found.to_dict()))
+    assert data["speedup"] == found.speedup and data["retention_ratio"] == 0.25
+
+
+def test_totals_hold_on_to_one_call_only():
+    """Memory stays constant, however many calls there are and whether or not anyone reads."""
+    model, prompts = zoo.model("llava"), []
+    batch = zoo.batch("llava", [zoo.sample("llava", "image", 0)])
+    with foveate.attach(model, Half()) as att, torch.no_grad():
+        for _ in range(4):
+            # The cache holds the prompt as long as it lives itself.
+            cache = model(**batch, use_cache=True).past_key_values
+            prompts.append(weakref.ref(cache.foveate.prompt))
+            del cache
+        gc.collect()
+        assert [prompt() is None for prompt in prompts] == [True, True, True, False]
+        assert att.reports.calls == 4
+
+
+def test_figures_that_are_unknown_fail_who_reads_them_and_no_call(monkeypatch):
+    def unknown(_):
+        raise foveate.UnsupportedModel("The FLOPs of a 'new' text model are not known.")
+
+    monkeypatch.setattr("foveate.engine.reporting.DecoderShape.from_config", unknown)
+    model, batch = zoo.model("llava"), zoo.batch("llava", [zoo.sample("llava", "image", 0)])
+    with foveate.attach(model, Half()) as att:
+        for _ in range(2):
+            model.generate(**batch, max_new_tokens=2)
+        for name in ("report", "reports"):
+            with pytest.raises(foveate.UnsupportedModel, match="not known"):
+                getattr(att, name)
+
+
+class Event:
+    """A CUDA event that the device has passed or not."""
+
+    def __init__(self, at: float, passed: bool):
+        self.at, self.passed, self.asked = at, passed, 0
+
+    def query(self) -> bool:
+        self.asked += 1
+        return self.passed
+
+    def elapsed_time(self, other: Event) -> float:
+        return other.at - self.at
+
+
+def test_sums_on_a_device_wait_only_when_read(monkeypatch):
+    waits = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(1))
+    sums = Sums()
+    for step in range(1000):
+        sums.add("decode", Event(step, True), Event(step + 2, True))
+    assert len(sums._queue) <= 257 and not waits
+    assert sums.seconds() == {"decode": pytest.approx(2.0), "per_token": pytest.approx(0.002)}
+    assert len(waits) == 1 and not sums._queue
+    sums.add("decode", Event(0, False), Event(1, False))
+    assert sums.seconds()["decode"] == pytest.approx(2.001)

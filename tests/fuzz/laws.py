@@ -291,7 +291,7 @@ def caches_hold_what_is_reported(draw: Draw, model: Any) -> None:
     with _attached(model, draw) as attachment, torch.no_grad():
         cache = model(**inputs, use_cache=True).past_key_values
         report = attachment.report
-    if report is None or not report.tokens_by_layer:
+    if not report.tokens_by_layer:
         return
     text = inputs["input_ids"].shape[1] - sum(report.tokens_in)
     entered = sum(layers[0] for layers in report.tokens_by_layer)

@@ -1,0 +1,114 @@
+"""What became of each visual item of a prompt, layer by layer: what pictures are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import groupby
+from math import isqrt
+
+import torch
+
+from foveate.engine.anatomy import Anatomy
+from foveate.engine.prompt.prompt import Prompt, Stage
+from foveate.method import Method
+from foveate.report import LayerSpan, Trace
+
+
+def items_of(prompt: Prompt) -> Iterator[tuple[int, int, Trace]]:
+    """Row, number and trace of each visual item, those that beams repeat once."""
+    done: set[int] = set()
+    for b, row in enumerate(prompt.traces):
+        for number, trace in enumerate(row):
+            if id(trace) not in done:
+                done.add(id(trace))
+                yield b, number, trace
+
+
+def traces_of(anatomy: Anatomy, method: Method, prompt: Prompt) -> list[Trace]:
+    """Per item the trace of the tokens that are left after the last boundary, on the CPU."""
+    stages = [prompt.at(i) for i in range(len(anatomy.layers))]
+    last, every = prompt.stages[-1], (*prompt.stages, *prompt.detours.values())
+    items = {id(s): s.item.cpu() for s in every}
+    tokens = {id(s): s.token.cpu() for s in every}
+    drawn_as = next((p.drawn_as for p in method.parts() if p.drawn_as != "patches"), "patches")
+    patch = getattr(anatomy.config.vision_config, "patch_size", 0)
+    patch = patch if isinstance(patch, int) else 0
+    found = []
+    for b, number, trace in items_of(prompt):
+        trace = trace.cpu()
+        left = {k: tokens[k][b][v[b] == number].sort().values for k, v in items.items()}
+        final = replace(
+            _within(prompt, last, b, number, trace, left[id(last)]),
+            by_layer=_by_layer(prompt, stages, b, number, trace, left),
+            drawn_as=drawn_as,
+            cell=patch * isqrt(trace.layout.rows.shape[1]),
+        )
+        found.append(final)
+    return found
+
+
+def _by_layer(
+    prompt: Prompt,
+    stages: list[Stage],
+    b: int,
+    number: int,
+    trace: Trace,
+    left: dict[int, torch.Tensor],
+) -> tuple[LayerSpan, ...]:
+    """Which tokens of an item each layer processes; layers that process the same form one span.
+
+    stages: per layer what runs through it. left: per stage, by its id, the item's tokens in it.
+    """
+    made: list[LayerSpan] = []
+    for _, group in groupby(range(len(stages)), lambda i: id(stages[i])):
+        run = list(group)
+        own = left[id(stages[run[0]])]
+        assign = _within(prompt, prompt.stream(run[0]), b, number, trace, own).assign
+        if made and len(own) == made[-1].tokens and torch.equal(assign, made[-1].assign):
+            made[-1] = replace(made[-1], last=run[-1])
+        else:
+            made.append(LayerSpan(run[0], run[-1], len(own), assign))
+    return tuple(made)
+
+
+def _held(prompt: Prompt, last: Stage, b: int, number: int, n: int) -> torch.Tensor:
+    """Token (n,) that stands for each of an item's tokens after the last boundary of `last`.
+
+    -1 for those that nothing took in; itself for those that merged with none.
+    """
+    if last.merged_into is None:
+        return torch.arange(n)
+    first = prompt.first
+    item, token, into = (x[b].cpu() for x in (first.item, first.token, last.merged_into))
+    own = (item == number).nonzero()[:, 0]
+    by = torch.full((n,), -1)
+    # From first columns to the item's tokens, on both sides.
+    by[token[own]] = token[into[own].clamp(min=0)].masked_fill(into[own] < 0, -1)
+    return by
+
+
+def _within(
+    prompt: Prompt, stream: Stage, b: int, number: int, trace: Trace, left: torch.Tensor
+) -> Trace:
+    """The trace of an item's tokens `left` (K,), in layers that `stream` enters."""
+    return _survivors(trace, left, _held(prompt, stream, b, number, len(trace.index)))
+
+
+def _survivors(trace: Trace, left: torch.Tensor, held: torch.Tensor) -> Trace:
+    """The trace with only the tokens `left` (K,) surviving, and what they took in.
+
+    held (N,): the token that stands for each, where it is among `left`.
+    """
+    if len(left) == len(trace.index):
+        return trace
+    n = len(trace.index)
+    moved = torch.full((n + 1,), -1)
+    moved[left] = torch.arange(len(left))
+    new = moved[held.masked_fill(held < 0, n)]
+    size = torch.zeros(len(left) + 1).scatter_add(
+        0, new.masked_fill(new < 0, len(left)), trace.size.float()
+    )
+    new = torch.cat([new, new.new_full((1,), -1)])
+    assign = new[trace.assign.masked_fill(trace.assign < 0, n)]
+    return replace(trace, index=trace.index[left], assign=assign, size=size[: len(left)])
