@@ -1,4 +1,7 @@
-"""`python -m perf --out DIR`: measure, print the tables, write JSON and Markdown."""
+"""`python -m perf --out DIR`: measure, print the tables, write JSON and Markdown.
+
+`python -m perf --render` rewrites the pages from the stored JSON.
+"""
 
 from __future__ import annotations
 
@@ -15,34 +18,41 @@ import transformers
 
 import foveate
 from perf import cache, dispatch, layers, peers, selection
-from perf.decoding import decode
-from perf.diversity import divprune_against_naive
+from perf.divprune import divprune_against_naive
+from perf.jpeg import decode
 from perf.prefill import measure
+from perf.rendering import TERMS, Page, heading, pages
 from perf.shapes import LLAVA_7B, QWEN2_05B, Shape
 
-LIMITS = """\
-Targets: share of promise at least 0.85; choosing at most 1 % of the bare prefill (5 % on a GPU);
-keep-all at most 1.02 of bare; peak memory at most 1.00 of bare. "Of bare" is the speed-up as a
-share of what the bare decoder gains on a prompt that was that short to begin with: the limit of
-the machine.
+TARGETS = """\
+Targets: speed-up efficiency at least 0.85; selection overhead at most 1 % (5 % on a GPU); a call
+with keep=1.0 at most 1.02 of the full model's time; peak memory at most 1.00 of the full model's.
 """
 
 
-# From a result to its page; what writes a result and gives its page; what measures a section.
-Page = Callable[[dict[str, Any]], str]
+# Writes a result and returns its page; measures a section.
 Keep = Callable[[dict[str, Any]], str]
 Measure = Callable[[argparse.Namespace, Keep], str]
 
 
 def main() -> None:
-    """Run the measurements that are asked for, each into files of its own name."""
+    """Run the measurements, each into files of its own name, or render stored ones."""
     parser = argparse.ArgumentParser(prog="python -m perf", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("perf/results"))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=SECTIONS, help="one of the measurements")
-    parser.add_argument("--pictures", type=int, default=16, help="most of a prompt, for layers")
-    parser.add_argument("--methods", help="of layers: measure a,b anew, others keep their figures")
+    parser.add_argument("--only", choices=SECTIONS, help="run one measurement")
+    parser.add_argument(
+        "--pictures", type=int, default=16, help="layers: images per prompt, at most"
+    )
+    parser.add_argument("--methods", help="layers: measure methods a,b again, keep the others")
+    parser.add_argument("--render", action="store_true", help="rewrite pages, measure nothing")
     options = parser.parse_args()
+    if options.render:
+        for path, text in pages(
+            options.out, {n: page for n, (_, page) in SECTIONS.items()}
+        ).items():
+            path.write_text(text)
+        return
     options.out.mkdir(parents=True, exist_ok=True)
     where, _ = device()
     for name in [options.only] if options.only else sections(where):
@@ -51,13 +61,13 @@ def main() -> None:
 
 
 def named(section: str) -> str:
-    """The name of a section's files."""
+    """The file name of a section, without its ending."""
     where, _ = device()
     return where if section == "prefill" else f"{section}_cuda" if where == "cuda" else section
 
 
 def write(asked: argparse.Namespace, section: str, page: Page, result: dict[str, Any]) -> str:
-    """Write what was measured so far, and by which commands; the page."""
+    """Write the results so far with their commands, and return the page."""
     commands = dict.fromkeys([*result.get("commands", []), command(asked, section)])
     result = {"machine": machine(), **result, "commands": [*commands]}
     path = asked.out / named(section)
@@ -68,7 +78,7 @@ def write(asked: argparse.Namespace, section: str, page: Page, result: dict[str,
 
 
 def command(asked: argparse.Namespace, section: str) -> str:
-    """What measures a section as it was asked for."""
+    """The command line that measures a section with these options."""
     told = f"python -m perf --only {section} --rounds {asked.rounds}"
     if section.startswith("layers"):
         told += f" --pictures {asked.pictures}"
@@ -77,17 +87,17 @@ def command(asked: argparse.Namespace, section: str) -> str:
 
 
 def sections(where: str) -> list[str]:
-    """What is measured when nothing is asked for: the large shape on a GPU only."""
+    """The sections of a run without --only: the 7B model on a GPU only."""
     return [name for name in SECTIONS if where == "cuda" or name != "layers_7b"]
 
 
 def device() -> tuple[str, torch.dtype]:
-    """What whole calls are measured on."""
+    """Device and dtype of the measurements."""
     return ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
 
 
 def machine() -> dict[str, Any]:
-    """What figures depend on."""
+    """Hardware and versions that the results depend on."""
     cuda = torch.cuda.is_available()
     return {
         "device": torch.cuda.get_device_name() if cuda else platform.machine(),
@@ -99,18 +109,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def heading(result: dict[str, Any]) -> str:
-    """The first lines of a page."""
-    machine, commands = result["machine"], ", then ".join(f"`{c}`" for c in result["commands"])
-    return (
-        f"# Speed on {machine['device']}\n\n"
-        f"{commands}: {machine['dtype']}, {machine['threads']} threads, torch {machine['torch']}, "
-        f"transformers {machine['transformers']}. Medians of interleaved runs in one process.\n\n"
-    )
-
-
 def calls(rounds: int) -> dict[str, Any]:
-    """Whole calls with methods in front of the language model, and what surrounds them."""
+    """Whole calls with methods before the LLM and two inside it, JPEG decoding, DivPrune alone."""
     where, dtype = device()
     return {
         "decode": decode(rounds),
@@ -118,53 +118,57 @@ def calls(rounds: int) -> dict[str, Any]:
         "prefill": [
             measure(shape, dtype, where, rounds, batch)
             for shape in ([QWEN2_05B, LLAVA_7B] if where == "cuda" else [QWEN2_05B])
-            # One prompt of this length is too short for a GPU to be busy.
+            # One prompt of this length does not fill a GPU.
             for batch in ((1, 16) if where == "cuda" else (1,))
         ],
     }
 
 
 def between_layers(asked: argparse.Namespace, keep: Keep, name: str, shape: Shape) -> str:
-    """What methods inside the language model are worth, of all or of those that are asked for."""
+    """Measure the methods inside the LLM: all, or those of --methods."""
     where, dtype = device()
     measured = layers.renewed(
         asked.out / f"{named(name)}.json",
         asked.methods.split(",") if asked.methods else None,
         lambda only: layers.measure(asked.rounds, where, dtype, shape, asked.pictures, only),
     )
-    # Every size is written when it is there.
+    # Results are written after every prompt size.
     return [keep(result) for result in measured][-1]
 
 
 def table(result: dict[str, Any]) -> str:
     """The results of `calls` as Markdown."""
-    lines = [LIMITS]
+    lines = [*TERMS, "", TARGETS]
     for shape in result["prefill"]:
         lines += [
             f"## {shape['shape']}, {shape['visual_tokens']} visual + "
             f"{shape['text_tokens']} text tokens"
             + (f", {shape['batch']} prompts at once" if shape["batch"] > 1 else ""),
             "",
-            f"Attaching with keep=1.0: {shape['keep_all_over_bare']:.3f} of the bare call's time, "
-            f"{shape['keep_all_peak_memory_over_bare']:.2f} of its peak memory.",
+            f"A call with keep=1.0 takes {shape['keep_all_over_bare']:.3f} of the full model's "
+            f"time and {shape['keep_all_peak_memory_over_bare']:.2f} of its peak memory.",
             "",
-            "| method | tokens | promised | prefill faster by | share | of bare | choosing "
-            "| peak memory | cache | time per new token |",
+            "| method | visual tokens | theoretical speed-up | measured prefill speed-up "
+            "| speed-up efficiency | vs. equally short prompt | selection overhead "
+            "| peak memory | KV cache | time per output token |",
             "|---|---|---|---|---|---|---|---|---|---|",
         ]
         for row in shape["methods"].values():
+            short = row["vs_short_prompt"]
             lines.append(
                 f"| `{row['method']}` | {row['tokens'][0]} → {row['tokens'][1]} "
-                f"| {row['promised_speedup']:.2f}× | {row['prefill_speedup']:.2f}× "
-                f"| {row['share_of_promise']:.2f} | {row['share_of_bare_short_prompt']:.2f} "
-                f"| {100 * row['choosing_share_of_bare_prefill']:.2f} % "
+                f"| {row['theoretical_speedup']:.2f}× | {row['measured_speedup']:.2f}× "
+                f"| {row['speedup_efficiency']:.2f} "
+                f"| {'–' if short is None else f'{short:.2f}'} "
+                f"| {100 * row['selection_overhead']:.2f} % "
                 f"| {row['peak_memory_over_bare']:.2f} | {row['kv_bytes_over_bare']:.2f} "
-                f"| {row['decode_over_bare']:.2f} |"
+                f"| {row['time_per_output_token_over_bare']:.2f} |"
             )
         lines += [
             "",
-            f"Milliseconds per stage, behind {result['decode']['seconds'] * 1000:.1f} ms to decode "
-            f"a JPEG of {result['decode']['size']}:",
+            "Milliseconds per stage. Decoding a JPEG of "
+            f"{result['decode']['size']} before the call takes "
+            f"{result['decode']['seconds'] * 1000:.1f} ms.",
             "",
             _stages(shape),
             "",
@@ -172,24 +176,30 @@ def table(result: dict[str, Any]) -> str:
     lines += [
         "## DivPrune alone",
         "",
-        "Against greedy selection that re-reads all chosen rows at every step:",
+        "Compared with greedy selection that re-reads all selected rows at every step:",
         "",
-        "| tokens | width | kept | naive | ours | faster by | same choice |",
+        "| tokens | width | kept | naive | foveate | speed-up | same tokens |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in result["selection"]:
         lines.append(
             f"| {row['n']} | {row['d']} | {row['k']} | {row['naive_ms']:.1f} ms "
             f"| {row['ours_ms']:.1f} ms | {row['speedup']:.1f}× "
-            f"| {'yes' if row['same_choice'] else 'no'} |"
+            f"| {'yes' if row['same_selection'] else 'no'} |"
         )
     return "\n".join(lines) + "\n"
 
 
 def _stages(shape: dict[str, Any]) -> str:
     names = ["encode", "select", "prefill", "per_token"]
-    rows = {"bare": shape["bare_seconds"], **{n: r["seconds"] for n, r in shape["methods"].items()}}
-    lines = ["| method | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    rows = {
+        "full model": shape["bare_seconds"],
+        **{n: r["seconds"] for n, r in shape["methods"].items()},
+    }
+    lines = [
+        "| method | vision encoder | token selection | prefill | per output token |",
+        "|---" * (len(names) + 1) + "|",
+    ]
     for name, taken in rows.items():
         cells = " | ".join(f"{1000 * taken[n]:.1f}" for n in names)
         lines.append(f"| {name} | {cells} |")

@@ -1,4 +1,4 @@
-"""What a cache in fewer bits or columns is worth: its bytes, and seconds per new token."""
+"""KV caches with fewer bits or tokens: bytes and time per output token."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NEW_TOKENS = 9
 
 
 def methods() -> dict[str, Method]:
-    """What is compared. Random weights attend evenly, so the share of important tokens is given."""
+    """The variants. Random weights attend evenly, so the ratio of important tokens is fixed."""
     return {
         "bare": Composed(),
         "bits": foveate.create("zipvl", keep=0.4),
@@ -29,7 +29,7 @@ def methods() -> dict[str, Method]:
 def measure(
     rounds: int, device: str, dtype: torch.dtype, shape: Shape = QWEN2_05B
 ) -> dict[str, Any]:
-    """Bytes after the prompt, against float32 and bfloat16, and medians of interleaved runs."""
+    """Bytes after the prefill, relative to float32 and bfloat16; medians of interleaved runs."""
     model = shape.build(dtype, device)
     inputs = shape.inputs(model)
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in methods()}
@@ -38,7 +38,7 @@ def measure(
             runs[name].append(_call(model, inputs, method))
     rows = {}
     for name, method in methods().items():
-        # The first round warms caches up.
+        # The first round is a warm-up.
         taken = {key: median(run[key] for run in runs[name][1:]) for key in runs[name][0]}
         numbers = taken.pop("kv_bytes_full") / dtype.itemsize
         rows[name] = {
@@ -76,11 +76,11 @@ def page(result: dict[str, Any]) -> str:
     """The result as Markdown."""
     bare = result["rows"]["bare"]
     lines = [
-        f"Caches of {result['shape']} after {result['visual_tokens']} visual and "
-        f"{result['text_tokens']} text tokens, ranges and scales included. New tokens read "
-        "the codes at every step.",
+        f"KV caches of {result['shape']} after {result['visual_tokens']} visual and "
+        f"{result['text_tokens']} text tokens, quantisation ranges and scales included. Every "
+        "decode step dequantises the cache. Times are relative to the full model.",
         "",
-        "| method | cache | of float32 | of bfloat16 | prefill of bare | per new token of bare |",
+        "| method | KV cache | / float32 | / bfloat16 | prefill time | time per output token |",
         "|---|---|---|---|---|---|",
     ]
     for row in result["rows"].values():

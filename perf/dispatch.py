@@ -1,6 +1,6 @@
-"""Operators launched and waits of the host, bare and attached: what a launch-bound GPU pays.
+"""Operators launched and host synchronisations per call, with and without a method.
 
-Counted, not timed, so that it holds on any device: `python -m perf --only dispatch`.
+They are counted, not timed, so the result holds on any device: `python -m perf --only dispatch`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 import foveate
 from foveate.errors import FoveateError
 from foveate.method import Method, registered
-from perf.pretended import Pretended, counted, placed, pretence
+from perf.fake_cuda import FakeCudaTensor, counted, fake_cuda, placed
 
 IMAGE, SIDE, TOWER, LAYERS = 1, 24, 4, 24
-# What torch answers without a kernel.
+# Operators that launch no kernel.
 VIEWS = {
     *("view", "t", "transpose", "expand", "slice", "select", "unsqueeze", "squeeze", "permute"),
     *("detach", "alias", "_unsafe_view", "split", "split_with_sizes", "unbind", "as_strided"),
@@ -30,7 +30,7 @@ VIEWS = {
 
 
 class Operators(TorchDispatchMode):
-    """Counts the operators that run inside, views left out."""
+    """Counts the operators that run inside, except views."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ def model() -> LlavaForConditionalGeneration:
 
 
 def prompt(batch: int = 1) -> dict[str, Tensor]:
-    """A picture between words; further rows are shorter and padded on the left."""
+    """An image between text tokens; rows after the first are shorter and left-padded."""
     generator = torch.Generator().manual_seed(1)
     words = torch.randint(2, 100, (batch, 32), generator=generator)
     mask = torch.ones(batch, 32 + SIDE * SIDE, dtype=torch.long)
@@ -70,7 +70,7 @@ def prompt(batch: int = 1) -> dict[str, Tensor]:
 
 
 def methods() -> Iterator[tuple[str, Method | None]]:
-    """Nothing, keep-all, and every method that is told nothing but how to run here."""
+    """The full model, keep=1.0, and every method that runs here without further parameters."""
     yield "bare", None
     yield "keep-all", foveate.create("divprune", keep=1.0)
     for slug in registered():
@@ -85,7 +85,7 @@ def methods() -> Iterator[tuple[str, Method | None]]:
 
 
 def steps(model: Any, inputs: dict[str, Tensor], count: Callable) -> tuple[Any, Any]:
-    """What `count` sees of a prefill and of a decode step, each after one that it doesn't see."""
+    """Counts of a prefill and of a decode step, each after an uncounted one."""
     model(**inputs, logits_to_keep=1, use_cache=True)
     with count() as prefill:
         out = model(**inputs, logits_to_keep=1, use_cache=True)
@@ -103,14 +103,14 @@ def steps(model: Any, inputs: dict[str, Tensor], count: Callable) -> tuple[Any, 
 
 
 def waits(method: Method | None, batch: int) -> dict[str, Any]:
-    """Waits of the host in a prefill and in a decode step, and between the tower and the decoder.
+    """Host synchronisations in a prefill and in a decode step.
 
-    behind: those between the end of the vision encoder and the first decoder layer, in which the
-    device has nothing to do.
+    `after_encoder` counts those between the vision encoder and the first decoder layer, where the
+    GPU has no queued work.
     """
-    with pretence():
+    with fake_cuda():
         host = placed(model())
-        inputs = {name: Pretended(x) for name, x in prompt(batch).items()}
+        inputs = {name: FakeCudaTensor(x) for name, x in prompt(batch).items()}
         attachment = None if method is None else foveate.attach(host, method)
         marks: list[int] = []
 
@@ -136,7 +136,7 @@ def waits(method: Method | None, batch: int) -> dict[str, Any]:
     return {
         "prefill": sum(own[0].values()),
         "decode": sum(own[1].values()),
-        "behind_encoder": marks[1] - marks[0],
+        "after_encoder": marks[1] - marks[0],
         "boundaries": _boundaries(method),
         "lines": [[*k, v] for k, v in sorted(own[0].items(), key=lambda kv: -kv[1])],
         "decode_lines": [[*k, v] for k, v in sorted(own[1].items(), key=lambda kv: -kv[1])],
@@ -160,7 +160,7 @@ def operators(method: Method | None) -> dict[str, int]:
 
 
 def measure() -> dict[str, Any]:
-    """All methods, one at a time."""
+    """Counts for all methods, one at a time."""
     rows = {}
     for name, method in methods():
         rows[name] = {
@@ -175,19 +175,23 @@ def measure() -> dict[str, Any]:
 def page(result: dict[str, Any]) -> str:
     """The result as Markdown."""
     rows = dict(result["rows"])
-    bare, dry = rows["bare"]["operators"], rows["bare"]["waits"]["behind_encoder"]
+    bare, dry = rows["bare"]["operators"], rows["bare"]["waits"]["after_encoder"]
     lines = [
-        f"A narrow LLaVA with {result['layers']} decoder layers, {result['tower']} tower blocks "
-        f"and {result['visual_tokens']} visual tokens. Bare: {bare['prefill']} operators in a "
-        f"prefill, {bare['decode']} in a decode step (views not counted).",
+        f"A narrow LLaVA with {result['layers']} decoder layers, {result['tower']} vision encoder "
+        f"blocks and {result['visual_tokens']} visual tokens. The full model launches "
+        f"{bare['prefill']} operators in a prefill and {bare['decode']} in a decode step (views "
+        "not counted).",
         "",
-        "Operators: what a method adds to these. Host waits: synchronisations that foveate's own "
-        "code would cause on a GPU, counted on tensors that pretend to lie on one. "
-        "Behind the encoder: how many lie between the vision encoder and the first decoder layer, "
-        "when the GPU runs dry, beyond the bare model's own.",
+        "- **Added operators**: operators that the method adds to these.",
+        "- **Host syncs**: synchronisations that foveate's code causes on a GPU, counted on the "
+        "CPU with tensors that report a CUDA device.",
+        "- **After the encoder**: host syncs between the vision encoder and the first decoder "
+        "layer, where the GPU has no queued work, minus those of the full model.",
+        "- **Boundaries**: how many times per prefill the method can drop tokens inside the LLM.",
         "",
-        "| method | operators, prefill | per decode step | boundaries | waits, prefill "
-        "| of 4 ragged rows | behind the encoder | waits per decode step |",
+        "| method | added operators, prefill | added operators, decode step | boundaries "
+        "| host syncs, prefill | host syncs, 4 padded rows | after the encoder "
+        "| host syncs, decode step |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, row in rows.items():
@@ -198,6 +202,6 @@ def page(result: dict[str, Any]) -> str:
         lines.append(
             f"| {name} | {added['prefill']:+d} ({100 * added['prefill'] / bare['prefill']:.0f} %) "
             f"| {added['decode']:+d} | {w['boundaries']} | {w['prefill']} "
-            f"| {row['waits_of_4_rows']} | {w['behind_encoder'] - dry} | {w['decode']} |"
+            f"| {row['waits_of_4_rows']} | {w['after_encoder'] - dry} | {w['decode']} |"
         )
     return "\n".join(lines) + "\n"

@@ -1,7 +1,7 @@
-"""`python -m perf.dymu --out DIR`: what thresholds and virtual unmerging are worth on nano.
+"""`python -m perf.dymu --out DIR`: DyMU's merge thresholds and virtual unmerging on nano.
 
-Thresholds are found on pictures of the training split; everything else is said of the test split.
-Unmerging is switched off and on with the very same merged tokens.
+Thresholds are calibrated on training images. All results are on the test split. Unmerging on and
+off are compared with the same merged tokens.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m perf.dymu", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("perf/results"))
     parser.add_argument("--n", type=int, default=250, help="test items per task")
-    parser.add_argument("--calibrate", type=int, default=100, help="training pictures per task")
+    parser.add_argument("--calibrate", type=int, default=100, help="training images per task")
     parser.add_argument("--keep", type=float, nargs="+", default=[0.5, 0.25])
     options = parser.parse_args()
     model, processor = foveate.mini("nano")
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def measure(model, processor, tests, pictures, keep: float, full) -> dict[str, Any]:
-    """Counts and accuracies at one share of tokens."""
+    """Token counts and accuracies at one retention ratio."""
     method = foveate.DyMU.calibrate(model, processor, pictures, keep=keep, progress=True)
     kept = counts(model, processor, [item.image() for item in tests], method)
     objects = torch.tensor([float(len(item.scene.objects + item.scene.texts)) for item in tests])
@@ -96,7 +96,7 @@ def measure(model, processor, tests, pictures, keep: float, full) -> dict[str, A
 
 
 def counts(model, processor, pictures, method) -> Tensor:
-    """Tokens of each picture that enter the language model."""
+    """Visual tokens per image that enter the LLM."""
     kept: list[int] = []
     with foveate.attach(model, method), torch.no_grad():
         for first in range(0, len(pictures), 50):
@@ -108,21 +108,21 @@ def counts(model, processor, pictures, method) -> Tensor:
 
 
 def png(picture) -> int:
-    """Bytes of a picture as PNG."""
+    """Bytes of an image as PNG."""
     file = io.BytesIO()
     picture.save(file, "png", optimize=True)
     return file.tell()
 
 
 def correlation(a: Tensor, b: Tensor) -> dict[str, float]:
-    """Pearson's of values, Spearman's of ranks."""
+    """Pearson and Spearman correlation."""
     pearson = float(torch.corrcoef(torch.stack([a, b]))[0, 1])
     ranks = torch.stack([ranked(x) for x in (a, b)])
     return {"pearson": pearson, "spearman": float(torch.corrcoef(ranks)[0, 1])}
 
 
 def ranked(x: Tensor) -> Tensor:
-    """Ranks, equal values sharing their mean rank."""
+    """Ranks; equal values get their mean rank."""
     _, group = x.unique(return_inverse=True)
     order = group.argsort(stable=True).argsort().float()
     total = torch.zeros(int(group.max()) + 1).scatter_reduce(
@@ -132,7 +132,7 @@ def ranked(x: Tensor) -> Tensor:
 
 
 def paired(on: Tensor, off: Tensor) -> dict[str, float]:
-    """Items that only one of two runs answers rightly, and a two-sided sign test."""
+    """Items that only one of two runs answers correctly, and a two-sided sign test."""
     better, worse = int((on & ~off).sum()), int((off & ~on).sum())
     n, k = better + worse, min(better, worse)
     tail = sum(math.comb(n, i) for i in range(k + 1)) / 2**n if n else 0.5
@@ -141,17 +141,20 @@ def paired(on: Tensor, off: Tensor) -> dict[str, float]:
 
 
 def page(result: dict[str, Any]) -> str:
-    """The figures as Markdown."""
+    """The result as Markdown."""
     lines = [
         "# DyMU on nano",
         "",
         f"`{result['command']}`",
         "",
-        f"{result['items_per_task']} test items per task, thresholds from "
-        f"{result['pictures_to_calibrate']} training pictures; greedy answers; torch "
+        f"{result['items_per_task']} test items per task. Thresholds are calibrated on "
+        f"{result['pictures_to_calibrate']} training images. Greedy decoding. torch "
         f"{result['torch']}, transformers {result['transformers']}, foveate {result['foveate']}.",
         "",
-        "| keep | target | mean kept | least - most | r with objects | r with PNG bytes |",
+        "Visual tokens after merging, and their correlation (Pearson) with the number of objects "
+        "in the image and with its size as PNG:",
+        "",
+        "| keep | target tokens | mean | min - max | r, objects | r, PNG bytes |",
         "|--:|--:|--:|--:|--:|--:|",
     ]
     for row in result["rows"]:
@@ -162,20 +165,22 @@ def page(result: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        "Accuracy in %. Fixed: every picture has the same count, which is the target.",
+        "Accuracy in %. Thresholds: every image has its own number of tokens. Fixed: every image "
+        "has the target number.",
         "",
-        f"| keep | tokens | {' | '.join(TASKS)} | mean |",
+        f"| keep | merging | {' | '.join(TASKS)} | mean |",
         f"|--:|---|{'--:|' * (len(TASKS) + 1)}",
-        accuracies("1", "all", result["full"]),
+        accuracies("1", "none (full model)", result["full"]),
     ]
     for row in result["rows"]:
         for name, accuracy in row["accuracy"].items():
             lines.append(accuracies(f"{row['keep']:.3g}", name, accuracy))
     lines += [
         "",
-        "Unmerging on against off, the same merged tokens, all tasks together:",
+        "Virtual unmerging on compared with off, same merged tokens, all tasks together:",
         "",
-        "| keep | tokens | gain | right only with | right only without | p (sign test) |",
+        "| keep | merging | accuracy gain, points | correct only with | correct only without "
+        "| p (sign test) |",
         "|--:|---|--:|--:|--:|--:|",
     ]
     for row in result["rows"]:
@@ -188,7 +193,7 @@ def page(result: dict[str, Any]) -> str:
 
 
 def accuracies(keep: str, name: str, accuracy: dict[str, float]) -> str:
-    """One row of the table of accuracies."""
+    """One row of the accuracy table."""
     numbers = [100 * accuracy[task] for task in TASKS]
     cells = " | ".join(f"{x:.1f}" for x in [*numbers, sum(numbers) / len(numbers)])
     return f"| {keep} | {name} | {cells} |"

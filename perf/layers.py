@@ -1,4 +1,4 @@
-"""What methods inside the language model are worth: one prefill and a few new tokens each."""
+"""Measured speed-up of methods inside the LLM: one prefill and a few decode steps each."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from tqdm.auto import tqdm
 import foveate
 from foveate.method import Composed, Method, create, registered
 from foveate.trained import TrainedMethod, release
-from perf.limits import Limits
+from perf.rendering import TERMS
+from perf.selection_hooks import watched
 from perf.shapes import LLAVA_7B, QWEN2_05B, Shape
+from perf.short_prompts import ShortPrompts
 from perf.timing import Peak, seconds
-from perf.watch import watched
 
-# Pictures of 576 tokens, and how much of the rounds a size of prompt gets on a CPU; where it is 0
-# the call that is weighed is the one that is timed.
+# Images of 576 tokens per prompt, and the ratio of the rounds that it gets on a CPU. With 0, the
+# call that measures memory is also the one that is timed.
 PICTURES = {1: 1.0, 8: 0.0, 16: 0.0}
-# The tower is not what is measured.
+# A short vision encoder: it is not measured here.
 SHAPE, LARGE = (replace(shape, tower_layers=2) for shape in (QWEN2_05B, LLAVA_7B))
 NEW_TOKENS = 7
 
 
 def untrained() -> dict[str, Method]:
-    """All registered methods by slug; of trained ones the parts are random."""
+    """All registered methods by slug; learned modules have random weights."""
     made = {}
     for slug, cls in registered().items():
         random = {"weights": "random"} if "weights" in {f.name for f in fields(cls)} else {}
@@ -38,15 +39,15 @@ def untrained() -> dict[str, Method]:
 
 
 def methods() -> dict[str, Method]:
-    """Those that act between decoder layers."""
+    """Methods inside the LLM."""
     return {slug: method for slug, method in untrained().items() if "layers" in method.stages}
 
 
-def call(model: Any, inputs: dict[str, Any], method: Method, weigh: bool) -> dict[str, Any]:
-    """Figures of one prefill with new tokens behind it; what choosing needs, only with `weigh`."""
-    figures = {"choosing": 0.0, "choosing_bytes": 0.0}
+def call(model: Any, inputs: dict[str, Any], method: Method, memory: bool) -> dict[str, Any]:
+    """One prefill and a few decode steps. With `memory`, also the memory of token selection."""
+    figures = {"selection": 0.0, "selection_bytes": 0.0}
     if isinstance(method, TrainedMethod):
-        # Parts are made when they are first asked for; whoever has them does not wait.
+        # Modules are built at first use, which is not part of a call.
         text = model.config.get_text_config()
         method.module(model.get_input_embeddings().weight, layers=text.num_hidden_layers)
     peak = Peak()
@@ -55,10 +56,10 @@ def call(model: Any, inputs: dict[str, Any], method: Method, weigh: bool) -> dic
         found: list[Any] = []
 
         def once() -> None:
-            figures["choosing"] += seconds(lambda: found.append(decide()))
+            figures["selection"] += seconds(lambda: found.append(decide()))
 
-        if weigh:
-            figures["choosing_bytes"] = max(figures["choosing_bytes"], peak.within(once))
+        if memory:
+            figures["selection_bytes"] = max(figures["selection_bytes"], peak.within(once))
         else:
             once()
         return found[0]
@@ -72,14 +73,14 @@ def call(model: Any, inputs: dict[str, Any], method: Method, weigh: bool) -> dic
     words = inputs["input_ids"].shape[1] - sum(report.tokens_in)
     figures["rows"] = [words + sum(n) for n in zip(*report.tokens_by_layer, strict=True)]
     if not method.parts():
-        # New tokens of the bare model.
+        # Decode steps of the full model run without hooks.
         attachment.detach()
     new, cache = inputs["input_ids"][:, :1], out.past_key_values
     steps = [
         seconds(lambda: model(input_ids=new, past_key_values=cache)) for _ in range(NEW_TOKENS)
     ]
     attachment.detach()
-    # Parts of one method are not to be weighed with the next one.
+    # The modules of one method must not count as memory of the next.
     release()
     return figures | {"per_token": median(steps)}
 
@@ -93,9 +94,15 @@ def measure(
     most: int = 16,
     only: list[str] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Speed-up, its share of the promise, and what it takes, with up to `most` pictures.
+    """Theoretical and measured speed-up, and selection overhead; yields after each prompt size.
 
-    The result so far, after each size. only: slugs of the methods; None is all.
+    Args:
+        rounds: interleaved runs per variant.
+        device: "cpu" or "cuda".
+        dtype: of the weights.
+        shape: the model.
+        most: largest number of images per prompt.
+        only: slugs of the methods; None is all.
     """
     model = shape.build(dtype, device)
     measured = {k: v for k, v in methods().items() if only is None or k in only}
@@ -105,22 +112,22 @@ def measure(
         inputs = shape.inputs(model, pictures)
         chosen = {"bare": Composed(), **measured}
         again = rounds if device == "cuda" else round(rounds * share)
-        steps = tqdm(total=len(chosen) * (1 + again), desc=f"{pictures} pictures", disable=None)
+        steps = tqdm(total=len(chosen) * (1 + again), desc=f"{pictures} images", disable=None)
         taken = {}
         for name, method in chosen.items():
-            taken[name] = call(model, inputs, method, weigh=True)
+            taken[name] = call(model, inputs, method, memory=True)
             steps.update()
         series: dict[str, list[dict[str, Any]]] = {name: [] for name in chosen}
         for _ in range(again):
             for name, method in chosen.items():
-                series[name].append(call(model, inputs, method, weigh=False))
+                series[name].append(call(model, inputs, method, memory=False))
                 steps.update()
         steps.close()
         for name, runs in series.items():
-            for key in ("prefill", "per_token", "choosing") if runs else ():
+            for key in ("prefill", "per_token", "selection") if runs else ():
                 taken[name][key] = median(run[key] for run in runs)
         rows = {n for one in taken.values() for n in one["rows"]}
-        limits = Limits(model, rows, again) if again else None
+        limits = ShortPrompts(model, rows, again) if again else None
         sizes.append(
             {
                 "visual_tokens": shape.visual * pictures,
@@ -141,7 +148,7 @@ def renewed(
     only: list[str] | None,
     measure: Callable[[list[str] | None], Iterable[dict[str, Any]]],
 ) -> Iterator[dict[str, Any]]:
-    """All figures anew, or with `only` those of some methods among the ones that a file has."""
+    """Results of all methods; with `only`, those of some methods merged into a stored file."""
     before = json.loads(path.read_text()) if only is not None and path.exists() else None
     for now in measure(only):
         if before is None:
@@ -155,21 +162,21 @@ def renewed(
         yield before
 
 
-def _row(mine: dict[str, Any], bare: dict[str, Any], limits: Limits | None) -> dict[str, Any]:
+def _row(mine: dict[str, Any], bare: dict[str, Any], limits: ShortPrompts | None) -> dict[str, Any]:
     promise, reached = bare["flops"] / mine["flops"], bare["prefill"] / mine["prefill"]
     most = None if limits is None else limits.seconds(bare["rows"]) / limits.seconds(mine["rows"])
     return {
-        "promised_speedup": promise,
-        "prefill_speedup": reached,
-        "share_of_promise": reached / promise,
-        "share_of_bare_layers": None if most is None else reached / most,
-        "choosing_share_of_bare_prefill": mine["choosing"] / bare["prefill"],
-        "choosing_extra_bytes": mine["choosing_bytes"],
-        "decode_over_bare": mine["per_token"] / bare["per_token"],
+        "theoretical_speedup": promise,
+        "measured_speedup": reached,
+        "speedup_efficiency": reached / promise,
+        "vs_short_prompt": None if most is None else reached / most,
+        "selection_overhead": mine["selection"] / bare["prefill"],
+        "selection_extra_bytes": mine["selection_bytes"],
+        "time_per_output_token_over_bare": mine["per_token"] / bare["per_token"],
         "peak_memory_over_bare": mine["peak"] / bare["peak"],
         "kv_bytes": mine["kv_bytes"],
         "kv_bytes_over_bare": mine["kv_bytes"] / bare["kv_bytes"],
-        "seconds": {key: mine[key] for key in ("prefill", "choosing", "per_token")},
+        "seconds": {key: mine[key] for key in ("prefill", "selection", "per_token")},
         "bare_seconds": {key: bare[key] for key in ("prefill", "per_token")},
     }
 
@@ -177,14 +184,15 @@ def _row(mine: dict[str, Any], bare: dict[str, Any], limits: Limits | None) -> d
 def page(result: dict[str, Any]) -> str:
     """The result as Markdown."""
     lines = [
-        f"Methods inside the language model, {result['shape']}, {result['text_tokens']} text tokens"
-        " and pictures of 576. Choosing is what runs at boundaries, as a share of the bare prefill,"
-        " and the memory that it takes. Trained methods run with untrained parts. Of bare layers:"
-        " the speed-up as a share of what bare layers gain on as many rows, the limit of the"
-        " machine; given where there were several rounds, and not where a rule changes layers."
-        " Targets: share of promise at least 0.85; choosing at most 5 %; time per new token and"
-        " peak memory at most 1.00 of bare. Where methods were measured anew, it was beside the"
-        " bare model again.",
+        f"Methods inside the LLM on {result['shape']}: {result['text_tokens']} text tokens and "
+        "images of 576 visual tokens. Learned modules have random weights.",
+        "",
+        *TERMS,
+        "- **Memory of selection**: extra memory of the largest single token selection.",
+        "",
+        "Targets: speed-up efficiency at least 0.85; selection overhead at most 5 %; time per "
+        "output token and peak memory at most 1.00 of the full model. When some methods are "
+        "measured again, the full model is measured with them.",
         "",
     ]
     for size in result["sizes"]:
@@ -192,36 +200,37 @@ def page(result: dict[str, Any]) -> str:
         lines += [
             f"## {size['visual_tokens']:,} visual tokens",
             "",
-            f"Bare: {bare['prefill']:.3g} s, {1000 * bare['per_token']:.1f} ms per new token, peak "
-            f"{bare['peak'] / 1e9:.2f} GB, cache {bare['kv_bytes'] / 1e6:.1f} MB. Rounds: "
-            f"{size['rounds']}.",
+            f"Full model: prefill {bare['prefill']:.3g} s, {1000 * bare['per_token']:.1f} ms per "
+            f"output token, peak memory {bare['peak'] / 1e9:.2f} GB, KV cache "
+            f"{bare['kv_bytes'] / 1e6:.1f} MB. Rounds: {size['rounds']}.",
             "",
-            "| method | promised | prefill faster by | share | of bare layers | choosing "
-            "| memory of it | time per new token | peak memory | cache |",
+            "| method | theoretical speed-up | measured prefill speed-up | speed-up efficiency "
+            "| vs. equally short prompt | selection overhead | memory of selection "
+            "| time per output token | peak memory | KV cache |",
             "|---|---|---|---|---|---|---|---|---|---|",
         ]
         for slug, row in size["methods"].items():
-            limit = row["share_of_bare_layers"]
+            short, decode = row["vs_short_prompt"], row["time_per_output_token_over_bare"]
             lines.append(
-                f"| `{result['names'][slug]}` | {row['promised_speedup']:.2f}× "
-                f"| {row['prefill_speedup']:.2f}× | {row['share_of_promise']:.2f} "
-                f"| {'–' if limit is None else f'{limit:.2f}'} "
-                f"| {100 * row['choosing_share_of_bare_prefill']:.2f} % "
-                f"| {row['choosing_extra_bytes'] / 1e6:.0f} MB | {row['decode_over_bare']:.2f} "
+                f"| `{result['names'][slug]}` | {row['theoretical_speedup']:.2f}× "
+                f"| {row['measured_speedup']:.2f}× | {row['speedup_efficiency']:.2f} "
+                f"| {'–' if short is None else f'{short:.2f}'} "
+                f"| {100 * row['selection_overhead']:.2f} % "
+                f"| {row['selection_extra_bytes'] / 1e6:.0f} MB | {decode:.2f} "
                 f"| {row['peak_memory_over_bare']:.2f} | {row['kv_bytes'] / 1e6:.1f} MB "
                 f"({row['kv_bytes_over_bare']:.2f}) |"
             )
         lines.append("")
     counts = [size["visual_tokens"] for size in result["sizes"]]
     lines += [
-        "## Growth",
+        "## Prefill time by prompt length",
         "",
-        "Seconds of prefill, choosing included:",
+        "Seconds, token selection included:",
         "",
-        f"| | {' | '.join(f'{n:,}' for n in counts)} |",
+        f"| visual tokens | {' | '.join(f'{n:,}' for n in counts)} |",
         "|---" * (len(counts) + 1) + "|",
     ]
-    rows = {"bare": [size["bare"]["prefill"] for size in result["sizes"]]}
+    rows = {"full model": [size["bare"]["prefill"] for size in result["sizes"]]}
     for slug in result["names"]:
         rows[slug] = [size["methods"][slug]["seconds"]["prefill"] for size in result["sizes"]]
     lines += [f"| {k} | {' | '.join(f'{s:.3g}' for s in v)} |" for k, v in rows.items()]

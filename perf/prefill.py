@@ -1,4 +1,4 @@
-"""What reduction is worth in a whole call: stage times, their share of the promise, peak memory."""
+"""Whole calls: theoretical and measured speed-up, stage times, peak memory, KV cache."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 
 import foveate
 from foveate.method import Method
-from perf.limits import on_rows
 from perf.shapes import Shape
+from perf.short_prompts import on_rows
 from perf.timing import interleaved, peak_bytes, seconds
 
 SELECTING = ("fastervlm", "divprune", "visionzip")
@@ -19,7 +19,7 @@ NEW_TOKENS = 9
 
 
 def methods() -> dict[str, Method]:
-    """The methods that are measured, at the budgets that the tables name."""
+    """The methods that are measured: 10 % of the tokens before the LLM, defaults inside it."""
     chosen = {slug: foveate.create(slug, keep=0.1) for slug in SELECTING}
     return {**chosen, **{slug: foveate.create(slug) for slug in LAYERED}}
 
@@ -27,7 +27,7 @@ def methods() -> dict[str, Method]:
 def measure(
     shape: Shape, dtype: torch.dtype, device: str, rounds: int, batch: int = 1
 ) -> dict[str, Any]:
-    """All figures of one shape, with `batch` prompts at once."""
+    """All results for one model, with `batch` prompts at once."""
     model = shape.build(dtype, device)
     inputs = shape.inputs(model, batch=batch)
     reports: dict[str, Any] = {}
@@ -54,7 +54,7 @@ def measure(
         def once() -> float:
             total = seconds(run)
             if name in attachments:
-                # To read a report is not part of the call.
+                # Reading a report is not part of the call.
                 reports[name] = attachments[name].report
                 for stage, value in reports[name].seconds.items():
                     stages[name].setdefault(stage, []).append(value)
@@ -75,20 +75,20 @@ def measure(
     rows = {}
     for name in methods():
         report, mine = reports[name], taken[name]
-        promise = report.flops_full / report.flops
-        reached = whole["prefill"] / mine["prefill"]
-        # What a method needs to see is recorded while the tower runs, so both count as choosing.
-        choosing = mine["select"] + max(0.0, mine["encode"] - whole["encode"]) - whole["select"]
+        theoretical = report.flops_full / report.flops
+        measured = whole["prefill"] / mine["prefill"]
+        # Recording signals in the vision encoder is part of the selection overhead.
+        selection = mine["select"] + max(0.0, mine["encode"] - whole["encode"]) - whole["select"]
         rows[name] = {
             "method": report.method,
             "tokens": [report.tokens_in[0], report.tokens_out[0]],
-            "promised_speedup": promise,
-            "prefill_speedup": reached,
-            "share_of_promise": reached / promise,
-            "share_of_bare_short_prompt": reached / ceiling.get(name, reached),
-            "choosing_share_of_bare_prefill": choosing / whole["prefill"],
+            "theoretical_speedup": theoretical,
+            "measured_speedup": measured,
+            "speedup_efficiency": measured / theoretical,
+            "vs_short_prompt": measured / ceiling[name] if name in ceiling else None,
+            "selection_overhead": selection / whole["prefill"],
             "peak_memory_over_bare": memory[name] / memory["bare"],
-            "decode_over_bare": decode[name] / decode["bare"],
+            "time_per_output_token_over_bare": decode[name] / decode["bare"],
             "kv_bytes_over_bare": report.kv_bytes / report.kv_bytes_full,
             "seconds": {**mine, "per_token": decode[name]},
         }
@@ -107,9 +107,9 @@ def measure(
 
 
 def _ceiling(model, inputs: dict, reports: dict, rounds: int) -> dict[str, float]:
-    """How much faster the bare decoder is on a prompt that was that short to begin with.
+    """Speed-up of the full decoder on prompts that are already as short as a method makes them.
 
-    What a machine makes of fewer FLOPs: no reduction before the decoder can be faster than that.
+    This is the hardware's limit for reduction before the LLM.
     """
     decoder = model.get_decoder()
 
@@ -122,7 +122,7 @@ def _ceiling(model, inputs: dict, reports: dict, rounds: int) -> dict[str, float
 
 
 def _decode(model, inputs: dict, rounds: int) -> dict[str, float]:
-    """Median seconds per new token behind each prefill."""
+    """Median time per output token after each prefill."""
 
     def run(method: Method | None) -> Callable[[], float]:
         def once() -> float:

@@ -1,4 +1,4 @@
-"""What choosing costs: in front of the language model on made-up items, else in whole calls."""
+"""Selection overhead: before the LLM on random features, elsewhere in whole calls."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from foveate.signals import (
     VisionStates,
 )
 from foveate.tokens import Layout, VisualTokens
-from perf import deciding, seeing
+from perf import selection_in_model, signal_recording
 from perf.shapes import QWEN2_05B
 from perf.timing import extra_bytes, interleaved, seconds
 
-# One picture, and an overview with four crops and the newlines behind their rows.
+# One image, and an AnyRes image: an overview and four crops with newlines after their rows.
 TIMED = {576: raster(1, 24, 24), 2880: stitched(24, (2, 2), (0, 0, 48, 48))}
-# One picture that is a pool of its own, and an overview with twenty crops.
-WEIGHED = (raster(1, 96, 120), stitched(24, (4, 5), (0, 0, 96, 120)))
+# One large image, and an overview with twenty crops.
+MEMORY = (raster(1, 96, 120), stitched(24, (4, 5), (0, 0, 96, 120)))
 TOWER, HEADS, MODEL, WORDS = 1024, 16, 896, 32
 
 
 def methods() -> dict[str, Method]:
-    """All registered methods that choose tokens in front of the language model, by slug."""
+    """All registered methods before the LLM, by slug."""
     made = {slug: create(slug) for slug in registered()}
-    return {slug: method for slug, method in made.items() if choosers(method)}
+    return {slug: method for slug, method in made.items() if token_parts(method)}
 
 
-def choosers(method: Method) -> list[TokensPart]:
-    """The parts of a method that reduce tokens in front of the language model."""
+def token_parts(method: Method) -> list[TokensPart]:
+    """The parts of a method that reduce tokens before the LLM."""
     return [part for part in method.parts() if isinstance(part, TokensPart)]
 
 
@@ -52,7 +52,7 @@ def item(layout: Layout, seed: int = 0) -> VisualTokens:
 
 
 def signal(need: Need, tokens: VisualTokens, g: torch.Generator) -> Tensor:
-    """Random values in the shape that a tower of 1,024 channels and 16 heads would give."""
+    """Random values with the shape of a signal from CLIP-L (1,024 channels, 16 heads)."""
     n = tokens.n
     shape: tuple[int, ...] = {
         VisionAttention: (1, HEADS, n),
@@ -65,18 +65,18 @@ def signal(need: Need, tokens: VisualTokens, g: torch.Generator) -> Tensor:
     if isinstance(need, VisionAttention) and (
         isinstance(need.layer, tuple) or need.rows == "mutual"
     ):
-        # Two directions of "mutual"; of a slice of blocks as many as the deepest one reads.
+        # "mutual" has two directions; a slice of blocks has as many as the deepest one reads.
         shape = (1, 2 if need.rows == "mutual" else 7, *shape[1:])
     value = torch.rand(shape, generator=g)
     return value.softmax(-1) if isinstance(need, VisionAttention) else value - 0.5
 
 
-def choosing(method: Method, layout: Layout) -> Callable[[], object]:
-    """A call that reduces one item as the engine would; all that it reads is made beforehand."""
+def reduction(method: Method, layout: Layout) -> Callable[[], object]:
+    """A call that reduces one item as the engine does; its inputs are made in advance."""
     g = torch.Generator().manual_seed(1)
-    tokens, (part, *others) = item(layout), choosers(method)
+    tokens, (part, *others) = item(layout), token_parts(method)
     if others:
-        raise NotImplementedError(f"{method!r} chooses twice in front of the language model.")
+        raise NotImplementedError(f"{method!r} has two parts before the LLM.")
     project = torch.randn(TOWER, MODEL, generator=g) / TOWER**0.5
     values = {need: signal(need, tokens, g) for need in part.needs}
     signals, keep = Signals(values, lambda x: x @ project), part.count(layout.grid)
@@ -84,7 +84,7 @@ def choosing(method: Method, layout: Layout) -> Callable[[], object]:
 
 
 def bare(n: int) -> Callable[[], object]:
-    """The prefill of the bare language model with n visual tokens and some words."""
+    """The prefill of the full LLM with n visual tokens and some text."""
     torch.manual_seed(0)
     decoder = QWEN2_05B.decoder()
     states = torch.randn(1, n + WORDS, MODEL)
@@ -95,36 +95,41 @@ def bare(n: int) -> Callable[[], object]:
 def measure(
     rounds: int,
     prefill: Callable[[int], Callable[[], object]] = bare,
-    deciding: Callable[[], dict[str, tuple[list[float], int]]] = deciding.measure,
+    inside: Callable[[], dict[str, tuple[list[float], int]]] = selection_in_model.measure,
 ) -> dict[str, Any]:
-    """Share of the bare prefill at two sizes, growth between them, extra memory at a large one.
+    """Selection overhead at two sizes, growth between them, extra memory at a large one.
 
-    Of methods in front of the language model also with the signals that they read.
+    For methods before the LLM also with the recording of their signals.
+
+    Args:
+        rounds: interleaved runs per variant.
+        prefill: gives the prefill of the full LLM with n visual tokens.
+        inside: measures methods inside the vision encoder and the LLM.
     """
     small, large = TIMED
     taken: dict[int, dict[str, float]] = {}
     for n, layout in TIMED.items():
-        calls = {slug: choosing(method, layout) for slug, method in methods().items()}
+        calls = {slug: reduction(method, layout) for slug, method in methods().items()}
         calls["bare"] = prefill(n)
         taken[n] = interleaved(
             {slug: lambda run=run: seconds(run) for slug, run in calls.items()}, rounds
         )
     bares = [taken[n]["bare"] for n in TIMED]
     before = {
-        slug: ([taken[n][slug] for n in TIMED], max(weighed(method)))
+        slug: ([taken[n][slug] for n in TIMED], max(memory(method)))
         for slug, method in methods().items()
     }
-    signals = seeing.measure(methods())
+    signals = signal_recording.measure(methods())
     rows = {slug: _row(slug, *figures, bares) for slug, figures in before.items()}
     for slug, row in rows.items():
         sums = [own + more for own, more in zip(before[slug][0], signals[slug], strict=True)]
         row["seconds_with_signals"] = dict(zip(TIMED, sums, strict=True))
     return {
-        "tokens": [small, large, max(layout.n for layout in WEIGHED)],
+        "tokens": [small, large, max(layout.n for layout in MEMORY)],
         "rounds": rounds,
         "bare_seconds": dict(zip(TIMED, bares, strict=True)),
         "methods": rows,
-        "inside": {slug: _row(slug, *figures, bares) for slug, figures in deciding().items()},
+        "inside": {slug: _row(slug, *figures, bares) for slug, figures in inside().items()},
     }
 
 
@@ -133,60 +138,66 @@ def _row(slug: str, times: list[float], extra_bytes: int, bares: list[float]) ->
     return {
         "method": repr(create(slug)),
         "seconds": dict(zip(TIMED, times, strict=True)),
-        "share_of_bare_prefill": dict(zip(TIMED, shares, strict=True)),
+        "selection_overhead": dict(zip(TIMED, shares, strict=True)),
         "growth": times[1] / times[0] if times[0] else 1.0,
         "extra_bytes": extra_bytes,
     }
 
 
-def weighed(method: Method) -> list[int]:
-    """Extra memory of choosing among very many tokens, per layout of `WEIGHED`."""
-    return [extra_bytes(choosing(method, layout)) for layout in WEIGHED]
+def memory(method: Method) -> list[int]:
+    """Extra memory of selection among many tokens, per layout of `MEMORY`."""
+    return [extra_bytes(reduction(method, layout)) for layout in MEMORY]
 
 
 def page(result: dict[str, Any]) -> str:
     """The result as Markdown."""
     small, large, huge = result["tokens"]
-    whole = result["bare_seconds"]
+    whole = _by_size(result["bare_seconds"])
     lines = [
-        f"Shares are of the bare prefill of {QWEN2_05B.name} with as many visual and {WORDS} text "
-        f"tokens ({whole[small]:.2f} s and {whole[large]:.2f} s); {large:,} tokens are five "
-        "pictures. Targets: at most 5 % at either size, less than 1 GB of memory.",
+        f"Selection overhead: time of token selection / prefill time of the full {QWEN2_05B.name} "
+        f"with as many visual tokens and {WORDS} text tokens ({whole[small]:.2f} s and "
+        f"{whole[large]:.2f} s). {large:,} tokens are five images. Targets: at most 5 % at either "
+        "size, and less than 1 GB of extra memory.",
         "",
-        "## In front of the language model",
+        "## Before the LLM",
         "",
-        "`reduce` alone on one item of random tokens, medians of "
-        f"{result['rounds']} interleaved runs. {large:,} tokens are an overview and four crops. "
-        f"Memory is what the process needs on top at up to {huge:,} tokens. With signals: what the "
-        "method reads of a CLIP-L tower, of one and of five pictures, and its pooling come to it.",
+        f"Token selection alone on one item with random features. Medians of {result['rounds']} "
+        f"interleaved runs. {large:,} tokens are an overview and four crops. Extra memory is the "
+        f"largest at up to {huge:,} tokens. The last columns add the time to record and pool the "
+        "signals that the method reads in a CLIP-L vision encoder, for one and five images.",
         "",
         *_table(result["methods"], small, large),
         "",
-        "## Inside the tower and the language model",
+        "## Inside the vision encoder and inside the LLM",
         "",
-        "All that a method decides in the second of two calls: merges in 24 blocks of a CLIP-L "
-        "tower, or choices at boundaries of 12 decoder layers, with MLPs cut short, which decide "
-        "nothing. Memory is the most that one decision needs on top, at 20 pictures of 576. "
-        "Trained methods run with untrained parts.",
+        "All token selections of a whole call: merging in 24 blocks of a CLIP-L, or selection "
+        "after some of 12 decoder layers. MLPs are narrow, which does not change the selection. "
+        "Extra memory is that of the largest single selection, with 20 images of 576 tokens. "
+        "Learned modules have random weights.",
         "",
         *_table(result["inside"], small, large),
     ]
     return "\n".join(lines) + "\n"
 
 
+def _by_size(figures: dict[Any, float]) -> dict[int, float]:
+    """Figures by number of tokens, which JSON stores as text."""
+    return {int(n): figure for n, figure in figures.items()}
+
+
 def _table(rows: dict[str, dict[str, Any]], small: int, large: int) -> list[str]:
-    told = any("seconds_with_signals" in row for row in rows.values())
-    more = f" with signals, {small} | {large:,} |" if told else ""
+    signals = any("seconds_with_signals" in row for row in rows.values())
+    more = f" with signals, {small} | with signals, {large:,} |" if signals else ""
     lines = [
-        f"| method | {small} tokens | share | {large:,} tokens | share | growth | extra memory |"
-        + more,
-        "|---" * (9 if told else 7) + "|",
+        f"| method | {small} tokens | overhead | {large:,} tokens | overhead | growth "
+        "| extra memory |" + more,
+        "|---" * (9 if signals else 7) + "|",
     ]
     for row in rows.values():
-        whole = row.get("seconds_with_signals", {})
+        seconds, overhead = _by_size(row["seconds"]), _by_size(row["selection_overhead"])
+        whole = _by_size(row.get("seconds_with_signals", {}))
         cells = " | ".join(
-            f"{1000 * row['seconds'][n]:.1f} ms | {100 * row['share_of_bare_prefill'][n]:.2f} %"
-            for n in (small, large)
+            f"{1000 * seconds[n]:.1f} ms | {100 * overhead[n]:.2f} %" for n in (small, large)
         )
         lines.append(
             f"| `{row['method']}` | {cells} | {row['growth']:.1f}× "

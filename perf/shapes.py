@@ -1,4 +1,4 @@
-"""Random models with the shapes of real ones; weights don't matter to speed."""
+"""Models of real sizes with random weights: speed does not depend on the values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,16 @@ IMAGE = 1
 
 @dataclass(frozen=True)
 class Shape:
-    """A LLaVA-type model: its text config, the depth of its CLIP-L tower, its prompt."""
+    """A LLaVA-type model and its prompt.
+
+    Attributes:
+        name: for pages.
+        text: configuration of the LLM.
+        tower_layers: blocks of the CLIP-L vision encoder.
+        visual: visual tokens per image.
+        words: text tokens per prompt.
+        tower_mlp: MLP width of the vision encoder.
+    """
 
     name: str
     text: Qwen2Config | LlamaConfig
@@ -30,7 +39,7 @@ class Shape:
     tower_mlp: int = 4096
 
     def decoder(self) -> Qwen2Model:
-        """The language model alone, with random weights, in float32 on the CPU."""
+        """The LLM alone, with random weights, in float32 on the CPU."""
         return Qwen2Model(self.text).eval()
 
     def build(self, dtype: torch.dtype, device: str) -> LlavaForConditionalGeneration:
@@ -55,7 +64,7 @@ class Shape:
     def inputs(
         self, model: LlavaForConditionalGeneration, pictures: int = 1, batch: int = 1
     ) -> dict[str, Tensor]:
-        """Pictures between two halves of text, as many in each of `batch` rows."""
+        """A batch of prompts, each with `pictures` images between two halves of text."""
         generator = torch.Generator().manual_seed(1)
         side = model.config.vision_config.image_size
         text = torch.randint(2, 1000, (batch, self.words), generator=generator)

@@ -30,30 +30,30 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def interleaved(variants: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """Median of what each variant returns (its seconds), all variants once per round."""
+    """Median of the seconds that each variant returns; every round runs all variants once."""
     taken: dict[str, list[float]] = {name: [] for name in variants}
     for step in range(rounds + 1):
         for name, run in variants.items():
             value = run()
-            if step:  # the first round warms caches up
+            if step:  # the first round is a warm-up
                 taken[name].append(value)
     return {name: median(values) for name, values in taken.items()}
 
 
 def peak_bytes(run: Callable[[], object]) -> int:
-    """Peak memory while `run` runs, weights included: of the GPU, else of the process."""
+    """Peak memory of a run, weights included: of the GPU, or of the process without one."""
     peak = Peak()
     run()
     return peak.total()
 
 
 def extra_bytes(run: Callable[[], object]) -> int:
-    """How far memory rises above what is held before while `run` runs."""
+    """Memory that a run needs in addition to what is allocated before."""
     return Peak().within(run)
 
 
 class Peak:
-    """Peak memory from here on: of the GPU where there is one, else of the process."""
+    """Peak memory from now on: of the GPU, or of the process without one."""
 
     def __init__(self) -> None:
         gc.collect()
@@ -66,7 +66,7 @@ class Peak:
         return self._most
 
     def within(self, run: Callable[[], object]) -> int:
-        """How far memory rises while `run` runs, as a part of the whole."""
+        """Memory that a run needs in addition; it counts in the total peak too."""
         self.total()
         held = self._restart()
         run()
@@ -79,7 +79,7 @@ class Peak:
         if _CUDA:
             torch.cuda.reset_peak_memory_stats()
             return torch.cuda.memory_allocated()
-        # Freed pages that the allocator holds back would hide what a run needs.
+        # Return freed pages to the system, or they hide what a run allocates.
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
         return _status("VmRSS")

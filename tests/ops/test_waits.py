@@ -7,13 +7,13 @@ from foveate.ops.facility import facility_location
 from foveate.ops.farthest import gram
 from foveate.ops.importance import probe_rows
 from foveate.ops.packed import pack_tokens
-from perf.pretended import Pretended, counted, pretence
+from perf.fake_cuda import FakeCudaTensor, counted, fake_cuda
 
 
 def on_gpu(run, *tensors):
     """What `run` gives of tensors on a pretended GPU, where it may wait for nothing."""
-    with pretence(), counted() as found:
-        out = run(*map(Pretended, tensors))
+    with fake_cuda(), counted() as found:
+        out = run(*map(FakeCudaTensor, tensors))
     assert not found
     return out.held
 

@@ -5,7 +5,7 @@ import torch
 
 import foveate
 from perf import dispatch
-from perf.pretended import Pretended, counted, pretence
+from perf.fake_cuda import FakeCudaTensor, counted, fake_cuda
 
 
 @pytest.mark.parametrize(
@@ -24,16 +24,16 @@ from perf.pretended import Pretended, counted, pretence
     ],
 )
 def test_what_makes_the_host_wait_is_counted(kind, run):
-    with pretence():
-        x = Pretended(torch.arange(4.0))
+    with fake_cuda():
+        x = FakeCudaTensor(torch.arange(4.0))
         with counted() as found:
             run(x)
     assert [k for k, _ in found] == [kind]
 
 
 def test_what_only_launches_is_not_counted():
-    with pretence():
-        x = Pretended(torch.arange(4.0))
+    with fake_cuda():
+        x = FakeCudaTensor(torch.arange(4.0))
         with counted() as found:
             y = x[x.argsort()].masked_fill(x > 1, 0.0).cumsum(0)
             y[x > 2] = 5.0
@@ -81,7 +81,7 @@ def test_the_host_hardly_waits(narrow, slug, batch):
     bare, waits = dispatch.waits(None, batch), dispatch.waits(method, batch)
     inside = any(p.stage == "layers" for p in method.parts())
     assert waits["prefill"] <= 4 + 2 * waits["boundaries"] and (inside or waits["prefill"] <= 4)
-    assert waits["behind_encoder"] == bare["behind_encoder"] and not waits["decode"]
+    assert waits["after_encoder"] == bare["after_encoder"] and not waits["decode"]
 
 
 @pytest.mark.parametrize("slug", ["divprune", "tome", "fastv", "pyramiddrop"])

@@ -33,10 +33,10 @@ def test_every_method_gets_a_row(monkeypatch):
     for size in result["sizes"]:
         assert size["methods"].keys() == layers.methods().keys() >= {"fastv", "pyramiddrop"}
         for row in size["methods"].values():
-            assert row["promised_speedup"] > 0 and row["seconds"]["prefill"] > 0
+            assert row["theoretical_speedup"] > 0 and row["seconds"]["prefill"] > 0
     assert result["sizes"][0]["methods"]["fastv"]["kv_bytes_over_bare"] < 1
-    assert result["sizes"][0]["methods"]["fastv"]["share_of_bare_layers"] > 0
-    assert result["sizes"][0]["methods"]["yopo"]["share_of_bare_layers"] is None
+    assert result["sizes"][0]["methods"]["fastv"]["vs_short_prompt"] > 0
+    assert result["sizes"][0]["methods"]["yopo"]["vs_short_prompt"] is None
     page = layers.page(result)
     assert page.count("`FastV()`") == 2 and page.splitlines()[-1].startswith(
         f"| {[*layers.methods()][-1]} |"

@@ -1,8 +1,8 @@
-"""Where a GPU would make the host wait, counted on a machine that has none.
+"""Counts host-device synchronisations without a GPU.
 
-Tensors say that they lie on "cuda:0" and compute on the CPU. Whatever would stop the host until the
-device is done is counted with the line that asked for it: reading a value, `nonzero`, boolean
-indexing, and copies in either direction that don't ask for `non_blocking`.
+Tensors report the device "cuda:0" and compute on the CPU. Every operation that would block the host
+is counted with its source line: reading a value, `nonzero`, boolean indexing, and copies in either
+direction without `non_blocking`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _waits: Counter[tuple[str, str]] | None = None
 
 @contextmanager
 def counted() -> Iterator[Counter[tuple[str, str]]]:
-    """Collect the waits that happen inside."""
+    """Collect the synchronisations that happen inside."""
     global _waits
     _waits = found = Counter()
     try:
@@ -62,7 +62,7 @@ def _wait(kind: str) -> None:
 
 
 def _line() -> str:
-    """The innermost line of the package that is running, unless transformers runs inside it."""
+    """The innermost running line of the package, unless transformers was called from it."""
     frame = sys._getframe()
     while frame is not None:
         name = frame.f_code.co_filename
@@ -74,8 +74,8 @@ def _line() -> str:
     return "elsewhere"
 
 
-class Pretended(Tensor):
-    """A CPU tensor that says it lies on a GPU."""
+class FakeCudaTensor(Tensor):
+    """A CPU tensor that reports a CUDA device."""
 
     held: Tensor
     __torch_function__ = torch._C._disabled_torch_function_impl
@@ -83,7 +83,7 @@ class Pretended(Tensor):
     is_cuda = property(lambda self: True)  # type: ignore[assignment]
 
     @staticmethod
-    def __new__(cls, real: Tensor) -> Pretended:
+    def __new__(cls, real: Tensor) -> FakeCudaTensor:
         made = Tensor._make_wrapper_subclass(
             cls,
             real.size(),
@@ -98,7 +98,7 @@ class Pretended(Tensor):
         return made
 
     def __repr__(self) -> str:  # type: ignore[override]
-        return f"Pretended({tuple(self.shape)})"
+        return f"FakeCudaTensor({tuple(self.shape)})"
 
     def tolist(self) -> list:
         _wait("tolist")
@@ -117,7 +117,7 @@ class Pretended(Tensor):
 
 
 def _real(x: Any) -> Any:
-    return x.held if isinstance(x, Pretended) else x
+    return x.held if isinstance(x, FakeCudaTensor) else x
 
 
 def _there(device: Any) -> bool:
@@ -125,18 +125,18 @@ def _there(device: Any) -> bool:
 
 
 def _dispatched(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """Run one operator on the real tensors; results lie where its arguments did."""
-    there = any(isinstance(a, Pretended) for a in tree_leaves((args, kwargs)))
+    """Run one operator on the real tensors; results report the device of the arguments."""
+    there = any(isinstance(a, FakeCudaTensor) for a in tree_leaves((args, kwargs)))
     device = kwargs.get("device")
     if func is aten._local_scalar_dense.default:
         _wait("item")
         return func(*tree_map(_real, args))
     if func is aten._to_copy.default and device is not None:
-        _crossing(isinstance(args[0], Pretended), _there(device), kwargs.get("non_blocking"))
+        _crossing(isinstance(args[0], FakeCudaTensor), _there(device), kwargs.get("non_blocking"))
         if not _there(device):
             return func(*tree_map(_real, args), **{**kwargs, "device": "cpu"})
     if func is aten.copy_.default:
-        to, source = (isinstance(a, Pretended) for a in args[:2])
+        to, source = (isinstance(a, FakeCudaTensor) for a in args[:2])
         _crossing(source, to, len(args) > 2 and args[2])
     if func in READS:
         _wait(READS[func])
@@ -151,7 +151,7 @@ def _dispatched(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         return written
     if not there:
         return out
-    return tree_map(lambda t: Pretended(t) if type(t) in (Tensor, nn.Parameter) else t, out)
+    return tree_map(lambda t: FakeCudaTensor(t) if type(t) in (Tensor, nn.Parameter) else t, out)
 
 
 def _crossing(source: bool, to: bool, non_blocking: Any) -> None:
@@ -163,15 +163,15 @@ def _indexed(func: Any, args: tuple) -> None:
     where = [i for i in args[1] if i is not None]
     for i in where:
         if i.dtype in (torch.bool, torch.uint8):
-            # Writing one number where a mask is True needs no list of places.
+            # Writing one number at a mask needs no list of indices, hence no sync.
             if func is aten.index.Tensor or args[2].numel() != 1 or len(where) != 1:
                 _wait("boolean index")
-        elif i.dim() and isinstance(args[0], Pretended) and not isinstance(i, Pretended):
+        elif i.dim() and isinstance(args[0], FakeCudaTensor) and not isinstance(i, FakeCudaTensor):
             _wait("index on the CPU")
 
 
 def _written(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """The tensor that an operator wrote into, None where it made a new one."""
+    """The tensor that an operator wrote into; None if it made a new one."""
     for i, a in enumerate(func._schema.arguments):
         if a.alias_info is not None and a.alias_info.is_write:
             return args[i] if i < len(args) else kwargs.get(a.name)
@@ -179,24 +179,24 @@ def _written(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
 
 
 class _Factories(TorchFunctionMode):
-    """Makes on the CPU what is asked for on the GPU, and moves tensors by hand."""
+    """Creates tensors for "cuda" on the CPU and moves tensors between the two."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func is torch.nn.functional.scaled_dot_product_attention:
             out = func(*tree_map(_real, args), **tree_map(_real, kwargs))
-            return Pretended(out) if isinstance(args[0], Pretended) else out
+            return FakeCudaTensor(out) if isinstance(args[0], FakeCudaTensor) else out
         name = getattr(func, "__name__", "")
         if name in ("to", "cuda", "cpu") and args and isinstance(args[0], Tensor):
             return _moved(name, args, kwargs)
         if not _there(kwargs.get("device")) or name == "__get__":
             return func(*args, **kwargs)
         if func in (torch.tensor, torch.as_tensor):
-            if isinstance(args[0], Pretended):
+            if isinstance(args[0], FakeCudaTensor):
                 return args[0]
             _wait("made on the CPU")
         out = func(*args, **{**kwargs, "device": "cpu"})
-        return tree_map(lambda t: Pretended(t) if type(t) is Tensor else t, out)
+        return tree_map(lambda t: FakeCudaTensor(t) if type(t) is Tensor else t, out)
 
 
 def _moved(name: str, args: tuple, kwargs: dict[str, Any]) -> Tensor:
@@ -213,24 +213,24 @@ def _moved(name: str, args: tuple, kwargs: dict[str, Any]) -> Tensor:
             device, dtype = a.device, a.dtype
         elif isinstance(a, bool):
             waits = not a
-    source = isinstance(x, Pretended)
+    source = isinstance(x, FakeCudaTensor)
     to = source if device is None else _there(device)
     _crossing(source, to, not waits)
     out = x if source and to else _real(x)
     if dtype is not None and out.dtype != dtype:
         out = torch._C.TensorBase.to(out, dtype)
-    return Pretended(out) if to and not isinstance(out, Pretended) else out
+    return FakeCudaTensor(out) if to and not isinstance(out, FakeCudaTensor) else out
 
 
 def placed(module: nn.Module) -> nn.Module:
-    """The module with all that it holds on the pretended GPU."""
+    """The module with its parameters and buffers on the fake GPU."""
     for m in module.modules():
         for name, p in m._parameters.items():
             if p is not None:
-                m._parameters[name] = nn.Parameter(Pretended(p.detach()), requires_grad=False)
+                m._parameters[name] = nn.Parameter(FakeCudaTensor(p.detach()), requires_grad=False)
         for name, b in m._buffers.items():
             if b is not None:
-                m._buffers[name] = Pretended(b)
+                m._buffers[name] = FakeCudaTensor(b)
     return module
 
 
@@ -249,10 +249,10 @@ _module_to = nn.Module.to
 
 
 def _to(self: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
-    """Modules that a method brings along go to the pretended GPU once."""
+    """Move the learned modules of a method to the fake GPU once."""
     asked = [kwargs.get("device"), *(a.device if isinstance(a, Tensor) else a for a in args)]
     if any(isinstance(a, str | torch.device) and _there(a) for a in asked):
-        here = [p for p in self.parameters() if not isinstance(p.data, Pretended)]
+        here = [p for p in self.parameters() if not isinstance(p.data, FakeCudaTensor)]
         if here:
             _wait("module to the GPU")
             placed(self)
@@ -261,8 +261,8 @@ def _to(self: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
 
 
 @contextmanager
-def pretence() -> Iterator[None]:
-    """While open, tensors asked for on "cuda" are pretended ones; no graph is captured."""
+def fake_cuda() -> Iterator[None]:
+    """While open, tensors created on "cuda" are fake ones. No CUDA graph is captured."""
     with (
         mock.patch.multiple(
             torch.cuda,

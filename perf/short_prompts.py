@@ -1,4 +1,4 @@
-"""What the machine makes of fewer rows: seconds of bare decoder layers, by how many run."""
+"""Prefill time of the full model on short prompts: the largest speed-up the hardware allows."""
 
 from __future__ import annotations
 
@@ -13,15 +13,22 @@ from foveate.method import Method
 from foveate.parts import RulePart
 from perf.timing import interleaved, seconds
 
-# Numbers of rows that are timed.
+# How many prompt lengths are timed.
 SIZES = 8
 
 
-class Limits:
-    """Seconds of a bare layer over numbers of rows, measured at some and read off between them.
+class ShortPrompts:
+    """Seconds of a decoder layer by the number of tokens, measured at some and interpolated.
 
-    curve: (rows, seconds), ascending. No method that leaves tokens out can be faster than bare
-    layers are on as many.
+    A method that prunes tokens cannot be faster than the full model on a prompt of that length.
+
+    Attributes:
+        curve: (tokens, seconds per layer), ascending.
+
+    Args:
+        model: the full model.
+        rows: numbers of tokens per layer that will be looked up.
+        rounds: interleaved runs per length.
     """
 
     def __init__(self, model: Any, rows: set[int], rounds: int):
@@ -32,12 +39,12 @@ class Limits:
         taken = interleaved({str(n): on_rows(decoder, n) for n in sizes}, rounds)
         self.curve = [(n, taken[str(n)] / len(decoder.layers)) for n in sizes]
 
-    def of(self, method: Method) -> Limits | None:
-        """Itself, None for methods that change what a layer does with its rows."""
+    def of(self, method: Method) -> ShortPrompts | None:
+        """Itself; None for methods that change what a layer computes."""
         return None if any(isinstance(p, RulePart) for p in method.parts()) else self
 
     def seconds(self, rows: list[int]) -> float:
-        """Of layers with so many rows each."""
+        """Time of the decoder whose layers process these numbers of tokens."""
         return sum(self._at(n) for n in rows)
 
     def _at(self, n: int) -> float:
@@ -49,7 +56,7 @@ class Limits:
 
 
 def on_rows(decoder: Any, n: int, batch: int = 1) -> Callable[[], float]:
-    """What times one prefill of the bare decoder on `n` rows of each sample."""
+    """Times one prefill of the full decoder on `n` tokens per sample."""
     weight = next(decoder.parameters())
     states = torch.randn(batch, n, decoder.config.hidden_size).to(weight.device, weight.dtype)
     return lambda: seconds(lambda: decoder(inputs_embeds=states, use_cache=True))

@@ -1,4 +1,4 @@
-"""What the signals cost that methods read of the vision tower: recorded, pooled and handed over."""
+"""Time to record and pool the signals that methods before the LLM read in the vision encoder."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from foveate.engine.tower.items import Record
 from foveate.method import Method
 from foveate.parts import TokensPart
 from foveate.signals import TextEmbeddings
-from perf.deciding import SEEING
+from perf.selection_in_model import ENCODER
 from perf.timing import seconds
 
 
 @contextmanager
 def watched(note: Callable[[Callable[[], Any]], Any]) -> Iterator[None]:
-    """Let `note` call what looks into the tower, and what hands the signals to a method."""
+    """Let `note` run the recording in the vision encoder and the pooling of signals."""
 
     def around(run: Callable) -> Callable:
         return lambda *args: note(lambda: run(*args))
@@ -34,14 +34,14 @@ def watched(note: Callable[[Callable[[], Any]], Any]) -> Iterator[None]:
         yield
 
 
-def looks(method: Method) -> bool:
-    """Whether a method in front of the language model reads anything of the vision tower."""
+def reads_encoder(method: Method) -> bool:
+    """Whether a method before the LLM reads signals of the vision encoder."""
     needs = [n for p in method.parts() if isinstance(p, TokensPart) for n in p.needs]
     return any(not isinstance(need, TextEmbeddings) for need in needs)
 
 
 def recording(model: Any, inputs: dict[str, torch.Tensor], method: Method, calls: int) -> float:
-    """Median seconds that the signals of a method take of a call; the first call warms caches."""
+    """Median seconds per call for the signals of a method; the first call is a warm-up."""
     taken = [0.0]
 
     def note(run: Callable[[], Any]) -> Any:
@@ -60,13 +60,13 @@ def recording(model: Any, inputs: dict[str, torch.Tensor], method: Method, calls
 def measure(
     methods: Mapping[str, Method], pictures: tuple[int, int] = (1, 5), calls: int = 4
 ) -> dict[str, list[float]]:
-    """Per method the seconds of its signals at two numbers of pictures, of a whole CLIP-L tower."""
-    seeing = {slug: method for slug, method in methods.items() if looks(method)}
+    """By method: seconds for its signals in a whole CLIP-L, at two numbers of images."""
+    readers = {slug: method for slug, method in methods.items() if reads_encoder(method)}
     found = {slug: [0.0 for _ in pictures] for slug in methods}
-    if seeing:
-        model = SEEING.build(torch.float32, "cpu")
+    if readers:
+        model = ENCODER.build(torch.float32, "cpu")
         for i, n in enumerate(pictures):
-            inputs = SEEING.inputs(model, n)
-            for slug, method in seeing.items():
+            inputs = ENCODER.inputs(model, n)
+            for slug, method in readers.items():
                 found[slug][i] = recording(model, inputs, method, calls)
     return found

@@ -1,4 +1,4 @@
-"""What choosing costs by itself: DivPrune against the loop that re-reads every chosen row."""
+"""Time of DivPrune's selection alone, against a loop that re-reads all selected rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIZES = [(576, 896, 56), (2880, 4096, 282)]
 
 
 def naive_farthest(x: Tensor, k: int) -> Tensor:
-    """Greedy max-min selection written down literally: every step re-reads all chosen rows."""
+    """Greedy max-min selection, literally: every step re-reads all selected rows."""
     unit = x / x.norm(dim=1, keepdim=True)
     distance = 1 - unit @ unit.T
     nearest = torch.topk(distance, 2, dim=0, largest=False).values[1]
@@ -46,7 +46,7 @@ def divprune_against_naive(rounds: int, device: str) -> list[dict]:
                 "ours_ms": taken["ours"] * 1000,
                 "naive_ms": taken["naive"] * 1000,
                 "speedup": taken["naive"] / taken["ours"],
-                "same_choice": same,
+                "same_selection": same,
             }
         )
     return rows

@@ -1,4 +1,4 @@
-"""What a method decides while a model runs."""
+"""Hooks around the token selection of a method, to measure its time and memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DECISIONS = {
 
 @contextmanager
 def watched(method: Method, note: Callable[[Callable[[], Any]], Any]) -> Iterator[None]:
-    """Let `note` call what a method decides in the tower, at boundaries and for the cache."""
+    """Let `note` run every selection in the vision encoder, between layers and for the cache."""
     with ExitStack() as stack:
         for cls in {type(part) for part in method.parts()}:
             for kind, name in DECISIONS.items():

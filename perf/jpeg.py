@@ -1,4 +1,4 @@
-"""What it takes to read a picture before any model sees it."""
+"""Time to decode a JPEG, for comparison with the model's stages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from perf.timing import interleaved, seconds
 
 
 def decode(rounds: int) -> dict:
-    """Median seconds to decode the photograph of the package."""
+    """Median seconds to decode the photograph that ships with the package."""
     width, height = load_image(PHOTOGRAPH).size
     taken = interleaved({"jpeg": lambda: seconds(lambda: load_image(PHOTOGRAPH))}, rounds)
     return {"size": f"{width} x {height}", "seconds": taken["jpeg"]}

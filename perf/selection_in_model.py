@@ -1,4 +1,4 @@
-"""What methods decide inside the vision tower and the language model, in whole calls."""
+"""Selection overhead inside the vision encoder and inside the LLM, in whole calls."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import foveate
 from foveate.method import Method
 from foveate.parts import EncodersPart, LayersPart
 from perf.layers import untrained
+from perf.selection_hooks import watched
 from perf.shapes import QWEN2_05B, Shape
 from perf.timing import Peak, seconds
-from perf.watch import watched
 
-# What is decided doesn't depend on the MLPs, which are most of the time of a call.
+# Narrow MLPs keep calls short. Token selection does not depend on them.
 MLP = 64
 
 
@@ -27,30 +27,30 @@ def _shallow(layers: int) -> Qwen2Config:
     return Qwen2Config(**{**known, "intermediate_size": MLP})
 
 
-# A whole CLIP-L tower in front of one decoder layer, and half of the decoder: what a boundary
-# decides doesn't depend on how many layers follow.
-SEEING = replace(QWEN2_05B, tower_layers=24, tower_mlp=MLP, text=_shallow(1))
-READING = replace(QWEN2_05B, text=_shallow(12))
+# A whole CLIP-L with one decoder layer, and half of a decoder: selection after a layer does not
+# depend on how many layers follow.
+ENCODER = replace(QWEN2_05B, tower_layers=24, tower_mlp=MLP, text=_shallow(1))
+DECODER = replace(QWEN2_05B, text=_shallow(12))
 
 
-def deciders() -> dict[str, tuple[Method, Shape]]:
-    """All registered methods that merge in the tower or choose at boundaries, by slug."""
+def methods() -> dict[str, tuple[Method, Shape]]:
+    """All registered methods inside the vision encoder or inside the LLM, by slug."""
     found: dict[str, tuple[Method, Shape]] = {}
     for slug, method in untrained().items():
         parts = method.parts()
         if any(isinstance(part, EncodersPart) for part in parts):
-            found[slug] = method, SEEING
+            found[slug] = method, ENCODER
         elif any(isinstance(part, LayersPart) for part in parts):
-            found[slug] = method, READING
+            found[slug] = method, DECODER
     return found
 
 
-def deciding(
+def selection(
     model: Any, inputs: dict[str, torch.Tensor], method: Method, calls: int
 ) -> tuple[float, int]:
-    """Median seconds of all that a method decides per call, and the most memory of one decision.
+    """Median seconds of token selection per call, and the largest memory of one selection.
 
-    The first of several calls warms caches up.
+    The first of several calls is a warm-up.
     """
     peak, taken, most = Peak(), [0.0], 0
 
@@ -73,14 +73,14 @@ def deciding(
 
 @torch.inference_mode()
 def measure(pictures: tuple[int, int, int] = (1, 5, 20)) -> dict[str, tuple[list[float], int]]:
-    """Per method the seconds at two sizes, and the most memory at a third one."""
+    """By method: seconds at two prompt sizes, and the largest memory at a third one."""
     found = {}
-    for shape in (SEEING, READING):
+    for shape in (ENCODER, DECODER):
         model = shape.build(torch.float32, "cpu")
-        for slug, (method, own) in deciders().items():
+        for slug, (method, own) in methods().items():
             if own is shape:
                 *times, (_, most) = (
-                    deciding(model, shape.inputs(model, n), method, 1 if n == pictures[-1] else 2)
+                    selection(model, shape.inputs(model, n), method, 1 if n == pictures[-1] else 2)
                     for n in pictures
                 )
                 found[slug] = [time for time, _ in times], most
