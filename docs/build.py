@@ -1,7 +1,7 @@
 """`python -m docs.build`: write what can be derived from the code, with `--check` only compare.
 
-The table of methods in README.md, the index docs/methods.md, one page per available method, and the
-type stub of the package.
+The tables of README.md (methods, speed), the index docs/methods.md, one page per available method,
+and the type stub of the package.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import foveate
+from docs import payoff
 from docs.stubs import stub
 from foveate.benchmarks.results import Results
 from foveate.benchmarks.statistics import normalised_accuracy
@@ -38,7 +39,7 @@ def pages() -> dict[Path, str]:
 
 
 def _readme() -> str:
-    text = (ROOT / "README.md").read_text()
+    text = payoff.insert((ROOT / "README.md").read_text())
     lines = ["| method | where | year | what it does |", "|---|---|---|---|"]
     for info in _available():
         name = info.name if info.year else info.slug

@@ -1,0 +1,33 @@
+"""The README table "when does it pay" is made from stored measurements."""
+
+import json
+
+from docs import payoff
+
+
+def test_the_table_has_a_row_per_setting_and_group_with_measured_numbers():
+    lines = payoff.table().split("\n")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if "|" in line][2:]
+    settings = [(row[0], row[1]) for row in rows]
+    assert settings == [
+        ("LLaVA-1.5-7B, H200", "1 × 576 visual tokens"),
+        ("LLaVA-1.5-7B, H200", "1 × 576 visual tokens"),
+        ("LLaVA-1.5-7B, H200", "16 × 576 visual tokens"),
+        ("LLaVA-1.5-7B, H200", "16 × 576 visual tokens"),
+        ("LLaVA-1.5-7B, H200", "1 × 4,608 visual tokens"),
+        ("Qwen2-0.5B, CPU", "1 × 576 visual tokens"),
+        ("Qwen2-0.5B, CPU", "1 × 576 visual tokens"),
+    ]
+    result = json.loads((payoff.RESULTS / "cuda.json").read_text())
+    (batch,) = [s for s in result["prefill"] if "7B" in s["shape"] and s["batch"] == 16]
+    measured = [batch["methods"][m]["measured_speedup"] for m in payoff.GROUPS[payoff.BEFORE]]
+    assert rows[2][4] == f"{min(measured):.1f} – {max(measured):.1f}×"
+    assert f"gain {rows[2][4]}" in lines[0]
+
+
+def test_the_table_goes_between_the_markers_and_nowhere_else():
+    page = f"above\n{payoff.BEGIN}\nold\n{payoff.END}\nbelow\n"
+    made = payoff.insert(page)
+    assert made == f"above\n{payoff.BEGIN}\n{payoff.table()}\n{payoff.END}\nbelow\n"
+    assert payoff.insert(made) == made
+    assert payoff.insert("no markers\n") == "no markers\n"
