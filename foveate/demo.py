@@ -73,7 +73,7 @@ def rows(model: Any, processor: Any, case: Case, slugs: list[str]) -> list[Row]:
 
 
 def _ask(model: Any, processor: Any, case: Case, method: Any) -> Any:
-    from foveate.cli.answering import answer
+    from foveate.answering import answer
 
     return answer(model, processor, [case.image], case.question, method, max_new_tokens=8)
 

@@ -86,7 +86,7 @@ def ask(
 
         chosen = from_plan(plan)
 
-    from foveate.cli.answering import answer
+    from foveate.answering import answer
     from foveate.cli.console import print_json, waiting
     from foveate.cli.models import load_model
 

@@ -102,7 +102,7 @@ def tune(
         raise FoveateError(f"There is no folder {str(out.parent)!r} for {out.name}.")
     samples = None if data is None else read_samples(data)
 
-    from foveate.cli.answering import threads
+    from foveate.answering import few_threads
     from foveate.cli.console import print_json, waiting
     from foveate.cli.models import load_model
     from foveate.tuning import tune as search
@@ -115,7 +115,7 @@ def tune(
     folder = out.with_suffix(".tune")
     name = Path(model).name if Path(model).is_dir() else model
     try:
-        with threads(loaded), Watcher(show=not as_json) as watcher:
+        with few_threads(loaded), Watcher(show=not as_json) as watcher:
             plan = search(
                 loaded, processor, samples, folder=folder, seed=seed, name=name, watch=watcher,
                 **asked,
