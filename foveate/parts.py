@@ -132,6 +132,10 @@ def _unknown() -> Any:
     raise NotImplementedError
 
 
+def _ignored(scores: Tensor) -> None:
+    pass
+
+
 @dataclass
 class BlockState:
     """Tokens inside one block of the vision encoder, after attention and before the MLP.
@@ -150,6 +154,8 @@ class BlockState:
             receives.
         distill_token: Whether token 1 is a distillation token.
         even: Whether no row has padding.
+        record: Function that takes scores (B, P) of the patches, without class and distillation
+            token. Call it where patches are ranked. It keeps them if the caller asked for scores.
     """
 
     hidden: Tensor
@@ -160,6 +166,7 @@ class BlockState:
     attention: Callable[[], Tensor] = field(default=_unknown)
     distill_token: bool = False
     even: bool = False
+    record: Callable[[Tensor], None] = field(default=_ignored)
 
     @property
     def valid(self) -> Tensor:

@@ -147,6 +147,9 @@ Need = (
 )
 
 
+RecordScores = Callable[[Tensor, Tensor | None], None]
+
+
 class Signals:
     """The signals of B items with the same layout, or of a batch at a boundary: `signals[need]`.
 
@@ -158,9 +161,24 @@ class Signals:
         self,
         values: Mapping[Need, Tensor | Heads | None],
         project: Callable[[Tensor], Tensor] = lambda x: x,
+        record: RecordScores | None = None,
     ):
         self._values = values
         self.project = project
+        self._record = record
+
+    def record(self, scores: Tensor, ranked: Tensor | None = None) -> None:
+        """Keep the scores by which tokens are ranked, if the caller asked for them.
+
+        Without `record_scores=True` nothing happens. Call it at every place that ranks tokens.
+
+        Args:
+            scores: (B, N) one score per token or sequence position; larger is kept.
+            ranked: (B, N) bool, which of them were ranked. The default is all patches before the
+                LLM, and all visual tokens inside it.
+        """
+        if self._record is not None:
+            self._record(scores.detach(), ranked)
 
     @overload
     def __getitem__(self, need: ClassState) -> Tensor | None: ...

@@ -110,12 +110,21 @@ class Attachment:
             continue.
         reports: `Totals` over all prompts since `attach`.
         full_logits: whether logits have an entry for each token that was passed; see `attach`.
+        record_scores: whether reports keep the scores by which methods ranked tokens; see `attach`.
+            Can be set at any time, and holds from the next call on.
     """
 
-    def __init__(self, model: nn.Module, method: Method, full_logits: bool | None = None):
+    def __init__(
+        self,
+        model: nn.Module,
+        method: Method,
+        full_logits: bool | None = None,
+        record_scores: bool = False,
+    ):
         self.anatomy: Anatomy = anatomy(model)
         self.method = method
         self.full_logits = full_logits
+        self.record_scores = record_scores
         inner: Any = self.anatomy.inner
         if "_foveate" in inner.__dict__:
             raise AlreadyAttached(
@@ -301,7 +310,8 @@ class Attachment:
             with self._lock, here.clock.span("encode"):
                 here.encoding = True
                 try:
-                    return self._encoder.run(modality, original, inputs, here.clock)
+                    clock, record = here.clock, self.record_scores
+                    return self._encoder.run(modality, original, inputs, clock, record)
                 finally:
                     here.encoding = False
 
@@ -511,7 +521,8 @@ class Attachment:
         with clock.span("select"):
             splice = Splice(self.anatomy, kw, outputs, records, known)
             given = splice.given() if self._rules else None
-            reduced = splice.reduce(self._tokens, self.method.prompt_agnostic)
+            agnostic = self.method.prompt_agnostic
+            reduced = splice.reduce(self._tokens, agnostic, self.record_scores)
             changed = any(record.changed for record in records.values())
             if changed or self._boundaries or self._rules or self._caches:
                 refuse_structure(self.anatomy, kw, splice.mask)
@@ -520,6 +531,7 @@ class Attachment:
             else:
                 prompt = splice.whole(positions=bool(self._boundaries or self._rules))
         prompt.traces = splice.traces(reduced)
+        prompt.scores = [] if self.record_scores else None
         prompt.given, prompt.rules, prompt.clock = given, self._rules.parts, clock
         if self._boundaries:
             locate(prompt, splice.rows, prompt.traces)
@@ -787,7 +799,12 @@ def _cache_of(output: Any, kwargs: dict) -> Cache | None:
 
 
 def attach(
-    model: nn.Module, method: Method | str, *, full_logits: bool | None = None, **parameters: Any
+    model: nn.Module,
+    method: Method | str,
+    *,
+    full_logits: bool | None = None,
+    record_scores: bool = False,
+    **parameters: Any,
 ) -> Attachment:
     """Make `model` run with `method` until `detach()`; also a context manager.
 
@@ -799,8 +816,10 @@ def attach(
             outside the model (label smoothing, DPO). False gives logits of the tokens that are
             left, see `Attachment.align_labels`. The default, None, does as well, except in
             training without labels, which raises `UnsupportedCall`.
+        record_scores: keep the scores by which the method ranks tokens, in
+            `att.report.traces[i].scores`. False, the default, keeps nothing and costs nothing.
         parameters: those of the method that a slug names, such as `keep=64`.
 
     Raises `UnsupportedModel` for any other model, `AlreadyAttached` for one that carries a method.
     """
-    return Attachment(model, as_method(method, **parameters), full_logits)
+    return Attachment(model, as_method(method, **parameters), full_logits, record_scores)

@@ -11,8 +11,9 @@ import torch
 
 from foveate.engine.anatomy import Anatomy
 from foveate.engine.prompt.prompt import Prompt, Stage
+from foveate.engine.scores import NONE, values_at
 from foveate.method import Method
-from foveate.report import LayerSpan, Trace
+from foveate.report import LayerSpan, Scores, Trace
 
 
 def items_of(prompt: Prompt) -> Iterator[tuple[int, int, Trace]]:
@@ -40,6 +41,7 @@ def traces_of(anatomy: Anatomy, method: Method, prompt: Prompt) -> list[Trace]:
         left = {k: tokens[k][b][v[b] == number].sort().values for k, v in items.items()}
         final = replace(
             _within(prompt, last, b, number, trace, left[id(last)]),
+            scores=_scores(prompt, b, number, trace),
             by_layer=_by_layer(prompt, stages, b, number, trace, left),
             drawn_as=drawn_as,
             cell=patch * isqrt(trace.layout.rows.shape[1]),
@@ -70,6 +72,26 @@ def _by_layer(
         else:
             made.append(LayerSpan(run[0], run[-1], len(own), assign))
     return tuple(made)
+
+
+def _scores(prompt: Prompt, b: int, number: int, trace: Trace) -> tuple[Scores, ...]:
+    """All scores of an item: before the LLM, then inside it.
+
+    Layers that ranked only tokens of other items are left out.
+    """
+    found = list(trace.scores)
+    for noted in prompt.scores or ():
+        columns = noted.columns
+        item, token, values = (x[b].cpu() for x in (columns.item, columns.token, noted.values))
+        own = item == number
+        by_token = torch.full((len(trace.index),), NONE)
+        by_token[token[own]] = values[own]
+        # Tokens that merged before have the score of the token that they are part of.
+        by_token = values_at(by_token, _held(prompt, columns, b, number, len(by_token)))
+        slots = values_at(by_token, trace.assign)
+        if not bool(slots.isnan().all()):
+            found.append(Scores(noted.stage, noted.layer, noted.method, slots))
+    return tuple(found)
 
 
 def _held(prompt: Prompt, last: Stage, b: int, number: int, n: int) -> torch.Tensor:

@@ -41,6 +41,7 @@ from foveate.engine.prompt.prompt import (
     shifted,
     untouched,
 )
+from foveate.engine.scores import column_scores
 from foveate.errors import InvalidParameter, UnsupportedCall
 from foveate.ops.attention import Heads
 from foveate.ops.gather import rows_at
@@ -194,7 +195,7 @@ class Boundaries:
         prompt = call.prompt
         for part in self.at.get(i, ()):
             before = prompt.stream(i)
-            state = self.state(i, call, module, hidden, kw, before)
+            state = self.state(part, i, call, module, hidden, kw, before)
             state.notes = call.notes.setdefault(id(part), {})
             verdict = check_at_boundary(part, part.at_boundary(i, self.n, state), before.valid)
             if verdict is None:
@@ -227,7 +228,14 @@ class Boundaries:
         return (hidden,), kw
 
     def state(
-        self, i: int, call: DecoderCall, module: nn.Module, hidden: Tensor, kw: dict, stage: Stage
+        self,
+        part: Part,
+        i: int,
+        call: DecoderCall,
+        module: nn.Module,
+        hidden: Tensor,
+        kw: dict,
+        stage: Stage,
     ) -> BoundaryState:
         """What a part sees of the stream `hidden` (B, N, D) that enters layer i."""
         window, own = window_of(module.self_attn), square(kw.get("attention_mask"))
@@ -267,6 +275,9 @@ class Boundaries:
         if call.labels is not None:
             labels = call.labels.gather(1, stage.prompt_column).masked_fill(~stage.valid, -100)
         place, frame = places_of(call.prompt, stage)
+        record = None
+        if call.prompt.scores is not None:
+            record = partial(column_scores, call.prompt.scores, part, i, stage)
         return BoundaryState(
             hidden=hidden.detach(),
             valid=stage.valid,
@@ -276,7 +287,7 @@ class Boundaries:
             last=self.query_row(stage, call),
             labels=labels,
             attention=attention,
-            signals=Signals(values),
+            signals=Signals(values, record=record),
             norm=self.anatomy.text.norm,
             heads=heads_ahead,
             places=lambda: (place, extents_of(call.prompt, stage)),

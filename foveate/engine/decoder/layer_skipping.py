@@ -83,7 +83,7 @@ class Detours:
         kw: dict[str, Any],
         stage: Stage,
     ) -> Detour | None:
-        state = self.boundaries.state(i, call, module, hidden, kw, stage)
+        state = self.boundaries.state(part, i, call, module, hidden, kw, stage)
         state.hidden = hidden
         state.notes = call.notes.setdefault(id(part), {})
         return check_runs(part, part.runs(i, self.n, state), stage.valid)

@@ -50,6 +50,7 @@ from transformers import Cache
 
 from foveate.attention_call import Columns
 from foveate.engine.clock import Clock
+from foveate.engine.scores import ColumnScores
 from foveate.errors import UnsupportedCall
 from foveate.ops.transfer import on_device
 from foveate.parts import Counts, RulePart
@@ -235,6 +236,7 @@ class Prompt:
         since: see `Counts`.
         frames: see `Counts`.
         clock: measures encode, select, prefill and decode.
+        scores: the scores by which parts ranked columns; None where they are not recorded.
     """
 
     length: int
@@ -259,6 +261,7 @@ class Prompt:
     since: list[int] = field(default_factory=list)
     frames: int = 1
     clock: Clock | None = None
+    scores: list[ColumnScores] | None = None
 
     @property
     def first(self) -> Stage:

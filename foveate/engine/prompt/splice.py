@@ -161,10 +161,13 @@ class Splice:
 
         return embed
 
-    def reduce(self, parts: list[TokensPart], agnostic: bool) -> dict[str, list[VisualTokens]]:
+    def reduce(
+        self, parts: list[TokensPart], agnostic: bool, record_scores: bool
+    ) -> dict[str, list[VisualTokens]]:
         """Run the parts before the LLM on every record."""
         return {
-            m: record.reduce(parts, self.text_of(m), agnostic) for m, record in self.records.items()
+            m: record.reduce(parts, self.text_of(m), agnostic, record_scores)
+            for m, record in self.records.items()
         }
 
     def default_positions(self) -> Tensor:
@@ -311,6 +314,7 @@ class Splice:
                     tokens.index[0],
                     tokens.assign[0],
                     tokens.size[0],
+                    () if record.scores is None else tuple(record.scores[i]),
                 )
         return [[made[p.modality, p.number] for p in row] for row in self.rows]
 

@@ -13,6 +13,7 @@ from foveate.engine.anatomy import Anatomy
 from foveate.engine.clock import Clock
 from foveate.engine.decoder.checkpointing import hooks_outside
 from foveate.engine.offloaded_weights import loaded
+from foveate.engine.scores import NONE
 from foveate.engine.tower.items import Item, Record
 from foveate.engine.tower.merging import Merger
 from foveate.engine.tower.recording import VisionRecorder
@@ -48,7 +49,14 @@ class Encoder:
         (inside, needs), (had, recorded) = self.made, record.made
         return inside == had and needs <= recorded
 
-    def run(self, modality: str, original: Callable, inputs: dict[str, Any], clock: Clock) -> Any:
+    def run(
+        self,
+        modality: str,
+        original: Callable,
+        inputs: dict[str, Any],
+        clock: Clock,
+        record_scores: bool = False,
+    ) -> Any:
         """The output of `original(**inputs)`, with a `Record` as its entry "foveate".
 
         The record is an entry and not an attribute, because hooks that move outputs to a device
@@ -59,6 +67,7 @@ class Encoder:
             original: The model's own `get_*_features`.
             inputs: Arguments of the call by name.
             clock: Measures the time of this call.
+            record_scores: Whether to keep the scores by which parts rank patches.
         """
         a, asked = self.anatomy.called(modality, inputs), inputs.get("return_dict")
         original, inputs = self._named(modality, original, inputs)
@@ -70,6 +79,8 @@ class Encoder:
         sizes = _sizes_known(inputs)
         recorder = VisionRecorder(a, modality, self.needs)
         merger = Merger(a, modality, self.mergers) if self.mergers else None
+        if merger is not None and record_scores:
+            merger.scores = []
         with ExitStack() as stack:
             if a.family.attention is not None:
                 stack.enter_context(hooks_outside(a.blocks(modality)))
@@ -150,6 +161,7 @@ class Encoder:
                     shares=None if clusters is None else fewest(self.mergers, layout.grid),
                     whole=0 if recorder.views is None else recorder.views[1],
                     left=None if merger is None else merger.left,
+                    ranked=[] if merger is None else _ranked(layout, row, merger.scores or []),
                 )
             )
         project = None
@@ -208,3 +220,12 @@ def _cluster_of(layout: Layout, row: int, clusters: Tensor | None) -> Tensor | N
     rows = layout.on(clusters.device).rows[:, 0]
     alone = -1 - torch.arange(len(rows), device=clusters.device)
     return torch.where(rows < 0, alone, clusters[(rows + row).clamp(min=0)])
+
+
+def _ranked(layout: Layout, row: int, scores: list[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
+    """Scores (N,) of an item's slots from those of all tower rows; NaN for special slots."""
+    found = []
+    for slug, x in scores:
+        rows = layout.on(x.device).rows[:, 0]
+        found.append((slug, x[(rows + row).clamp(min=0)].masked_fill(rows < 0, NONE)))
+    return found

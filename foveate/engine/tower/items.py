@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,14 +13,17 @@ from torch import Tensor
 
 from foveate.contract_checks import check_reduce
 from foveate.engine.clock import Clock
+from foveate.engine.scores import token_scores
 from foveate.engine.tower.fusing import held_to, numbered
 from foveate.errors import BudgetError
 from foveate.ops.transfer import on_device
 from foveate.parts import Part, TokensPart, counted, merged_grid
+from foveate.report import Scores
 from foveate.signals import (
     ClassState,
     Need,
     ProjectorInput,
+    RecordScores,
     Signals,
     TextEmbeddings,
     VisionAttention,
@@ -47,6 +51,8 @@ class Item:
             features.
         whole: Patches of one crop or frame in the encoder.
         left: Patches of one crop or frame that leave the encoder. None where crops differ.
+        ranked: Scores (N,) by which methods ranked its patches inside the encoder, each with the
+            slug of the method.
     """
 
     layout: Layout
@@ -59,6 +65,7 @@ class Item:
     shares: tuple[int, ...] | None = None
     whole: int = 0
     left: int | None = None
+    ranked: list[tuple[str, Tensor]] = field(default_factory=list)
 
     def over_slots(self, x: Tensor) -> Tensor:
         """Map values per encoded token (N, ...) to values per slot (S, ...)."""
@@ -126,6 +133,8 @@ class Record:
         tower: For each crop or frame its patches, and its tokens in each block of the encoder.
         made: The encoder parts that ran and the signals that were recorded.
         clock: Measured the time of encoding.
+        scores: Scores of each item's slots from the last `reduce`. None where they were not
+            recorded.
     """
 
     def __init__(
@@ -146,11 +155,16 @@ class Record:
         self._class_rows = class_rows
         self._project = project
         self.tower = tower
+        self.scores: list[list[Scores]] | None = None
         self._reduced: tuple[list[TokensPart], list[VisualTokens], bool] | None = None
         self.changed = _encoded_otherwise(items)
 
     def reduce(
-        self, parts: list[TokensPart], text: Callable[[int, bool], Tensor], agnostic: bool
+        self,
+        parts: list[TokensPart],
+        text: Callable[[int, bool], Tensor],
+        agnostic: bool,
+        record_scores: bool = False,
     ) -> list[VisualTokens]:
         """Run the parts before the LLM; return one `VisualTokens` with B = 1 per item.
 
@@ -162,10 +176,13 @@ class Record:
                 item i, or of the text paired with the item. It is called only where a part needs
                 it.
             agnostic: Whether the result does not depend on the prompt.
+            record_scores: Whether to keep the scores by which parts rank tokens.
         """
-        if self._reduced is not None and self._reduced[0] is parts:
+        again = self._reduced is not None and self._reduced[0] is parts
+        if again and record_scores == (self.scores is not None):
             _, left, self.changed = self._reduced
             return left
+        self.scores = [self._encoded(i) for i in self.items] if record_scores else None
         self.changed = _encoded_otherwise(self.items)
         groups: dict[tuple, list[int]] = defaultdict(list)
         worded = any(isinstance(n, TextEmbeddings) for p in parts for n in p.needs)
@@ -186,7 +203,8 @@ class Record:
                 if tokens.n != tokens.grid.n and getattr(part, "drops_special", False):
                     _check_patches(part, tokens, keep)
                 grid = part.left(grid, keep)
-                signals = self._signals(part.needs, members, tokens, text)
+                record = partial(self._note, part, members, tokens) if record_scores else None
+                signals = self._signals(part.needs, members, tokens, text, record)
                 self.changed = True
                 tokens = check_reduce(part, part.reduce(tokens, signals, keep), tokens, keep)
             for row, i in enumerate(members):
@@ -195,6 +213,13 @@ class Record:
         if agnostic and not worded:
             self._reduced = parts, left, self.changed
         return left
+
+    def _encoded(self, item: Item) -> list[Scores]:
+        return [Scores("encoders", None, slug, item.over_slots(x)) for slug, x in item.ranked]
+
+    def _note(self, part: TokensPart, members, tokens, scores: Tensor, ranked) -> None:
+        for i, found in zip(members, token_scores(part, tokens, scores, ranked), strict=True):
+            self.scores[i].append(found)
 
     def _start(self, members: list[int]) -> VisualTokens:
         first = self.items[members[0]]
@@ -237,7 +262,9 @@ class Record:
         """A recorded signal (..., N) of item i, reduced like its tokens."""
         return self._signals((need,), [i], tokens, None)[need][0]
 
-    def _signals(self, needs, members, tokens: VisualTokens, text) -> Signals:
+    def _signals(
+        self, needs, members, tokens: VisualTokens, text, record: RecordScores | None = None
+    ) -> Signals:
         values: dict[Need, Tensor | None] = {}
         for need in needs:
             if isinstance(need, TextEmbeddings):
@@ -254,8 +281,7 @@ class Record:
                     ]
                 )
                 values[need] = _delivered(need, tokens.carry(full))
-        project = self._project
-        return Signals(values, project) if project else Signals(values)
+        return Signals(values, self._project or _same, record)
 
     def _classes(self, members: list[int]) -> Tensor | None:
         if self._class_rows is None:
@@ -275,6 +301,10 @@ def _check_patches(part: TokensPart, tokens: VisualTokens, keep: int) -> None:
             f"{tokens.n} tokens that another method kept stand for patches; use keep={patches} or "
             "less."
         )
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
 
 
 def _delivered(need: Need, x: Tensor) -> Tensor:

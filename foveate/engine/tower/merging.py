@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from foveate.contract_checks import check_merge
 from foveate.engine.anatomy import Anatomy
 from foveate.engine.attention_taps import implementation, probabilities, received
+from foveate.engine.scores import slug_of
 from foveate.engine.tower.clip import DualEncoder
 from foveate.errors import UnsupportedCall, UnsupportedModel
 from foveate.ops.matching import merge
@@ -46,6 +48,8 @@ class Merger:
         self.history: list[Tensor | None] = []
         self.widths: list[int] = []
         self.entered = 0
+        # Slugs, and scores (R,) of the patch rows of the tower, where somebody asks for them.
+        self.scores: list[tuple[str, Tensor]] | None = None
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -208,6 +212,7 @@ class Merger:
                 seen,
                 self.distilled,
                 self.even,
+                partial(self._note, part),
             )
             plan = check_merge(part, part.merge(i, self.count, state), self.size)
             if plan is None:
@@ -218,6 +223,15 @@ class Merger:
             keys = merge(keys.flatten(2), assign, count).unflatten(2, keys.shape[2:])
             self.assign = assign if self.assign is None else assign.gather(1, self.assign)
         return hidden
+
+    def _note(self, part: EncodersPart, scores: Tensor) -> None:
+        """Keep the scores (B, P) of the patches that are left, for all rows that they stand for."""
+        if self.scores is None:
+            return
+        skip, own = self.classed + self.distilled, scores.detach().float()
+        if self.assign is not None:
+            own = own.gather(1, self.assign[:, skip:] - skip)
+        self.scores.append((slug_of(part), own.flatten()))
 
     def _restore(self, _: nn.Module, args: tuple, output: Any) -> Any:
         last = len(self.history) - 1

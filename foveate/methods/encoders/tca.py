@@ -191,6 +191,7 @@ class TCA(Method, EncodersPart):
         seen = state.attention()[:, :, skip:]
         paid = seen.mean(1)
         score = paid if self.rank == "mean_attn" else seen.argsort(-1).argsort(-1).float().mean(1)
+        state.record(score)
         order = score.argsort(dim=1, descending=True, stable=True)
         steps = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
         into, weight = steps.clamp(max=kept).clone(), torch.ones_like(paid)

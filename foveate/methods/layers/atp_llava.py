@@ -147,6 +147,7 @@ class ATPLLaVA(TrainedMethod, LayersPart):
         own, cross = both_scores(state.signals[DecoderHeads()], alive, text_behind(state), most)
         scores = self.sized(width=state.hidden.shape[-1], layers=layers).scores or "both"
         s_r = {"both": (own + cross) / 2, "self": own, "cross": cross}[scores]
+        state.signals.record(s_r)
         s_sp = spatial_score(state.places()[0], self.rates, self.lambda_sample)
         share = (wanted * state.entered / alive.sum(1).clamp(min=1)).clamp(max=1)
         anchor = quantile(s_r, alive, 1 - share)

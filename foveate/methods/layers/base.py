@@ -4,25 +4,91 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from foveate.budget import Keep, resolve
 from foveate.errors import BudgetError
+from foveate.ops.grouped import top_per_group
+from foveate.ops.select import top_mask
 from foveate.ops.transfer import on_device
-from foveate.parts import BoundaryState
+from foveate.parts import BoundaryState, LayersPart, Merge, Soft
 
 IGNORED = -100
 
 
-def rows_budget(keep: Keep, state: BoundaryState) -> Tensor:
-    """Visual tokens (B,) that each row keeps of those that entered layer 0; counts are per item."""
-    budgets, known = [], state.known
+class ScoredLayers(LayersPart):
+    """A part that scores visual tokens at each boundary and keeps those with the largest scores.
+
+    Subclasses give `boundaries` and `scores`, and `counts` where the budget changes with depth.
+    Text stays; ties go to the token that comes first.
+
+    Attributes:
+        per_item: rank the tokens of each image or video separately. The default, False, ranks all
+            visual tokens of a row together.
+    """
+
+    per_item: ClassVar[bool] = False
+    keep: Keep
+
+    def scores(self, k: int, layers: int, state: BoundaryState) -> Tensor:
+        """One score per sequence position, (B, N) float; larger is kept. Read for visual tokens."""
+        raise NotImplementedError
+
+    def counts(self, k: int, layers: int, state: BoundaryState) -> list[Any]:
+        """Visual tokens that stay at boundary k: one int per row, with `per_item` a list per row.
+
+        By default `keep` of those that entered layer 0, or of those of each item.
+        """
+        if self.per_item:
+            return [[resolve(self.keep, n) if n else 0 for n in row] for row in state.known.held]
+        return row_counts(self.keep, state)
+
+    def at_boundary(
+        self, k: int, layers: int, state: BoundaryState
+    ) -> Tensor | Merge | Soft | None:
+        counts = self.counts(k, layers, state)
+        if not self.drops(counts, state):
+            return None
+        if not any(self._flat(counts)):
+            return ~state.visual
+        scores = self.scores(k, layers, state)
+        state.signals.record(scores)
+        return self._best(scores, counts, state) | ~state.visual
+
+    def drops(self, counts: list[Any], state: BoundaryState) -> bool:
+        """Whether some row, or item, holds more visual tokens than its count."""
+        held = state.known.held if self.per_item else state.known.visual
+        pairs = zip(self._flat(counts), self._flat(held), strict=True)
+        return any(n < m for n, m in pairs)
+
+    def _flat(self, counts: list[Any]) -> list[int]:
+        return [n for row in counts for n in row] if self.per_item else counts
+
+    def _best(self, scores: Tensor, counts: list[Any], state: BoundaryState) -> Tensor:
+        """(B, N) bool: the visual tokens with the largest scores."""
+        device, most = scores.device, max(state.known.items)
+        if not self.per_item or most == 1:
+            counts = [sum(row) for row in counts] if self.per_item else counts
+            return top_mask(scores, on_device(counts, device), state.visual)
+        padded = [row + [0] * (most - len(row)) for row in counts]
+        return top_per_group(scores, state.item, on_device(padded, device))
+
+
+def row_counts(keep: Keep, state: BoundaryState) -> list[int]:
+    """Visual tokens that each row keeps of those that entered layer 0; counts are per item."""
+    counts, known = [], state.known
     for entered, items in zip(known.entered, known.items, strict=True):
         asked = keep * items if isinstance(keep, int) else keep
-        budgets.append(resolve(asked, entered) if entered else 0)
-    return on_device(budgets, state.hidden.device)
+        counts.append(resolve(asked, entered) if entered else 0)
+    return counts
+
+
+def rows_budget(keep: Keep, state: BoundaryState) -> Tensor:
+    """`row_counts` as a tensor (B,) on the device of the hidden states."""
+    return on_device(row_counts(keep, state), state.hidden.device)
 
 
 def rows_share(keep: Keep, state: BoundaryState) -> list[float]:

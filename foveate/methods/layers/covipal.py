@@ -42,18 +42,18 @@ from torch.nn import functional as F
 from foveate.budget import Keep
 from foveate.errors import InvalidParameter
 from foveate.method import register
-from foveate.methods.layers.base import ratios_of_share, rows_share
+from foveate.methods.layers.base import ScoredLayers, ratios_of_share, rows_share
 from foveate.methods.layers.covipal_mixer import Mixer
 from foveate.ops.gather import rows_at
-from foveate.ops.select import columns_of, soft_top_k, top_mask
+from foveate.ops.select import columns_of, soft_top_k
 from foveate.ops.transfer import on_device
-from foveate.parts import BoundaryState, Counts, LayersPart, Soft, Widths
+from foveate.parts import BoundaryState, Counts, Merge, Soft, Widths
 from foveate.trained import TrainedMethod
 
 
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
-class CoViPAL(TrainedMethod, LayersPart):
+class CoViPAL(TrainedMethod, ScoredLayers):
     """CoViPAL; the docstring of its module states the rule.
 
     Attributes:
@@ -120,21 +120,30 @@ class CoViPAL(TrainedMethod, LayersPart):
         matrices = 6 * made.blocks if made.ppm == "cross" else 13 * made.blocks + 1
         return 2 * n * made.inner * (widths.model + matrices * made.inner)
 
-    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | Soft | None:
+    def counts(self, k: int, layers: int, state: BoundaryState) -> list[int]:
         stage = self.boundary.index(k)
         targets = []
         for entered, share in zip(state.known.entered, rows_share(self.keep, state), strict=True):
             ratio = ratios_of_share(share, self.boundary, layers)[stage]
             targets.append(max(1, int(entered * ratio + 1e-6)))
-        if all(t >= n for t, n in zip(targets, state.known.visual, strict=True)):
+        return targets
+
+    def scores(self, k: int, layers: int, state: BoundaryState) -> Tensor:
+        module = self.module(state.hidden, layers=layers)[self.boundary.index(k)]
+        return scores(module, state, state.known)
+
+    def at_boundary(
+        self, k: int, layers: int, state: BoundaryState
+    ) -> Tensor | Merge | Soft | None:
+        if state.labels is None or not self.module(state.hidden, layers=layers).training:
+            return super().at_boundary(k, layers, state)
+        counts = self.counts(k, layers, state)
+        if not self.drops(counts, state):
             return None
-        target = on_device(targets, state.hidden.device)
-        module = self.module(state.hidden, layers=layers)
-        score = scores(module[stage], state, state.known)
-        if module.training and state.labels is not None:
-            m = soft_top_k(score, target, state.visual, self.temperature)
-            return Soft((m + self.eps).log())
-        return top_mask(score, target, state.visual) | ~state.visual
+        score, target = self.scores(k, layers, state), on_device(counts, state.hidden.device)
+        state.signals.record(score)
+        m = soft_top_k(score, target, state.visual, self.temperature)
+        return Soft((m + self.eps).log())
 
 
 def scores(module: nn.Module, state: BoundaryState, known: Counts | None = None) -> Tensor:

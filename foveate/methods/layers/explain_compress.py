@@ -35,12 +35,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from foveate.budget import Keep, resolve
+from foveate.budget import Keep
 from foveate.errors import InvalidParameter
 from foveate.method import register
-from foveate.methods.layers.base import item_batches
-from foveate.ops.select import top_k
-from foveate.parts import BoundaryState, LayersPart, Widths
+from foveate.methods.layers.base import ScoredLayers, item_batches
+from foveate.parts import BoundaryState, Widths
 from foveate.trained import TrainedMethod
 
 IGNORED = -100
@@ -92,7 +91,7 @@ class Relevance(nn.Module):
 
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
-class ExplainCompress(TrainedMethod, LayersPart):
+class ExplainCompress(TrainedMethod, ScoredLayers):
     """Explainability-guided token compression; the docstring of its module states the rule.
 
     Attributes:
@@ -106,6 +105,7 @@ class ExplainCompress(TrainedMethod, LayersPart):
     slug = "explain_compress"
     paper = "arXiv 2506.01097"
     prompt_agnostic = False
+    per_item = True
     shapes = ("channels", "heads")
 
     keep: Keep = 0.5
@@ -134,18 +134,14 @@ class ExplainCompress(TrainedMethod, LayersPart):
         network = sum(a * (b + 3) for a, b in pairs) + self.channels[-1]
         return 2 * n * (widths.keys * widths.model + network)
 
-    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | None:
-        if self.keep == 1.0 and isinstance(self.keep, float):
-            return None
+    def scores(self, k: int, layers: int, state: BoundaryState) -> Tensor:
         seen = instruction_attention(state)
         module = self.module(state.hidden, layers=layers)
-        keep = ~state.visual
+        scores = torch.zeros(state.item.shape, device=seen.device)
         for rows, columns in item_batches(state):
-            n = columns.shape[1]
-            score = module.logits(seen[rows[:, None], :, columns].mT)
-            best = top_k(score, resolve(self.keep, n))
-            keep[rows[:, None], columns.gather(1, best)] = True
-        return keep
+            of = rows[:, None], columns
+            scores[of] = module.logits(seen[rows[:, None], :, columns].mT)
+        return scores
 
 
 def instruction_attention(state: BoundaryState) -> Tensor:

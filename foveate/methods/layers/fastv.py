@@ -35,16 +35,15 @@ from torch import Tensor
 from foveate.budget import Keep
 from foveate.errors import InvalidParameter
 from foveate.method import Method, register
-from foveate.methods.layers.base import rows_budget
-from foveate.ops.select import top_mask
+from foveate.methods.layers.base import ScoredLayers
 from foveate.ops.transfer import on_device
-from foveate.parts import BoundaryState, LayersPart, Widths
+from foveate.parts import BoundaryState, Widths
 from foveate.signals import DecoderAttention, Need
 
 
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
-class FastV(Method, LayersPart):
+class FastV(Method, ScoredLayers):
     """FastV; the docstring of its module states the rule.
 
     Attributes:
@@ -83,15 +82,11 @@ class FastV(Method, LayersPart):
     def cost(self, n: int, keep: int, widths: Widths) -> int:
         return 2 * n * widths.model
 
-    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | None:
-        if isinstance(self.keep, float) and self.keep == 1:
-            return None
+    def scores(self, k: int, layers: int, state: BoundaryState) -> Tensor:
         if self.k:
-            score = state.signals[self.needs[0]].mean(1)
-        else:
-            # By rank among the visual tokens, so that padding and neighbours change nothing.
-            generator = torch.Generator().manual_seed(self.seed)
-            draw = torch.rand(state.visual.shape[1], generator=generator)
-            rank = state.visual.long().cumsum(1).sub(1).clamp(min=0)
-            score = on_device(draw, rank.device)[rank]
-        return top_mask(score, rows_budget(self.keep, state), state.visual) | ~state.visual
+            return state.signals[self.needs[0]].mean(1)
+        # By rank among the visual tokens, so that padding and neighbours change nothing.
+        generator = torch.Generator().manual_seed(self.seed)
+        draw = torch.rand(state.visual.shape[1], generator=generator)
+        rank = state.visual.long().cumsum(1).sub(1).clamp(min=0)
+        return on_device(draw, rank.device)[rank]

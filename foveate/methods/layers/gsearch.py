@@ -41,18 +41,16 @@ from torch import Tensor
 from foveate.budget import Keep
 from foveate.errors import BudgetError, InvalidParameter
 from foveate.method import Method, register
-from foveate.methods.layers.base import instruction_rows
+from foveate.methods.layers.base import ScoredLayers, instruction_rows
 from foveate.methods.layers.staircase import staged_counts
 from foveate.ops.attention import paid
-from foveate.ops.select import top_mask
-from foveate.ops.transfer import on_device
-from foveate.parts import BoundaryState, LayersPart, Widths
+from foveate.parts import BoundaryState, Widths
 from foveate.signals import DecoderHeads, Need
 
 
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
-class GSearch(Method, LayersPart):
+class GSearch(Method, ScoredLayers):
     """G-Search and P-Sigmoid; the docstring of the module states the rule.
 
     Attributes:
@@ -110,17 +108,13 @@ class GSearch(Method, LayersPart):
     def cost(self, n: int, keep: int, widths: Widths) -> int:
         return 2 * n * widths.model * (1 if self.rows == "last" else keep)
 
-    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | None:
-        targets = staged_counts(state, self.keep, lambda share: self.rates(layers, share)[k])
-        if all(t >= n for t, n in zip(targets, state.known.visual, strict=True)):
-            return None
-        if not any(targets):
-            return ~state.visual
+    def counts(self, k: int, layers: int, state: BoundaryState) -> list[int]:
+        return staged_counts(state, self.keep, lambda share: self.rates(layers, share)[k])
+
+    def scores(self, k: int, layers: int, state: BoundaryState) -> Tensor:
         last = state.last[:, None]
         asked = (last, torch.ones_like(last)) if self.rows == "last" else instruction_rows(state)
-        score = paid(state.signals[DecoderHeads()], *asked)
-        target = on_device(targets, state.hidden.device)
-        return top_mask(score, target, state.visual) | ~state.visual
+        return paid(state.signals[DecoderHeads()], *asked)
 
 
 def check_schedule(schedule: tuple[float, ...]) -> None:

@@ -43,12 +43,12 @@ from torch import Tensor
 from foveate.budget import Keep, check_keep, resolve
 from foveate.errors import BudgetError, InvalidParameter
 from foveate.method import Method, register
-from foveate.methods.layers.base import item_batches
+from foveate.methods.layers.base import ScoredLayers, item_batches
 from foveate.ops.gather import rows_at
 from foveate.ops.instances import evenly, evenly_within, instances
-from foveate.ops.select import top_k, top_mask
+from foveate.ops.select import top_k
 from foveate.ops.transfer import on_device
-from foveate.parts import BoundaryState, Detour, DetourPart, LayersPart, Part, Widths
+from foveate.parts import BoundaryState, Detour, DetourPart, Part, Widths
 from foveate.signals import Need, VisionAttention
 
 Segmenter = Callable[[int, int, int, int], Tensor]
@@ -152,20 +152,25 @@ class Clustering(DetourPart):
 
     def runs(self, i: int, layers: int, state: BoundaryState) -> Detour | None:
         run, follow = ~state.visual, torch.full_like(state.item, -1)
+        seen = None
+        if self.needs:
+            seen = state.signals[self.needs[0]].mean(1)
+            state.signals.record(seen)
         for rows, columns in item_batches(state):
             n = columns.shape[1]
             few = self.method.counts(n, layers)[0]
-            chosen = self._chosen(state, rows, columns, few)
+            chosen = self._chosen(state, rows, columns, few, seen)
             run[rows[:, None], columns.gather(1, chosen)] = True
             if self.method.init == "residual" and few < n:
                 follow[rows[:, None], columns] = _nearest(state, rows, columns, chosen)
         return Detour(run, follow=follow if self.method.init == "residual" else None)
 
-    def _chosen(self, state: BoundaryState, rows: Tensor, columns: Tensor, few: int) -> Tensor:
+    def _chosen(
+        self, state: BoundaryState, rows: Tensor, columns: Tensor, few: int, seen: Tensor | None
+    ) -> Tensor:
         """Ascending numbers (M, few) of the representatives of M items of n tokens."""
         m, n = columns.shape
-        if self.method.selector == "cls":
-            seen = state.signals[self.needs[0]].mean(1)
+        if seen is not None:
             return top_k(seen[rows[:, None], columns], few)
         if self.method.selector == "uniform":
             return on_device(evenly(n, few), columns.device).expand(m, -1)
@@ -183,7 +188,7 @@ class Clustering(DetourPart):
 
 
 @dataclass(frozen=True)
-class Pruning(LayersPart):
+class Pruning(ScoredLayers):
     """Boundary b2, behind which few tokens go on."""
 
     method: LVLMCSP
@@ -194,19 +199,17 @@ class Pruning(LayersPart):
     def cost(self, n: int, keep: int, widths: Widths) -> int:
         return 2 * n * widths.keys * widths.model + 2 * n * widths.model
 
-    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | None:
-        known, counts = state.known, self.method.counts
-        targets = [sum(counts(n, layers)[1] for n in row if n) for row in known.held]
-        if all(t >= n for t, n in zip(targets, known.visual, strict=True)):
-            return None
+    def counts(self, k: int, layers: int, state: BoundaryState) -> list[int]:
+        few = self.method.counts
+        return [sum(few(n, layers)[1] for n in row if n) for row in state.known.held]
+
+    def scores(self, k: int, layers: int, state: BoundaryState) -> Tensor:
         asks = state.last
         if state.labels is not None:
             told = state.labels != -100
             last = told.shape[1] - 1 - told.flip(1).byte().argmax(1)
             asks = torch.where(told.any(1), last, asks)
-        score = state.attention(asks[:, None]).float().mean(1)[:, 0]
-        target = on_device(targets, score.device)
-        return top_mask(score, target, state.visual) | ~state.visual
+        return state.attention(asks[:, None]).float().mean(1)[:, 0]
 
 
 def _nearest(state: BoundaryState, rows: Tensor, columns: Tensor, chosen: Tensor) -> Tensor:

@@ -34,16 +34,14 @@ from torch import Tensor
 from foveate.budget import Keep
 from foveate.errors import InvalidParameter
 from foveate.method import Method, register
-from foveate.methods.layers.base import IGNORED, quarters, ratios_of_share
+from foveate.methods.layers.base import IGNORED, ScoredLayers, quarters, ratios_of_share
 from foveate.methods.layers.staircase import check_depth, check_staircase, staged_counts
-from foveate.ops.select import top_mask
-from foveate.ops.transfer import on_device
-from foveate.parts import BoundaryState, LayersPart, Widths
+from foveate.parts import BoundaryState, Merge, Soft, Widths
 
 
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
-class PyramidDrop(Method, LayersPart):
+class PyramidDrop(Method, ScoredLayers):
     """PyramidDrop; the docstring of its module states the rule.
 
     Attributes:
@@ -88,20 +86,24 @@ class PyramidDrop(Method, LayersPart):
     def cost(self, n: int, keep: int, widths: Widths) -> int:
         return 2 * n * widths.keys * widths.model + 2 * n * widths.model
 
-    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | None:
+    def counts(self, k: int, layers: int, state: BoundaryState) -> list[int]:
         stage = self.boundaries(layers).index(k)
         targets = staged_counts(state, self.keep, lambda share: self.ratios(layers, share)[stage])
-        targets = [max(self.min_tokens, n) for n in targets]
-        if all(t >= n for t, n in zip(targets, state.known.entered, strict=True)):
-            return None
-        target = on_device(targets, state.hidden.device)
+        return [max(self.min_tokens, n) for n in targets]
+
+    def scores(self, k: int, layers: int, state: BoundaryState) -> Tensor:
         if state.labels is None:
-            rows, asks = state.last[:, None], None
-        else:
-            rows, asks = answer_rows(state.labels)
-        score = ranking(state.attention(rows), asks)
-        keep = top_mask(score, target, state.visual) | ~state.visual
-        return keep if asks is None else keep | ~asks.any(1, keepdim=True)
+            return ranking(state.attention(state.last[:, None]))
+        rows, asks = answer_rows(state.labels)
+        return ranking(state.attention(rows), asks)
+
+    def at_boundary(
+        self, k: int, layers: int, state: BoundaryState
+    ) -> Tensor | Merge | Soft | None:
+        stays = super().at_boundary(k, layers, state)
+        if state.labels is None or not isinstance(stays, Tensor):
+            return stays
+        return stays | ~answer_starts(state.labels).any(1, keepdim=True)
 
 
 def ranking(attention: Tensor, asks: Tensor | None = None) -> Tensor:
@@ -118,12 +120,17 @@ def ranking(attention: Tensor, asks: Tensor | None = None) -> Tensor:
 
 
 def answer_rows(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Columns (B, R) in front of each answer in labels (B, N), and which of them are real.
+    """Columns (B, R) in front of each answer in labels (B, N), and which of them are real."""
+    starts = answer_starts(labels)
+    most = max(1, int(starts.sum(1).max()))
+    rows = starts.long().argsort(dim=1, descending=True, stable=True)[:, :most]
+    return rows, starts.gather(1, rows)
+
+
+def answer_starts(labels: Tensor) -> Tensor:
+    """(B, N - 1) bool: columns of labels (B, N) that stand in front of an answer.
 
     An answer starts where a supervised label follows an ignored one.
     """
     told = labels != IGNORED
-    starts = told[:, 1:] & ~told[:, :-1]
-    most = max(1, int(starts.sum(1).max()))
-    rows = starts.long().argsort(dim=1, descending=True, stable=True)[:, :most]
-    return rows, starts.gather(1, rows)
+    return told[:, 1:] & ~told[:, :-1]

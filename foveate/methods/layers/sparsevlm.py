@@ -113,6 +113,7 @@ class SparseVLM(Method, LayersPart):
                 continue
             if score is None:
                 score = self._score(state)
+                state.signals.record(score)
             row = rows[:, None]
             best = top_k(score[row, own], kept)
             rest = score[row, own].scatter(1, best, float("-inf"))

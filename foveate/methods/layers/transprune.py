@@ -39,12 +39,10 @@ from torch import Tensor
 from foveate.budget import Keep
 from foveate.errors import InvalidParameter
 from foveate.method import Method, register
-from foveate.methods.layers.base import instruction_rows, ratios_of_share
+from foveate.methods.layers.base import ScoredLayers, instruction_rows, ratios_of_share
 from foveate.methods.layers.staircase import check_depth, check_staircase, staged_counts
 from foveate.ops.attention import paid
-from foveate.ops.select import top_mask
-from foveate.ops.transfer import on_device
-from foveate.parts import BoundaryState, LayersPart, Widths
+from foveate.parts import BoundaryState, Widths
 from foveate.signals import DecoderTransition, Need
 
 NAMES = ("pruning_layer_list", "image_token_ratio_list")
@@ -54,7 +52,7 @@ BOUNDARIES, RATIOS, DEPTH = (7, 9, 12), (0.875, 0.625, 0.125), 32
 
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
-class TransPrune(Method, LayersPart):
+class TransPrune(Method, ScoredLayers):
     """TransPrune; the docstring of its module states the rule.
 
     Attributes:
@@ -132,18 +130,17 @@ class TransPrune(Method, LayersPart):
     def cost(self, n: int, keep: int, widths: Widths) -> int:
         return 2 * n * (widths.model + widths.keys) * widths.model if self.use_iga else 0
 
-    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | None:
+    def counts(self, k: int, layers: int, state: BoundaryState) -> list[int]:
         stage = self.boundaries(layers).index(k)
-        targets = staged_counts(state, self.keep, lambda share: self.ratios(layers, share)[stage])
-        if all(t >= n for t, n in zip(targets, state.known.entered, strict=True)):
-            return None
+        return staged_counts(state, self.keep, lambda share: self.ratios(layers, share)[stage])
+
+    def scores(self, k: int, layers: int, state: BoundaryState) -> Tensor:
         seen = [self._ttv(n, state) for n in self.window(layers) if n < k]
         score = self._share(torch.stack(seen).sum(0), state)
-        if self.use_iga:
-            iga = self._share(paid(state.heads(), *instruction_rows(state)), state)
-            score = self.alpha * score + (1 - self.alpha) * iga
-        target = on_device(targets, state.hidden.device)
-        return top_mask(score, target, state.visual) | ~state.visual
+        if not self.use_iga:
+            return score
+        iga = self._share(paid(state.heads(), *instruction_rows(state)), state)
+        return self.alpha * score + (1 - self.alpha) * iga
 
     def _ttv(self, layer: int, state: BoundaryState) -> Tensor:
         """Transition (B, N) of every column in one layer."""

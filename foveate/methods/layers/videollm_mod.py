@@ -132,6 +132,7 @@ class VideoLLMMoD(TrainedMethod, DetourPart):
         if self.selector == "learned":
             router = self.module(state.hidden, layers=layers)[str(i)]
             score = router(state.hidden)[..., 0]
+            state.signals.record(score)
             gate = score if self.gate == "raw" else score.sigmoid()
             return Detour(top_per_group(score.detach().float(), group, few), gate)
         rank = _ranks(group)

@@ -41,13 +41,12 @@ from torch import Tensor
 from foveate.budget import Keep
 from foveate.errors import BudgetError, InvalidParameter
 from foveate.method import register
+from foveate.methods.layers.base import ScoredLayers
 from foveate.methods.tokens.progressive import ProgressiveMethod
 from foveate.ops.allocate import share_evenly, view_batches
 from foveate.ops.attention import Heads, page_rank
 from foveate.ops.matching import bipartite_soft_matching, merge
-from foveate.ops.select import top_mask
-from foveate.ops.transfer import on_device
-from foveate.parts import BoundaryState, LayersPart, Part, Widths
+from foveate.parts import BoundaryState, Part, Widths
 from foveate.signals import DecoderHeads, Need, ProjectorInput, Signals, VisionKeys
 from foveate.tokens import VisualTokens
 
@@ -142,7 +141,7 @@ class AIM(ProgressiveMethod):
 
 
 @dataclass(frozen=True)
-class Pruning(LayersPart):
+class Pruning(ScoredLayers):
     """The side of AIM inside the language model."""
 
     method: AIM
@@ -161,19 +160,16 @@ class Pruning(LayersPart):
     def cost(self, n: int, keep: int, widths: Widths) -> int:
         return 2 * n * n * widths.model if keep else 0
 
-    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor | None:
+    def counts(self, k: int, layers: int, state: BoundaryState) -> list[int]:
         targets, known = [], state.known
         for entered, items, p in zip(known.entered, known.items, known.text, strict=True):
             first, step = self._slope(layers, self.method.share(entered, items))
             rho = 1.0 if k <= first else max(0.0, 1 - step * (k - first))
             targets.append(int(entered * rho + p) - p)
-        if all(t >= n for t, n in zip(targets, known.visual, strict=True)):
-            return None
-        if not any(targets):
-            return ~state.visual
-        rank = self.method.importance(state.signals[DecoderHeads()])
-        target = on_device(targets, rank.device)
-        return top_mask(rank, target, state.visual) | ~state.visual
+        return targets
+
+    def scores(self, k: int, layers: int, state: BoundaryState) -> Tensor:
+        return self.method.importance(state.signals[DecoderHeads()])
 
     def _slope(self, layers: int, share: float) -> tuple[int, float]:
         m = self.method

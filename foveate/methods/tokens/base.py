@@ -10,7 +10,8 @@ from torch import Tensor
 from foveate.budget import Keep, resolve
 from foveate.contract_checks import check_select
 from foveate.method import Method
-from foveate.ops.allocate import share_evenly
+from foveate.ops.allocate import per_view_top_k, share_evenly
+from foveate.ops.select import top_k
 from foveate.parts import TokensPart
 from foveate.signals import Signals
 from foveate.tokens import Grid, VisualTokens
@@ -43,6 +44,31 @@ class TokensMethod(Method, TokensPart):
 
     def reduce(self, tokens: VisualTokens, signals: Signals, keep: int) -> VisualTokens:
         return tokens.take(check_select(self, self.select(tokens, signals, keep), tokens, keep))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredTokens(TokensMethod):
+    """A method that scores every token and keeps those with the largest scores.
+
+    Subclasses give `scores`. Kept tokens stay in reading order; ties go to the token that comes
+    first. With `per_view`, every crop or frame keeps the best of its own patches. Otherwise the
+    item's patches are ranked together, and newlines are kept only when no patch is left.
+    """
+
+    def scores(self, tokens: VisualTokens, signals: Signals) -> Tensor:
+        """One score per token, (B, N) float; larger is kept. Those of newlines are not read."""
+        raise NotImplementedError
+
+    def choose(self, scores: Tensor, tokens: VisualTokens, keep: int) -> Tensor:
+        """Indices (B, keep) of the tokens that are kept, in output order, from scores (B, N)."""
+        if self.per_view:
+            return per_view_top_k(scores, tokens.by_view(), keep)
+        return top_k(scores, keep, tokens.patch)
+
+    def select(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
+        scores = self.scores(tokens, signals)
+        signals.record(scores)
+        return self.choose(scores, tokens, keep)
 
 
 def is_everything(keep: Keep, n: int) -> bool:

@@ -167,6 +167,7 @@ class Contextual(LayersPart):
             shots = (steps >= first) & (steps < begin) & state.valid
             around = torch.where(alone, state.valid & ~state.visual, shots)
             score = likeness(state.hidden, around)
+            state.signals.record(score, asked)
             return top_mask(score, state.notes["query"], asked) | ~asked
         before = state.notes.get("row")
         if before is not None and before.shape != row.shape:
@@ -178,6 +179,7 @@ class Contextual(LayersPart):
         score = growth + self.method.lambda2 * likeness(
             state.hidden, (steps >= begin) & state.valid
         )
+        state.signals.record(score, context)
         left, last = zip(*self._left(layers, state), strict=True)
         state.notes["query"] = on_device(last, score.device)
         return top_mask(score, on_device(left, score.device), context) | ~context

@@ -33,8 +33,7 @@ from torch import Tensor
 
 from foveate.budget import Keep
 from foveate.method import register
-from foveate.methods.tokens.base import TokensMethod
-from foveate.ops.allocate import per_view_top_k
+from foveate.methods.tokens.base import ScoredTokens
 from foveate.parts import Widths
 from foveate.signals import Need, Signals, VisionAttention
 from foveate.tokens import VisualTokens
@@ -42,7 +41,7 @@ from foveate.tokens import VisualTokens
 
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
-class FasterVLM(TokensMethod):
+class FasterVLM(ScoredTokens):
     """FasterVLM; the docstring of its module states the rule.
 
     Attributes:
@@ -65,6 +64,5 @@ class FasterVLM(TokensMethod):
     def cost(self, n: int, keep: int, widths: Widths) -> int:
         return 2 * n * widths.tower * (n if self.score == "received" else 1)
 
-    def select(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
-        score = signals[self.needs[0]].mean(1)
-        return per_view_top_k(score, tokens.by_view(), keep)
+    def scores(self, tokens: VisualTokens, signals: Signals) -> Tensor:
+        return signals[self.needs[0]].mean(1)

@@ -38,8 +38,7 @@ from torch import Tensor
 from foveate.budget import Keep
 from foveate.errors import BudgetError
 from foveate.method import register
-from foveate.methods.tokens.base import TokensMethod, is_everything
-from foveate.ops.allocate import per_view_top_k
+from foveate.methods.tokens.base import ScoredTokens, is_everything
 from foveate.ops.grouped import chosen, means, sums, top_per_group
 from foveate.ops.rows import planes, row_of_tokens
 from foveate.ops.transfer import on_device
@@ -50,7 +49,7 @@ from foveate.tokens import Grid, VisualTokens
 
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
-class FoPru(TokensMethod):
+class FoPru(ScoredTokens):
     """FoPru; the docstring of its module states the rule.
 
     Attributes:
@@ -93,16 +92,18 @@ class FoPru(TokensMethod):
     def cost(self, n: int, keep: int, widths: Widths) -> int:
         return 2 * n * widths.tower * (1 if self.score == "cls" else n)
 
-    def select(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
+    def scores(self, tokens: VisualTokens, signals: Signals) -> Tensor:
         views = max(1, len(tokens.extent().views))
-        score = significance(signals[self.needs[0]], tokens.view, self.score, views)
+        return significance(signals[self.needs[0]], tokens.view, self.score, views)
+
+    def choose(self, scores: Tensor, tokens: VisualTokens, keep: int) -> Tensor:
         if self.strategy == "rank":
-            return per_view_top_k(score, tokens.by_view(), keep)
+            return super().choose(scores, tokens, keep)
         extent = planes(tokens.extent())
         row, plane_of_row = row_of_tokens(tokens, extent)
         patch_row = row.masked_fill(tokens.special[0], -1)
-        value = means(score, patch_row, len(plane_of_row))
-        budget = on_device(self.rows(tokens.extent()), score.device)
+        value = means(scores, patch_row, len(plane_of_row))
+        budget = on_device(self.rows(tokens.extent()), scores.device)
         best = top_per_group(value, plane_of_row, budget)
         return chosen(best[:, row] & (row >= 0), keep)
 

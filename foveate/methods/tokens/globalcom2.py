@@ -33,6 +33,7 @@ without an overview, share the budget evenly, in reading order.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -107,13 +108,24 @@ class GlobalCom2(TokensMethod):
         free = _patches(keep, special)
         kept = tokens.special & (free < keep)
         if lie is None:
+            signals.record(score)
             best = per_view_top_k(score, tokens.by_view(), free)
             return chosen(kept.scatter(1, best, True), keep)
-        best = self.best(score, lie, free, special)
+        best = self.best(score, lie, free, special, signals.record)
         return self.in_order(chosen(best | kept, keep), score, lie)
 
-    def best(self, score: Tensor, lie: Tiles, free: int, special: int) -> Tensor:
-        """Which patches of a stitched picture stay, (B, N) bool: `free` of them."""
+    def best(
+        self,
+        score: Tensor,
+        lie: Tiles,
+        free: int,
+        special: int,
+        record: Callable[[Tensor], None] | None = None,
+    ) -> Tensor:
+        """Which patches of a stitched picture stay, (B, N) bool: `free` of them.
+
+        record: takes the scores (B, N) that rank them.
+        """
         size, caps = int(lie.sizes[0]), lie.sizes[1:]
         ratio = self.keep if isinstance(self.keep, float) else free / (score.shape[1] - special)
         full = max(int(size * ratio), free - int(caps.sum()))
@@ -122,7 +134,10 @@ class GlobalCom2(TokensMethod):
         crops = self.rounded(weights, caps, free - full)
         budgets = torch.cat([crops.new_full((len(crops), 1), full), crops], 1)
         budgets = on_device(budgets, score.device)
-        return top_per_group(guided(score, base, lie), lie.group, budgets)
+        ranking = guided(score, base, lie)
+        if record is not None:
+            record(ranking)
+        return top_per_group(ranking, lie.group, budgets)
 
     def rounded(self, shares: Tensor, caps: Tensor, total: int) -> Tensor:
         """Tokens (B, P) of each crop from its share, `total` in sum and at most `caps` (P,)."""

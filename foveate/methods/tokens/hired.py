@@ -104,6 +104,7 @@ class HiRED(TokensMethod):
     def kept(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
         """Which tokens stay, (B, N) bool."""
         first, last = (signals[need].sum(1) for need in self.needs)
+        signals.record(last)
         lie = tiles(tokens)
         if lie is None:
             best = per_view_top_k(last, tokens.by_view(), keep)

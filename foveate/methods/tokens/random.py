@@ -27,16 +27,15 @@ from torch import Tensor
 
 from foveate.budget import Keep
 from foveate.method import register
-from foveate.methods.tokens.base import TokensMethod
+from foveate.methods.tokens.base import ScoredTokens
 from foveate.ops.draws import draws
-from foveate.ops.select import top_k
 from foveate.signals import Signals
 from foveate.tokens import VisualTokens
 
 
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Random(TokensMethod):
+class Random(ScoredTokens):
     """Random pruning.
 
     Attributes:
@@ -49,10 +48,10 @@ class Random(TokensMethod):
     keep: Keep = 0.25
     seed: int = 0
 
-    def select(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
+    def scores(self, tokens: VisualTokens, signals: Signals) -> Tensor:
         signs = tokens.features.float().mean(1) > 0
         # The signs of its mean feature tell a picture from others; the host doesn't wait for them.
         marks = draws(torch.arange(signs.shape[1], device=signs.device), self.seed)
         picture = (signs * (marks * 2**31).long()).sum(1, keepdim=True)
         steps = torch.arange(tokens.n, device=signs.device)
-        return top_k(draws(picture + steps, self.seed), keep, tokens.patch)
+        return draws(picture + steps, self.seed)

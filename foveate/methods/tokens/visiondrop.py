@@ -163,6 +163,7 @@ class Stages(LayersPart):
                 heads, known = state.heads(), state.known
                 score = received_within(heads, state.item, max(known.visual), max(known.items))
                 keys = heads.key.mean(1)
+                state.signals.record(score)
             row = rows[:, None]
             group, stands = dominant_contextual(
                 score[row, own], keys[row, own], dominant, contextual

@@ -101,6 +101,7 @@ class VisionZip(TokensMethod):
 
     def reduce(self, tokens: VisualTokens, signals: Signals, keep: int) -> VisualTokens:
         score = signals[VisionAttention()].sum(1)
+        signals.record(score)
         keys = signals[VisionKeys()].mean(1)
         rows, states = signals[ProjectorInput()], signals[ClassState()]
         b = len(rows)

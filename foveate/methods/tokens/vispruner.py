@@ -86,6 +86,7 @@ class VisPruner(TokensMethod):
 
     def select(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
         score, x = signals[VisionAttention()].mean(1), signals[ProjectorInput()]
+        signals.record(score)
         members, picks = tokens.by_view(), []
         for _, slots, share in view_batches(members, share_evenly(keep, list(map(len, members)))):
             local = self._pick(score[:, slots].flatten(0, 1), x[:, slots].flatten(0, 1), share)

@@ -35,8 +35,7 @@ from torch import Tensor
 
 from foveate.budget import Keep
 from foveate.method import register
-from foveate.methods.tokens.base import TokensMethod
-from foveate.ops.allocate import per_view_top_k
+from foveate.methods.tokens.base import ScoredTokens
 from foveate.parts import Widths
 from foveate.signals import Need, Signals, VisionAttention
 from foveate.tokens import VisualTokens
@@ -46,7 +45,7 @@ REDUCE = {"sum": Tensor.sum, "mean": Tensor.mean, "max": Tensor.amax, "min": Ten
 
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
-class VTCCLS(TokensMethod):
+class VTCCLS(ScoredTokens):
     """VTC-CLS; the docstring of its module states the rule.
 
     Attributes:
@@ -74,5 +73,5 @@ class VTCCLS(TokensMethod):
         """Scores (B, N) from the attention (B, L, H, N) of the layers in the slice."""
         return REDUCE[self.reduce_layers](attention.mean(2), 1)
 
-    def select(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
-        return per_view_top_k(self.score(signals[self.needs[0]]), tokens.by_view(), keep)
+    def scores(self, tokens: VisualTokens, signals: Signals) -> Tensor:
+        return self.score(signals[self.needs[0]])
