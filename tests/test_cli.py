@@ -67,13 +67,17 @@ def test_calibrate_writes_what_set_reads(tmp_path):
     path = tmp_path / "thresholds.json"
     fixed = ["calibrate", "--keep", "50%", "--world", 2, "--out", path]
     found = json.loads(run(*fixed, "--set", "r_schedule=linear", "--json").stdout)
-    assert found["method"] == "dymu" and found["pictures"] > 20 and len(found["thresholds"]) == 3
+    assert found["method"] == "dymu" and found["images"] > 20 and len(found["thresholds"]) == 3
     assert from_dict(json.loads(path.read_text())).r_schedule == "linear"
     options = ["--method", "dymu", "--set", f"thresholds={path}", "--json"]
     asked = json.loads(run("ask", PHOTOGRAPH, "-q", "how many objects are there?", *options).stdout)
     assert asked["method"]["thresholds"] == found["thresholds"]
     wrong = run("calibrate", "--method", "divprune", code=2)
     assert "method with thresholds 'divprune'" in wrong.stderr
+    both = run("calibrate", PHOTOGRAPH, "--world", 2, "--out", path, code=2)
+    assert "both given" in both.stderr
+    twice = run(*fixed, "--set", "keep=0.25", code=2)
+    assert "keep of dymu is given twice" in twice.stderr
 
 
 def test_version():

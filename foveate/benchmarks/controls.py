@@ -22,7 +22,7 @@ from foveate.tokens import Grid, VisualTokens
 class Oracle(TokensMethod):
     """Evidence tokens first, the rest of the budget spread evenly: what a choice could be worth.
 
-    spotlight: where the evidence of the batch lies. background: keep at least the share of tokens
+    evidence: where the evidence of the batch lies. background: keep at least the share of tokens
     without evidence that the picture has, as far as every box can have a token.
     """
 
@@ -30,13 +30,13 @@ class Oracle(TokensMethod):
     drops_special = True
 
     positions: str = "original"
-    spotlight: EvidenceBoxes = field(default_factory=EvidenceBoxes, compare=False)
+    evidence: EvidenceBoxes = field(default_factory=EvidenceBoxes, compare=False)
     background: bool = False
 
     def select(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
         rows = []
-        for boxes in self.spotlight.boxes:
-            score = _score(boxes, tokens, self.spotlight.size)
+        for boxes in self.evidence.boxes:
+            score = _score(boxes, tokens, self.evidence.size)
             held = int((score > 0).sum())
             most = held
             if self.background:
@@ -50,19 +50,19 @@ class Oracle(TokensMethod):
 class EvidenceRemoved(TokensMethod):
     """Evidence tokens dropped, all others kept: what the encoder has leaked to its neighbours.
 
-    The batch's items must hold equally many evidence tokens, `spotlight.dropped`.
+    The batch's items must hold equally many evidence tokens, `evidence.dropped`.
     """
 
     slug = "anti_oracle"
 
     positions: str = "original"
-    spotlight: EvidenceBoxes = field(default_factory=EvidenceBoxes, compare=False)
+    evidence: EvidenceBoxes = field(default_factory=EvidenceBoxes, compare=False)
 
     def count(self, grid: Grid) -> int:
-        return grid.n - self.spotlight.dropped
+        return grid.n - self.evidence.dropped
 
     def select(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
-        scores = [_score(boxes, tokens, self.spotlight.size) for boxes in self.spotlight.boxes]
+        scores = [_score(boxes, tokens, self.evidence.size) for boxes in self.evidence.boxes]
         least = torch.stack(scores).argsort(dim=1, stable=True)[:, :keep]
         return least.sort(1).values.to(tokens.features.device)
 

@@ -47,7 +47,7 @@ class EvalResult:
 
 
 def evaluate_method(
-    subject: LoadedModel,
+    loaded: LoadedModel,
     batches: Iterable[Batch],
     method: Method,
     mode: str = "likelihood",
@@ -65,14 +65,14 @@ def evaluate_method(
     times: dict[str, list[float]] = {}
     answer = _likely if mode == "likelihood" else _greedy
     began, calls = time.perf_counter(), 0.0
-    with torch.no_grad(), foveate.attach(subject.model, method) as attached:
+    with torch.no_grad(), foveate.attach(loaded.model, method) as attached:
         for batch in batches:
             if before is not None:
                 before(batch)
             if inputs is not None:
                 batch = replace(batch, inputs=inputs(batch))
             start = time.perf_counter()
-            answers, given = answer(subject, batch)
+            answers, given = answer(loaded, batch)
             calls += time.perf_counter() - start
             digests.append(hashlib.blake2b(given, digest_size=8).hexdigest())
             for number, item, text in zip(batch.numbers, batch.items, answers, strict=True):
@@ -108,31 +108,31 @@ def _add(sums: dict[str, float], report: Any) -> None:
         sums[name] = sums.get(name, 0.0) + value
 
 
-def _greedy(subject: LoadedModel, batch: Batch) -> tuple[list[str], bytes]:
-    tokenizer = subject.processor.tokenizer
+def _greedy(loaded: LoadedModel, batch: Batch) -> tuple[list[str], bytes]:
+    tokenizer = loaded.processor.tokenizer
     words = {word for item in batch.items for word in item.candidates}
     longest = max(len(tokenizer(word, add_special_tokens=False).input_ids) for word in words)
-    tokens = subject.model.generate(**batch.inputs, max_new_tokens=longest + 1, do_sample=False)
+    tokens = loaded.model.generate(**batch.inputs, max_new_tokens=longest + 1, do_sample=False)
     new = tokens[:, batch.inputs["input_ids"].shape[1] :]
-    decoded = subject.processor.batch_decode(new, skip_special_tokens=True)
+    decoded = loaded.processor.batch_decode(new, skip_special_tokens=True)
     answers = [text.strip() for text in decoded]
     return answers, "\n".join(answers).encode()
 
 
-def _likely(subject: LoadedModel, batch: Batch) -> tuple[list[str], bytes]:
+def _likely(loaded: LoadedModel, batch: Batch) -> tuple[list[str], bytes]:
     """The likeliest candidate of every item, and the scores as bytes."""
-    tokenizer = subject.processor.tokenizer
+    tokenizer = loaded.processor.tokenizer
     spelled = {
         word: tokenizer(word, add_special_tokens=False).input_ids
         for word in {word for item in batch.items for word in item.candidates}
     }
     longest = max(map(len, spelled.values()))
-    out = subject.model(**batch.inputs, logits_to_keep=1, use_cache=longest > 1)
+    out = loaded.model(**batch.inputs, logits_to_keep=1, use_cache=longest > 1)
     logits = out.logits[:, -1].float()
     if longest == 1:
         rows = [logits[b, [spelled[w][0] for w in i.candidates]] for b, i in enumerate(batch.items)]
     else:
-        rows = _spelled_out(subject, batch, spelled, logits.log_softmax(-1), out.past_key_values)
+        rows = _spelled_out(loaded, batch, spelled, logits.log_softmax(-1), out.past_key_values)
     answers = [
         item.candidates[int(row.argmax())] for item, row in zip(batch.items, rows, strict=True)
     ]
@@ -140,20 +140,20 @@ def _likely(subject: LoadedModel, batch: Batch) -> tuple[list[str], bytes]:
 
 
 def _spelled_out(
-    subject: LoadedModel, batch: Batch, spelled: dict[str, list[int]], first: Tensor, cache: Any
+    loaded: LoadedModel, batch: Batch, spelled: dict[str, list[int]], first: Tensor, cache: Any
 ) -> list[Tensor]:
     """Log-likelihood of every candidate with its end of text, behind a picture read once.
 
     first (B, V): log-probabilities of the first token. A candidate per step goes through the whole
     batch behind a copy of `cache`, so methods that listen to the prompt never hear an answer.
     """
-    end = subject.processor.tokenizer.eos_token_id
+    end = loaded.processor.tokenizer.eos_token_id
     words = list(dict.fromkeys(word for item in batch.items for word in item.candidates))
     scores = {}
     for word in words:
         ids = torch.tensor(spelled[word], device=first.device).expand(len(first), -1)
         mask = batch.inputs["attention_mask"]
-        out = subject.model(
+        out = loaded.model(
             input_ids=ids,
             attention_mask=torch.cat([mask, mask.new_ones(ids.shape)], 1),
             past_key_values=copy.deepcopy(cache),

@@ -18,7 +18,13 @@ from foveate.benchmarks.evidence import EvidenceBoxes, evidence_cells
 from foveate.benchmarks.loaded_model import LoadedModel, inspect_model
 from foveate.benchmarks.results import Results
 from foveate.benchmarks.run_folder import RunFolder
-from foveate.benchmarks.settings import IDENTITY_ITEMS, Setting, chosen, plan, shares
+from foveate.benchmarks.settings import (
+    IDENTITY_ITEMS,
+    Setting,
+    plan,
+    retention_ratios,
+    select_methods,
+)
 from foveate.benchmarks.task_items import BATCH, Batch, TaskItems
 from foveate.errors import FoveateError, UnknownName
 from foveate.families.base import raster
@@ -60,18 +66,16 @@ def run(
         raise UnknownName.of("mode", mode, MODES)
     if split not in SPLITS or split == "train":
         raise UnknownName.of("test split", split, [s for s in SPLITS if s != "train"])
-    under_test = inspect_model(model, processor, name)
-    picked = _tasks(tasks, under_test)
-    named = chosen(methods, full)
-    keeps = shares(keep, under_test.tokens)
-    n = _count(n, split, full, under_test, len(picked))
-    ledger = RunFolder.open(out, _configuration(under_test, split, mode, n))
-    done = ledger.keys()
-    spotlight = EvidenceBoxes()
+    loaded = inspect_model(model, processor, name)
+    picked = _tasks(tasks, loaded)
+    named = select_methods(methods, full)
+    keeps = retention_ratios(keep, loaded.tokens)
+    n = _count(n, split, full, loaded, len(picked))
+    folder = RunFolder.open(out, _configuration(loaded, split, mode, n))
+    done = folder.keys()
+    evidence = EvidenceBoxes()
     plans = {
-        task: plan(
-            named, keeps, under_test.layers, task, spotlight, None if full else IDENTITY_ITEMS
-        )
+        task: plan(named, keeps, loaded.layers, task, evidence, None if full else IDENTITY_ITEMS)
         for task in picked
     }
     total = sum(map(len, plans.values()))
@@ -83,60 +87,60 @@ def run(
             tick(finished, task)
             if not open_:
                 continue
-            questions = TaskItems(under_test, task, n, split)
-            if not any(row["task"] == task for row in ledger.rows):
-                ledger.add(_constant(questions))
+            items = TaskItems(loaded, task, n, split)
+            if not any(row["task"] == task for row in folder.rows):
+                folder.add(_constant(items))
             # The first call of a process pays for what all later ones find ready.
-            first = evaluate_method(under_test, questions.batches[:1], Composed())
-            if first.tokens_in != under_test.tokens:
+            first = evaluate_method(loaded, items.batches[:1], Composed())
+            if first.tokens_in != loaded.tokens:
                 raise BenchError(
-                    f"{under_test.name} makes {first.tokens_in:g} tokens of a picture of "
-                    f"{under_test.size} px, not one per patch ({under_test.tokens}); evidence can "
+                    f"{loaded.name} makes {first.tokens_in:g} tokens of a picture of "
+                    f"{loaded.size} px, not one per patch ({loaded.tokens}); evidence can "
                     "only be found on plain grids, use a model such as foveate.mini('nano')."
                 )
             for setting in open_:
-                ledger.add(_measured(under_test, questions, setting, spotlight, ledger, mode))
+                folder.add(_measured(loaded, items, setting, evidence, folder, mode))
                 finished += 1
                 tick(finished, f"{task} {setting.name}")
-    return Results(ledger.configuration, ledger.rows)
+    return Results(folder.configuration, folder.rows)
 
 
-def default_items(subject: LoadedModel, tasks: int) -> int:
+def default_items(loaded: LoadedModel, tasks: int) -> int:
     """Items of each of `tasks` tasks that keep a default run short, the same on every machine."""
-    shape = DecoderShape.from_config(subject.model.config)
-    cost = prefill_flops(shape, subject.tokens + 12)
-    tower = VisionShape.from_config(subject.model.config)
+    shape = DecoderShape.from_config(loaded.model.config)
+    cost = prefill_flops(shape, loaded.tokens + 12)
+    tower = VisionShape.from_config(loaded.model.config)
     if tower is not None:
-        cost += vision_flops(tower, subject.tokens + 1)
+        cost += vision_flops(tower, loaded.tokens + 1)
     return max(FEWEST, min(MOST, round(FLOPS_PER_SETTING / tasks / cost / 25) * 25))
 
 
 def _measured(
-    subject: LoadedModel,
-    questions: TaskItems,
+    loaded: LoadedModel,
+    items: TaskItems,
     setting: Setting,
-    spotlight: EvidenceBoxes,
-    ledger: RunFolder,
+    evidence: EvidenceBoxes,
+    folder: RunFolder,
     mode: str,
 ) -> dict[str, Any]:
     """The row of one setting; a method that refuses it leaves a row with its reason."""
-    row = {"kind": "setting", "task": questions.task, **_labels(setting), "n": 0}
-    row["run"] = {k: v for k, v in ledger.configuration.items() if k != "n"}
+    row = {"kind": "setting", "task": items.task, **_labels(setting), "n": 0}
+    row["run"] = {k: v for k, v in folder.configuration.items() if k != "n"}
     try:
         method = setting.make()
         outcome = evaluate_method(
-            subject,
-            _batches(subject, questions, setting, spotlight),
+            loaded,
+            _batches(loaded, items, setting, evidence),
             method,
             mode,
-            None if setting.pictures == "grouped" else lambda batch: spotlight.point(batch.items),
+            None if setting.images == "by evidence" else lambda batch: evidence.point(batch.items),
         )
     except FoveateError as error:
         return {**row, "refused": " ".join(str(error).split())}
     row["method"] = _described(method)
     row["stages"] = list(method.stages)
     inside = [part for part in method.parts() if isinstance(part, LayersPart)]
-    bounds = [k for part in inside for k in part.boundaries(subject.layers)]
+    bounds = [k for part in inside for k in part.boundaries(loaded.layers)]
     row["boundary"] = min(bounds, default=None)
     return {**row, **_figures(outcome)}
 
@@ -147,7 +151,7 @@ def _labels(setting: Setting) -> dict[str, Any]:
 
 def _described(method: Method) -> dict[str, Any]:
     """Slug and parameters without the evidence that a control was told."""
-    return {k: v for k, v in method.to_dict().items() if k != "spotlight"}
+    return {k: v for k, v in method.to_dict().items() if k != "evidence"}
 
 
 def _figures(outcome: EvalResult) -> dict[str, Any]:
@@ -163,39 +167,37 @@ def _figures(outcome: EvalResult) -> dict[str, Any]:
 
 
 def _batches(
-    subject: LoadedModel, questions: TaskItems, setting: Setting, spotlight: EvidenceBoxes
+    loaded: LoadedModel, items: TaskItems, setting: Setting, evidence: EvidenceBoxes
 ) -> Iterator[Batch] | list[Batch]:
-    if setting.pictures == "mean colour":
-        return questions.blind
-    if setting.pictures == "grouped":
-        return _by_evidence(subject, questions, spotlight)
+    if setting.images == "constant colour":
+        return items.blind
+    if setting.images == "by evidence":
+        return _by_evidence(loaded, items, evidence)
     if setting.items is not None:
-        return questions.batches[: max(1, setting.items // BATCH)]
-    return questions.batches
+        return items.batches[: max(1, setting.items // BATCH)]
+    return items.batches
 
 
-def _by_evidence(
-    subject: LoadedModel, questions: TaskItems, spotlight: EvidenceBoxes
-) -> Iterator[Batch]:
-    """Batches of items with equally many evidence tokens; the spotlight is set for each."""
-    side = subject.size // subject.patch
+def _by_evidence(loaded: LoadedModel, items: TaskItems, evidence: EvidenceBoxes) -> Iterator[Batch]:
+    """Batches of items with equally many evidence tokens; the evidence is set for each."""
+    side = loaded.size // loaded.patch
     layout = raster(1, side, side)
     counts = [
         min(evidence_cells(item, layout.grid, layout.position), layout.n - 1)
-        for item in questions.items
+        for item in items.items
     ]
-    for dropped, batch in questions.grouped(counts):
-        spotlight.dropped = dropped
-        spotlight.point(batch.items)
+    for dropped, batch in items.grouped(counts):
+        evidence.dropped = dropped
+        evidence.point(batch.items)
         yield batch
 
 
-def _constant(questions: TaskItems) -> dict[str, Any]:
+def _constant(items: TaskItems) -> dict[str, Any]:
     """The row of the best constant answer, which needs no model."""
-    right = questions.constant()
+    right = items.constant()
     return {
         "kind": "constant",
-        "task": questions.task,
+        "task": items.task,
         "name": "constant",
         "role": "control",
         "keep": None,
@@ -207,42 +209,42 @@ def _constant(questions: TaskItems) -> dict[str, Any]:
     }
 
 
-def _tasks(tasks: Sequence[str] | None, subject: LoadedModel) -> list[str]:
+def _tasks(tasks: Sequence[str] | None, loaded: LoadedModel) -> list[str]:
     if tasks is None:
-        return list(subject.tasks)
+        return list(loaded.tasks)
     for task in tasks:
-        if task not in subject.tasks:
-            raise UnknownName.of(f"task of {subject.name}", task, subject.tasks)
+        if task not in loaded.tasks:
+            raise UnknownName.of(f"task of {loaded.name}", task, loaded.tasks)
     return list(dict.fromkeys(tasks))
 
 
-def _count(n: int | None, split: str, full: bool, subject: LoadedModel, tasks: int) -> int:
+def _count(n: int | None, split: str, full: bool, loaded: LoadedModel, tasks: int) -> int:
     limit = SPLIT_SIZES[split]
     if n is None:
-        return limit if full else min(limit, default_items(subject, tasks))
+        return limit if full else min(limit, default_items(loaded, tasks))
     if not 1 <= n <= limit:
         raise BenchError(f"n={n} is not between 1 and the {limit} items of {split!r}.")
     return n
 
 
-def _configuration(subject: LoadedModel, split: str, mode: str, n: int) -> dict[str, Any]:
+def _configuration(loaded: LoadedModel, split: str, mode: str, n: int) -> dict[str, Any]:
     """What all rows of a folder share; rows of anything else could not be compared with them."""
-    parameter = next(subject.model.parameters())
+    parameter = next(loaded.model.parameters())
     return {
-        "model": subject.name,
-        "weights": subject.weights,
-        "parameters": sum(p.numel() for p in subject.model.parameters()),
-        "tokens": subject.tokens,
-        "layers": subject.layers,
+        "model": loaded.name,
+        "weights": loaded.weights,
+        "parameters": sum(p.numel() for p in loaded.model.parameters()),
+        "tokens": loaded.tokens,
+        "layers": loaded.layers,
         "world": WORLD_VERSION,
-        "size": subject.size,
+        "size": loaded.size,
         "split": split,
         "mode": mode,
         "n": n,
         "batch": BATCH,
         "dtype": str(parameter.dtype).removeprefix("torch."),
         "device": parameter.device.type,
-        "versions": _versions(subject.model),
+        "versions": _versions(loaded.model),
     }
 
 

@@ -32,10 +32,10 @@ class Batch:
 class TaskItems:
     """The first `n` test items of a task."""
 
-    def __init__(self, subject: LoadedModel, task: str, n: int, split: str = "test"):
-        self.subject = subject
+    def __init__(self, loaded: LoadedModel, task: str, n: int, split: str = "test"):
+        self.loaded = loaded
         self.task = task
-        self.items = world.items(task, split, n, size=subject.size, patch=subject.patch)
+        self.items = world.items(task, split, n, size=loaded.size, patch=loaded.patch)
 
     @cached_property
     def images(self) -> list[Image.Image]:
@@ -69,7 +69,7 @@ class TaskItems:
     ) -> Iterator[Batch]:
         """One batch for each group of item numbers, through the model's own processor."""
         images = self.images if images is None else images
-        model, processor = self.subject.model, self.subject.processor
+        model, processor = self.loaded.model, self.loaded.processor
         for group in groups:
             texts = [prompt(processor, self.items[i].question) for i in group]
             inputs = processor(

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from foveate.cli.models import DEFAULT
-
-
-class Device(StrEnum):
-    """Where the model runs."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class Dtype(StrEnum):
-    """In which numbers the model computes."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
+from foveate.cli.options import (
+    Device,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    JsonOption,
+    ModelOption,
+    SettingsOption,
+)
 
 
 def ask(
@@ -38,19 +30,14 @@ def ask(
             "where the pictures stand; other control tokens are refused.",
         ),
     ],
-    model: Annotated[
-        str, typer.Option(help="Embedded model, folder, or name on the Hugging Face Hub.")
-    ] = DEFAULT,
+    model: ModelOption = DEFAULT,
     method: Annotated[
         str | None, typer.Option(help="Slug of a method; several act together as a+b.")
     ] = None,
     keep: Annotated[
         str | None, typer.Option(help="Tokens to keep per picture: 64, 0.25 or 25%; each of a+b.")
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the method; repeatable."),
-    ] = None,
+    set_: SettingsOption = None,
     plan: Annotated[
         Path | None, typer.Option(help="What 'foveate tune' found, in place of --method.")
     ] = None,
@@ -58,13 +45,9 @@ def ask(
         Path | None, typer.Option(help="Write a picture of what was kept to this file.")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 64,
-    device: Annotated[Device, typer.Option(help="auto takes CUDA where there is one.")] = (
-        Device.auto
-    ),
-    dtype: Annotated[Dtype, typer.Option(help="auto is bfloat16 on CUDA, else float32.")] = (
-        Dtype.auto
-    ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    device: DeviceOption = Device.auto,
+    dtype: DtypeOption = Dtype.auto,
+    as_json: JsonOption = False,
 ) -> None:
     """Ask a model about pictures, with fewer visual tokens."""
     # Cheap mistakes are found before the model loads.

@@ -1,4 +1,4 @@
-"""`foveate bench`: what methods cost in accuracy, on the world that the embedded models know."""
+"""`foveate bench`: accuracy and speed of methods on the synthetic tasks of the embedded models."""
 
 from __future__ import annotations
 
@@ -8,75 +8,82 @@ from typing import Annotated, Any
 
 import typer
 
-from foveate.cli.ask import Device, Dtype
 from foveate.cli.models import DEFAULT
+from foveate.cli.options import Device, DeviceOption, Dtype, DtypeOption, JsonOption, ModelOption
 
 
 class Mode(StrEnum):
-    """How an answer is found."""
+    """How the answer of the model is determined."""
 
     likelihood = "likelihood"
     generate = "generate"
 
 
 def bench(
-    model: Annotated[
-        str, typer.Option(help="Embedded model, or folder of one that was trained on the world.")
-    ] = DEFAULT,
+    model: ModelOption = DEFAULT,
     methods: Annotated[
-        str | None, typer.Option(help="Slugs as a,b or all; some of every kind by default.")
+        str | None,
+        typer.Option(
+            help="Methods as divprune,fastervlm+pyramiddrop, or all. a+b applies both, each with "
+            "the retention ratio. Default: one method of each kind."
+        ),
     ] = None,
     keep: Annotated[
-        str | None, typer.Option(help="Budgets as 50%,0.25,8; by default 100 % down to 3.1 %.")
+        str | None,
+        typer.Option(help="Retention ratios as 50%,0.25,8. Default: 100 % to 3.1 %."),
     ] = None,
     tasks: Annotated[
-        str | None, typer.Option(help="Tasks as I1,I9; by default all that the model knows.")
+        str | None, typer.Option(help="Tasks as I1,I9. Default: all that the model has learned.")
     ] = None,
     n: Annotated[
-        int | None, typer.Option("--n", min=1, help="Items per task; by default a few minutes.")
+        int | None,
+        typer.Option("--n", min=1, help="Items per task. Default: enough for a few minutes."),
     ] = None,
     full: Annotated[
-        bool, typer.Option("--full", help="All methods on all items; takes long.")
+        bool, typer.Option("--full", help="All methods on 1,000 items per task. Takes hours.")
     ] = False,
-    mode: Annotated[Mode, typer.Option(help="How an answer is found.")] = Mode.likelihood,
-    split: Annotated[str, typer.Option(help="val, test or test-ood.")] = "test",
+    mode: Annotated[
+        Mode,
+        typer.Option(help="Answer: the likeliest candidate, or greedily generated text."),
+    ] = Mode.likelihood,
+    split: Annotated[str, typer.Option(help="Split of the tasks: val, test or test-ood.")] = "test",
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the results; runs/bench-MODEL by default.")
+        Path | None, typer.Option(help="Folder of the results. Default: runs/bench-MODEL.")
     ] = None,
     page: Annotated[
-        Path | None, typer.Option(help="Write a page about the results of the folder.")
+        Path | None, typer.Option(help="Also write the results as a Markdown page to this file.")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Check the bench itself; exits with 1 where it fails.")
+        bool, typer.Option("--check", help="Check the benchmark itself; exit code 1 on a failure.")
     ] = False,
     against: Annotated[
-        Path | None, typer.Option(help="Results of a second training, for --check.")
+        Path | None,
+        typer.Option(help="Results of a second training of the model, for --check."),
     ] = None,
-    plot: Annotated[bool, typer.Option(help="Draw the results.")] = True,
+    plot: Annotated[bool, typer.Option(help="Draw plots of the results.")] = True,
     measure: Annotated[
-        bool, typer.Option(help="With --no-measure only what the folder has is shown.")
+        bool, typer.Option(help="--no-measure: show the stored results of --out only.")
     ] = True,
-    device: Annotated[Device, typer.Option(help="auto takes CUDA where there is one.")] = (
-        Device.auto
-    ),
-    dtype: Annotated[Dtype, typer.Option(help="auto is bfloat16 on CUDA, else float32.")] = (
-        Dtype.auto
-    ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, no progress bar.")] = False,
+    device: DeviceOption = Device.auto,
+    dtype: DtypeOption = Dtype.auto,
+    as_json: JsonOption = False,
 ) -> None:
-    """Measure what methods cost in accuracy, with the controls that give the numbers a meaning.
+    """Measure accuracy and speed of methods on synthetic image tasks, with baselines.
 
-    Settings that are finished are kept: after an interruption the same command goes on.
+    Each finished setting is saved: after an interruption, run the same command again to continue.
     """
     from foveate.benchmarks.acceptance import check as checked
     from foveate.benchmarks.results import Results
+    from foveate.errors import FoveateError
 
     folder = out or Path("runs") / f"bench-{Path(model).name}"
+    if against is not None and not check:
+        raise FoveateError("--against is a second run for --check: add --check.")
+    if full and (n is not None or methods is not None):
+        raise FoveateError("--full means all methods and 1,000 items: omit --methods and --n.")
     second = Results.load(against) if against is not None else None
     if page is not None and not page.parent.is_dir():
-        from foveate.errors import FoveateError
-
-        raise FoveateError(f"There is no folder {str(page.parent)!r} for {page.name}.")
+        raise FoveateError(f"There is no folder {str(page.parent)!r} for {page.name}: create it.")
     if measure:
         results = _measure(
             folder, model, device, dtype, not as_json,
@@ -93,7 +100,7 @@ def bench(
         made = results.to_dict()
         made["folder"], made["files"] = str(folder), list(map(str, written))
         if check:
-            made["checks"] = [{**vars(v), "verdict": v.outcome} for v in verdicts]
+            made["checks"] = [{**vars(v), "outcome": v.outcome} for v in verdicts]
         print_json(made)
     else:
         _print(results, verdicts, written, folder)
@@ -107,7 +114,7 @@ def _list(text: str | None, option: str) -> list[str] | None:
 
     parts = parse_list(text)
     if parts == []:
-        raise FoveateError(f"{option} {text!r} names nothing; name some, or leave it out.")
+        raise FoveateError(f"{option} {text!r} is an empty list: add a value or omit the option.")
     return parts
 
 
@@ -122,14 +129,14 @@ def _measure(
     folder: Path, name: str, device: Device, dtype: Dtype, progress: bool, **asked: Any
 ) -> Any:
     from foveate.benchmarks.runner import run
-    from foveate.benchmarks.settings import chosen
+    from foveate.benchmarks.settings import select_methods
     from foveate.cli.console import waiting
     from foveate.cli.models import load_model
 
-    # Cheap mistakes are found before the model loads.
+    # Wrong names are found before the model is loaded.
     methods = asked.pop("methods")
     methods = "all" if methods == ["all"] else methods
-    chosen(methods)
+    select_methods(methods)
     with waiting(f"loading {name}"):
         model, processor = load_model(name, device.value, dtype.value)
     try:
@@ -139,8 +146,8 @@ def _measure(
         )
     except KeyboardInterrupt:
         typer.echo(
-            f"Interrupted. {_finished(folder)} finished settings are kept in {folder}; the same "
-            "command goes on from there.",
+            f"Interrupted. {_finished(folder)} finished settings are saved in {folder}: run the "
+            "same command again to continue.",
             err=True,
         )
         raise typer.Exit(130) from None
@@ -160,8 +167,8 @@ def _files(results: Any, folder: Path, page: Path | None, plot: bool) -> list[Pa
 
     written = []
     if plot and page is None and not find_spec("matplotlib"):
-        # The numbers are what was asked for; without the extra there are only no pictures.
-        typer.echo("Note: no plot without matplotlib; pip install 'foveate[plot]'.", err=True)
+        # Plots are optional: without matplotlib the tables are still printed.
+        typer.echo("Note: plots need matplotlib: pip install 'foveate[plot]'.", err=True)
     elif plot:
         written += draw(results, folder / "bench")
     if page is not None:
@@ -187,12 +194,13 @@ def _print(results: Any, verdicts: list[Any], written: list[Path], folder: Path)
         out.print(table)
         out.print(made.note, style="dim", markup=False)
         out.print()
+    out.print("Key findings", style="bold")
     for sentence in key_findings(results):
         out.print(f"- {sentence}", markup=False)
     for v in verdicts:
         colour = {True: "green", False: "red", None: "yellow"}[v.passed]
         out.print(f"\n[{colour}]{v.number} {v.outcome}[/{colour}]", end=" ")
         out.print(f"{v.title}. {v.details}", markup=False)
-    out.print(f"\nrows: {folder / 'results.jsonl'}", markup=False)
+    out.print(f"\nresults: {folder / 'results.jsonl'}", markup=False)
     for path in written:
         out.print(f"{path}", markup=False)

@@ -1,4 +1,4 @@
-"""`foveate calibrate`: thresholds of an adaptive method from pictures of the kind to come."""
+"""`foveate calibrate`: thresholds of an adaptive method from sample images."""
 
 from __future__ import annotations
 
@@ -8,40 +8,42 @@ from typing import Annotated, Any
 
 import typer
 
-from foveate.cli.ask import Device, Dtype
 from foveate.cli.models import DEFAULT
+from foveate.cli.options import (
+    Device,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    JsonOption,
+    ModelOption,
+    SettingsOption,
+)
 
 
 def calibrate(
     media: Annotated[
         list[str] | None,
-        typer.Argument(help="Pictures; without any, those of the world that nano is trained on."),
+        typer.Argument(help="Images of your data. Default: training images of the model nano."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="File to write, for --set thresholds=FILE.")] = Path(
-        "thresholds.json"
-    ),
-    method: Annotated[str, typer.Option(help="Slug of a method with thresholds.")] = "dymu",
+    out: Annotated[
+        Path, typer.Option(help="File to write. Use it with --set thresholds=FILE.")
+    ] = Path("thresholds.json"),
+    method: Annotated[str, typer.Option(help="A method with thresholds, such as dymu.")] = "dymu",
     keep: Annotated[
-        str | None, typer.Option(help="Tokens to keep on average: 64, 0.25 or 25%.")
+        str | None, typer.Option(help="Mean visual tokens per image: 64, 0.25 or 25%.")
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the method; repeatable."),
+    set_: SettingsOption = None,
+    world: Annotated[
+        int | None,
+        typer.Option(min=1, help="Synthetic images per task if no images are given. Default: 50."),
     ] = None,
-    world: Annotated[int, typer.Option(min=1, help="Pictures of the world per task.")] = 50,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 64,
-    model: Annotated[
-        str, typer.Option(help="Embedded model, folder, or name on the Hugging Face Hub.")
-    ] = DEFAULT,
-    device: Annotated[Device, typer.Option(help="auto takes CUDA where there is one.")] = (
-        Device.auto
-    ),
-    dtype: Annotated[Dtype, typer.Option(help="auto is bfloat16 on CUDA, else float32.")] = (
-        Dtype.auto
-    ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Batch size.")] = 64,
+    model: ModelOption = DEFAULT,
+    device: DeviceOption = Device.auto,
+    dtype: DtypeOption = Dtype.auto,
+    as_json: JsonOption = False,
 ) -> None:
-    """Find the thresholds by which pictures keep a share of their tokens on average."""
+    """Find the thresholds with which an adaptive method meets a budget on average over images."""
     from foveate.cli.method_options import build_method
     from foveate.errors import FoveateError, UnknownName
     from foveate.media import load_image
@@ -51,6 +53,8 @@ def calibrate(
     if method not in able:
         raise UnknownName.of("method with thresholds", method, able)
     chosen = build_method(method, keep, set_ or ())
+    if media and world is not None:
+        raise FoveateError("Images and --world are both given: use one of them.")
     images = [load_image(source) for source in media or ()]
 
     from foveate.cli.console import print_json, waiting
@@ -59,7 +63,7 @@ def calibrate(
     with waiting(f"loading {model}"):
         loaded, processor = load_model(model, device.value, dtype.value)
     if not images:
-        images = world_pictures(processor, world)
+        images = synthetic_images(processor, world or 50)
     parameters = {k: v for k, v in chosen.to_dict().items() if k not in ("method", "thresholds")}
     kind: Any = type(chosen)
     found = kind.calibrate(
@@ -69,15 +73,15 @@ def calibrate(
     try:
         out.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise FoveateError(f"{str(out)!r} can't be written ({error.strerror}).") from None
+        raise FoveateError(f"{str(out)!r} cannot be written ({error.strerror}).") from None
     if as_json:
-        print_json({**found.to_dict(), "pictures": len(images), "out": str(out)})
+        print_json({**found.to_dict(), "images": len(images), "out": str(out)})
     else:
-        typer.echo(f"{found} from {len(images)} pictures is in {out}")
+        typer.echo(f"{found} from {len(images)} images: {out}")
 
 
-def world_pictures(processor, each: int) -> list:
-    """`each` training pictures per task, of the size that the processor makes."""
+def synthetic_images(processor, each: int) -> list:
+    """`each` training images per task, in the image size of the processor."""
     from foveate.mini.world import items, tasks
 
     size = processor.image_processor.crop_size["height"]

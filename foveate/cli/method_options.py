@@ -1,4 +1,4 @@
-"""From what is typed behind `--method`, `--keep` and `--set` to a method, or to a recipe."""
+"""Values of `--method`, `--keep` and `--set` to a method, or to the parameters of a recipe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from foveate.parameters import allowed_values, as_declared, declared_fields
 
 
 def parse_keep(text: str) -> Keep:
-    """ "64" is a count, "0.25" and "25%" are shares."""
+    """ "64" is a number of tokens, "0.25" and "25%" are retention ratios."""
     typed = text.strip()
     try:
         if typed.endswith("%"):
@@ -25,24 +25,27 @@ def parse_keep(text: str) -> Keep:
         raise
     except ValueError:
         raise BudgetError(
-            f"keep={text!r} is no budget; use a count such as 64 or a share such as 0.25 or 25%."
+            f"keep={text!r} is not a valid budget: use a number of tokens such as 64, or a ratio "
+            "such as 0.25 or 25%."
         ) from None
 
 
 def parse_list(text: str | None) -> list[str] | None:
-    """ "a, b" names a and b; None where the option was left out."""
+    """ "a, b" is ["a", "b"]; None if the option is not given."""
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
 def build_method(method: str | None, keep: str | None, settings: Sequence[str]) -> Method:
-    """The method that the options describe; without `--method` one that changes nothing.
+    """The method that the options describe; the full model without `--method`.
 
-    method: a slug, or several joined by "+". keep: given to every member. settings: "name=value";
-    with several members "slug.name=value" says which one is meant.
+    Args:
+        method: a slug, or several joined by "+".
+        keep: the budget of every member that has no `keep` in `settings`.
+        settings: parameters as "name=value", or "slug.name=value" for one of several members.
     """
     if method is None:
         if keep is not None or settings:
-            raise FoveateError("--keep and --set belong to a method; name one with --method.")
+            raise FoveateError("--keep and --set need a method: add --method.")
         return Composed()
     slugs = [slug.strip() for slug in method.split("+")]
     parameters: dict[str, dict[str, Any]] = {slug: {} for slug in slugs}
@@ -52,13 +55,18 @@ def build_method(method: str | None, keep: str | None, settings: Sequence[str]) 
             parameters[slug]["keep"] = parse_keep(keep)
     for setting in settings:
         slug, name, value = _parse(setting, slugs)
+        # In a composition `--set slug.keep` is the exception to `--keep`, which all members get.
+        exception = name == "keep" and len(slugs) > 1
+        if name in parameters[slug] and not exception:
+            by = "--keep or --set keep" if name == "keep" else f"--set {name}"
+            raise InvalidParameter(f"{name} of {slug} is given twice: use {by} once.")
         parameters[slug][name] = value
     made = [create(slug, **parameters[slug]) for slug in slugs]
     return made[0] if len(made) == 1 else Composed(methods=tuple(made))
 
 
 def parameters_of(cls: type, what: str, settings: Sequence[str]) -> dict[str, Any]:
-    """Parameters of a dataclass as "name=value" says; `what` is how messages call it."""
+    """Parameters of the dataclass `cls` from "name=value"; `what` names it in messages."""
     types, parameters = declared_fields(cls), {}
     for setting in settings:
         name, text = _split(setting)
@@ -72,7 +80,7 @@ def _split(setting: str) -> tuple[str, str]:
     """Name and text of one `--set`."""
     left, equals, text = setting.partition("=")
     if not equals or not left.strip():
-        raise InvalidParameter(f"--set {setting!r} is no setting; write name=value.")
+        raise InvalidParameter(f"--set {setting!r} is not valid: use --set NAME=VALUE.")
     return left.strip(), text.strip()
 
 
@@ -88,7 +96,8 @@ def _parse(setting: str, slugs: list[str]) -> tuple[str, str, Any]:
         raise UnknownName.of(f"parameter of {' + '.join(slugs)}", name, known)
     if len(owners) > 1:
         raise InvalidParameter(
-            f"--set {setting!r} could mean {' or '.join(owners)}; write {owners[0]}.{setting}."
+            f"--set {setting!r} is ambiguous between {' and '.join(owners)}: use "
+            f"{owners[0]}.{setting}."
         )
     types = declared_fields(method_class(owners[0]))
     if name not in types:
@@ -110,7 +119,7 @@ def _value(name: str, text: str, declared: Any) -> Any:
 
 
 def _readings(text: str, kinds: tuple) -> Iterator[Any]:
-    """What the typed text may mean, the likeliest first."""
+    """Possible values of the text, the most likely first."""
     word = text.lower()
     if word in ("none", "null"):
         yield None
@@ -125,7 +134,7 @@ def _readings(text: str, kinds: tuple) -> Iterator[Any]:
 
 
 def _literal(text: str) -> Any:
-    """A number, or a tuple or list of them, as Python writes them; None for anything else."""
+    """A Python literal such as a number, tuple or list; None for anything else."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):

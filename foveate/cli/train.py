@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from foveate.cli.ask import Device
+from foveate.cli.options import Device, DeviceOption, JsonOption
 
 
 class Recipe(StrEnum):
@@ -48,14 +48,12 @@ def train(
             min=1, help="CPU threads in place of the recipe's; for a model on a GPU, processes."
         ),
     ] = None,
-    device: Annotated[Device, typer.Option(help="auto takes CUDA where there is one.")] = (
-        Device.auto
-    ),
+    device: DeviceOption = Device.auto,
     evaluate: Annotated[
         int | None, typer.Option(min=0, help="Test items per task for the card, 0 for none.")
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from an interrupted run.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, no progress bar.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train an embedded model, or the parts of a method for a model that stays frozen.
 

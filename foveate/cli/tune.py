@@ -1,4 +1,4 @@
-"""`foveate tune`: the cheapest setting that loses next to nothing on your own questions."""
+"""`foveate tune`: the cheapest method and budget within a given accuracy drop on your data."""
 
 from __future__ import annotations
 
@@ -8,67 +8,69 @@ from typing import Annotated, Any
 
 import typer
 
-from foveate.cli.ask import Device, Dtype
 from foveate.cli.models import DEFAULT
+from foveate.cli.options import Device, DeviceOption, Dtype, DtypeOption, JsonOption, ModelOption
 
 
 class Searcher(StrEnum):
-    """How G-Search finds the rate of a layer."""
+    """How G-Search finds the retention ratio of a layer."""
 
     bisect = "bisect"
     bo = "bo"
 
 
 def tune(
-    model: Annotated[
-        str, typer.Option(help="Embedded model, folder, or name on the Hugging Face Hub.")
-    ] = DEFAULT,
+    model: ModelOption = DEFAULT,
     data: Annotated[
         Path | None,
         typer.Option(
-            help="JSONL file of questions: image, images or video, question, answer, choices."
+            help="JSONL file, one sample per line: image, images or video, question, answer, "
+            "choices (optional)."
         ),
     ] = None,
     world: Annotated[
         str | None,
-        typer.Option(metavar="TASKS", help="Tasks of the world as I1,I9, in place of --data."),
+        typer.Option(metavar="TASKS", help="Synthetic tasks as I1,I9 instead of --data."),
     ] = None,
-    n: Annotated[int, typer.Option("--n", min=2, help="Items per task of --world.")] = 200,
+    n: Annotated[
+        int | None, typer.Option("--n", min=2, help="Items per task of --world. Default: 200.")
+    ] = None,
     max_drop: Annotated[
-        str, typer.Option(help="Accuracy that may be lost: 1% or 0.01 is one point.")
+        str, typer.Option(help="Largest accuracy drop: 1% or 0.01 is one point.")
     ] = "1%",
     budget_flops: Annotated[
         str | None,
-        typer.Option(help="Prefill FLOPs to spend: 40% of the bare model's, or 2e12 per sample."),
+        typer.Option(help="Prefill FLOPs: 40% of the full model, or 2e12 per sample."),
     ] = None,
     methods: Annotated[
-        str | None, typer.Option(help="Slugs as a,b+c,d; gsearch searches a rate for every layer.")
+        str | None,
+        typer.Option(
+            help="Methods as a,b+c,d. a+b applies both; gsearch searches a ratio for every layer."
+        ),
     ] = None,
-    keep: Annotated[str | None, typer.Option(help="Shares to try, as 50%,25%,0.1.")] = None,
-    searcher: Annotated[Searcher, typer.Option(help="bo needs the extra 'search'.")] = (
-        Searcher.bisect
-    ),
+    keep: Annotated[
+        str | None, typer.Option(help="Retention ratios to try, as 50%,25%,0.1.")
+    ] = None,
+    searcher: Annotated[
+        Searcher, typer.Option(help="bisect, or bo: Bayesian optimisation, needs foveate[search].")
+    ] = Searcher.bisect,
     held_out: Annotated[
-        str, typer.Option(help="Part of the questions that chooses nothing and is reported.")
+        str, typer.Option(help="Size of the held-out split, which the search does not use.")
     ] = "50%",
-    batch: Annotated[int, typer.Option(min=1, help="Questions per call of the model.")] = 32,
-    frames: Annotated[int, typer.Option(min=1, help="Frames of each video.")] = 8,
-    seed: Annotated[int, typer.Option(help="Of the split and of the searches.")] = 0,
-    out: Annotated[Path, typer.Option(help="File of the plan; measurements lie beside it.")] = (
-        Path("plan.json")
-    ),
-    device: Annotated[Device, typer.Option(help="auto takes CUDA where there is one.")] = (
-        Device.auto
-    ),
-    dtype: Annotated[Dtype, typer.Option(help="auto is bfloat16 on CUDA, else float32.")] = (
-        Dtype.auto
-    ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, no progress.")] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 32,
+    frames: Annotated[int, typer.Option(min=1, help="Frames per video, evenly spaced.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the split and of the search.")] = 0,
+    out: Annotated[
+        Path, typer.Option(help="File of the plan. Measurements are saved beside it.")
+    ] = Path("plan.json"),
+    device: DeviceOption = Device.auto,
+    dtype: DtypeOption = Dtype.auto,
+    as_json: JsonOption = False,
 ) -> None:
-    """Find the cheapest method and schedule for your own questions, and write it as a plan.
+    """Find the cheapest method and budget for your model and data, and write it as a plan.
 
-    Measurements are kept: after an interruption the same command goes on. Exits with 1 where
-    nothing cheaper keeps what --max-drop asks for.
+    Each measurement is saved: after an interruption, run the same command again to continue. The
+    exit code is 1 if no setting cheaper than the full model stays within --max-drop.
     """
     from foveate.cli.method_options import parse_list
     from foveate.cli.tune_output import Watcher, print_plan
@@ -76,11 +78,11 @@ def tune(
     from foveate.tuning.samples import read_samples
     from foveate.tuning.tuner import check
 
-    shares = parse_list(keep)
-    # Cheap mistakes are found before the model loads.
+    ratios = parse_list(keep)
+    # Wrong values are found before the model is loaded.
     asked: dict[str, Any] = {
         "methods": parse_list(methods),
-        "keep": None if shares is None else [_share(part, "--keep") for part in shares],
+        "keep": None if ratios is None else [_share(part, "--keep") for part in ratios],
         "max_drop": _share(max_drop, "--max-drop"),
         "budget_flops": None if budget_flops is None else _share(budget_flops, "--budget-flops"),
         "searcher": searcher.value,
@@ -90,16 +92,18 @@ def tune(
     }
     check(**asked)
     if data is not None and world is not None:
-        raise FoveateError("--data and --world are two sources of questions; give one of them.")
+        raise FoveateError("--data and --world are both given: use one of them.")
     if data is None and world is None:
         raise FoveateError(
-            "Questions are needed: give --data FILE.jsonl, or --world I1,I9 for an embedded model; "
+            "No samples: use --data FILE.jsonl, or --world I1,I9 for an embedded model. "
             "'foveate world --split val --out FOLDER' writes such a file."
         )
+    if data is not None and n is not None:
+        raise FoveateError("--n is the number of items of --world: omit it with --data.")
     if out.is_dir():
-        raise FoveateError(f"--out {str(out)!r} is a folder; name a file such as plan.json.")
+        raise FoveateError(f"--out {str(out)!r} is a folder: use a file name such as plan.json.")
     if not out.parent.is_dir():
-        raise FoveateError(f"There is no folder {str(out.parent)!r} for {out.name}.")
+        raise FoveateError(f"There is no folder {str(out.parent)!r} for {out.name}: create it.")
     samples = None if data is None else read_samples(data)
 
     from foveate.answering import few_threads
@@ -110,8 +114,8 @@ def tune(
     with waiting(f"loading {model}"):
         loaded, processor = load_model(model, device.value, dtype.value)
     if samples is None:
-        with waiting("drawing the world"):
-            samples = _drawn(loaded, parse_list(world) or [], n)
+        with waiting("drawing images"):
+            samples = _drawn(loaded, parse_list(world) or [], n or 200)
     folder = out.with_suffix(".tune")
     name = Path(model).name if Path(model).is_dir() else model
     try:
@@ -122,8 +126,8 @@ def tune(
             )  # fmt: skip
     except KeyboardInterrupt:
         typer.echo(
-            f"Interrupted. What was measured is kept in {folder}; the same command goes on from "
-            "there.",
+            f"Interrupted. The finished measurements are saved in {folder}: run the same command "
+            "again to continue.",
             err=True,
         )
         raise typer.Exit(130) from None
@@ -145,11 +149,11 @@ def _share(text: str, name: str) -> float:
     try:
         return float(typed[:-1]) / 100 if typed.endswith("%") else float(typed)
     except ValueError:
-        raise InvalidParameter(f"{name} {text!r} is no number; write 1% or 0.01.") from None
+        raise InvalidParameter(f"{name} {text!r} is not a number: use 1% or 0.01.") from None
 
 
 def _drawn(model: Any, tasks: list[str], n: int) -> list[Any]:
-    """World items in the size that the model was trained for."""
+    """Items of synthetic tasks in the image size of the model."""
     from foveate.errors import FoveateError, UnknownName
     from foveate.mini.world import CATALOGUE
     from foveate.mini.world.keys import SPLIT_SIZES
@@ -162,9 +166,11 @@ def _drawn(model: Any, tasks: list[str], n: int) -> list[Any]:
     size, patch = getattr(vision, "image_size", None), getattr(vision, "patch_size", None)
     if not tasks or not isinstance(size, int) or not isinstance(patch, int):
         raise FoveateError(
-            "--world draws tasks such as I1,I9 for embedded models; write other questions as "
-            "--data FILE.jsonl."
+            "--world needs an embedded model and tasks such as I1,I9. For other models use --data "
+            "FILE.jsonl."
         )
     if n > SPLIT_SIZES["val"]:
-        raise FoveateError(f"--n {n}: the world keeps {SPLIT_SIZES['val']} items per task for it.")
+        raise FoveateError(
+            f"--n {n} is out of range: the split val has {SPLIT_SIZES['val']} items per task."
+        )
     return world_samples(tasks, n, size, patch)

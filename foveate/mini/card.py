@@ -52,7 +52,7 @@ def measure(
             "constant": full.constant[task],
         }
         light = EvidenceBoxes()
-        oracle = Oracle(keep=KEEP, spotlight=light, background=task in COUNTING)
+        oracle = Oracle(keep=KEEP, evidence=light, background=task in COUNTING)
         with attach(model, oracle):
             row["oracle"] = share(mode="likelihood", before=light.point)
         with attach(model, Random(keep=KEEP)):

@@ -66,7 +66,7 @@ def test_bad_input(folder, done, tmp_path):
     sentence(call("--model", "nanoo", "--out", out), "nanoo")
     sentence(small(folder, out, "--tasks", "I10"), "task of", "did you mean 'I1'")
     sentence(small(folder, out, "--split", "train"), "test split")
-    sentence(small(folder, out, "--keep", "zero"), "no budget")
+    sentence(small(folder, out, "--keep", "zero"), "not a valid budget")
     sentence(small(folder, done[0], "--n", 4), "n 3 in place of 4", "--out")
     sentence(call("--no-measure", "--out", tmp_path), "no results of the bench")
     (tmp_path / "run.json").write_text("[]")
@@ -101,6 +101,29 @@ def test_interruption_says_how_to_go_on(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "_measured", interrupted)
     result = small(folder, tmp_path)
     assert result.exit_code == 130
-    assert "2 finished settings" in result.stderr and "goes on from there" in result.stderr
+    assert "2 finished settings" in result.stderr and "run the same command again" in result.stderr
     monkeypatch.undo()
     assert small(folder, tmp_path, "--json").exit_code == 0
+
+
+def test_a_composition_is_measured_at_every_ratio(folder, tmp_path):
+    both = ("--methods", "fastervlm + pyramiddrop", "--keep", "75%", "--json", "--no-plot")
+    result = small(folder, tmp_path, *both)
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    (row,) = [r for r in rows if r["name"] == "fastervlm+pyramiddrop" and r["keep"] == 0.75]
+    # FasterVLM passes 48 of 64 tokens on, PyramidDrop keeps 36 of them per layer on average.
+    assert row["tokens_mean"] == 36
+    assert [m["method"] for m in row["method"]["methods"]] == ["fastervlm", "pyramiddrop"]
+
+
+def test_members_that_do_not_exist_and_options_that_contradict(folder, tmp_path):
+    def refused(*words):
+        return call("--model", folder, "--out", tmp_path / "run", *words)
+
+    sentence(refused("--methods", "fastervlm+pyramiddrob"), "did you mean 'pyramiddrop'")
+    sentence(refused("--methods", "fastervlm+prunevid"), "'prunevid'", "planned, not available yet")
+    sentence(refused("--methods", "all,fastv"), "'all' already contains")
+    sentence(refused("--full", "--n", 5), "--full", "omit --methods and --n")
+    sentence(refused("--against", tmp_path), "add --check")
+    assert not (tmp_path / "run").exists()

@@ -60,10 +60,10 @@ def cells(item):
 
 
 def test_oracle_keeps_the_evidence(under_test, asked):
-    spotlight, batch = EvidenceBoxes(), asked.batches[0]
-    spotlight.point(batch.items)
-    few = kept(under_test, batch, Oracle(keep=3, spotlight=spotlight))
-    many = kept(under_test, batch, Oracle(keep=40, spotlight=spotlight))
+    evidence, batch = EvidenceBoxes(), asked.batches[0]
+    evidence.point(batch.items)
+    few = kept(under_test, batch, Oracle(keep=3, evidence=evidence))
+    many = kept(under_test, batch, Oracle(keep=40, evidence=evidence))
     for item, small, large in zip(batch.items, few, many, strict=True):
         evidence = cells(item)
         assert len(small) == 3 and len(small & evidence) == min(3, len(evidence))
@@ -73,14 +73,14 @@ def test_oracle_keeps_the_evidence(under_test, asked):
 
 
 def test_anti_oracle_drops_the_evidence_and_nothing_else(under_test, asked):
-    spotlight = EvidenceBoxes()
+    evidence = EvidenceBoxes()
     counts = [evidence_cells(i, LAYOUT.grid, LAYOUT.position) for i in asked.items]
     seen = []
     for dropped, batch in asked.grouped(counts):
-        spotlight.dropped = dropped
-        spotlight.point(batch.items)
+        evidence.dropped = dropped
+        evidence.point(batch.items)
         for item, left in zip(
-            batch.items, kept(under_test, batch, EvidenceRemoved(spotlight=spotlight)), strict=True
+            batch.items, kept(under_test, batch, EvidenceRemoved(evidence=evidence)), strict=True
         ):
             assert left == set(range(64)) - cells(item)
         seen += batch.numbers
@@ -97,13 +97,13 @@ def test_grouped_batches_come_back_in_order(under_test, asked):
 
 def test_counting_keeps_all_objects_and_some_ground(under_test):
     asked = TaskItems(under_test, "I4", 6)
-    spotlight, batch = EvidenceBoxes(), asked.batches[0]
-    spotlight.point(batch.items)
+    evidence, batch = EvidenceBoxes(), asked.batches[0]
+    evidence.point(batch.items)
     assert all(
         len(boxes) == len(i.scene.objects)
-        for boxes, i in zip(spotlight.boxes, batch.items, strict=True)
+        for boxes, i in zip(evidence.boxes, batch.items, strict=True)
     )
-    method = Oracle(keep=24, spotlight=spotlight, background=True)
+    method = Oracle(keep=24, evidence=evidence, background=True)
     for item, left in zip(batch.items, kept(under_test, batch, method), strict=True):
         boxes = tuple(o.box for o in item.scene.objects)
         shares = overlap(boxes, LAYOUT.position, LAYOUT.grid, 64)
@@ -116,10 +116,10 @@ def test_counting_keeps_all_objects_and_some_ground(under_test):
 
 def test_evidence_may_fill_the_picture():
     item = world.items("I1", "test", 1)[0]
-    spotlight = EvidenceBoxes([((0, 0, 64, 64),)], 64)
+    evidence = EvidenceBoxes([((0, 0, 64, 64),)], 64)
     tokens = LAYOUT.tokens(torch.zeros(1, 64, 4))
     for background in (False, True):
-        method = Oracle(spotlight=spotlight, background=background)
+        method = Oracle(evidence=evidence, background=background)
         chosen = method.select(tokens, None, 20)
         assert len(set(chosen[0].tolist())) == 20
     assert item.evidence

@@ -172,6 +172,6 @@ def test_wrong_arguments(pair, tmp_path, wrong, words):
 
 
 def test_a_count_is_a_share_of_the_tokens(under_test):
-    from foveate.benchmarks.settings import shares
+    from foveate.benchmarks.settings import retention_ratios
 
-    assert shares([16, 0.5, 0.25], 64) == (1.0, 0.5, 0.25)
+    assert retention_ratios([16, 0.5, 0.25], 64) == (1.0, 0.5, 0.25)

@@ -55,7 +55,7 @@ def test_controls_know_the_item_of_every_row(untrained, mixed, monkeypatch, leng
         light.point(items)
 
     some = mixed[:3]
-    with foveate.attach(untrained[0], Oracle(keep=0.25, spotlight=light)):
+    with foveate.attach(untrained[0], Oracle(keep=0.25, evidence=light)):
         evaluate(*untrained, some, mode="likelihood", before=before)
     assert rows == ([3] if length == 1 else [len(item.candidates) for item in some])
 
