@@ -216,6 +216,10 @@ class Results:
                 made[keep] = float(np.mean(values))
         return made
 
+    def curve_interval(self, name: str, keep: float) -> Interval:
+        """The 95 % interval of a method's mean normalised accuracy at one ratio."""
+        return interval(self._curve_draws(name, [keep]))
+
     def k90(self, name: str, tasks: list[str] | None = None) -> tuple[float | None, bool]:
         """Smallest ratio with a mean normalised accuracy of 0.9, and whether it is an upper bound.
 
