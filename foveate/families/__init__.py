@@ -1,4 +1,4 @@
-"""Model families: one short file each, found by being here."""
+"""Model families, one file each. Files of this folder are found automatically."""
 
 from foveate.families.base import Family, families, family_of
 

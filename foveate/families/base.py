@@ -1,4 +1,4 @@
-"""What the engine must know of a model family, as data: where things are, how its tokens lie."""
+"""`Family`: what the engine must know of a model family, as far as possible as data."""
 
 from __future__ import annotations
 
@@ -18,22 +18,31 @@ _families: dict[str, type[Family]] = {}
 
 
 class Family:
-    """One model family. Subclasses override what differs from a SigLIP tower with an MLP behind it.
+    """One model family. The defaults describe a SigLIP encoder followed by an MLP projector.
 
-    name: `config.model_type`. towers, pixels, placeholders: per modality the attribute path of the
-    vision tower on the inner model, the name of the pixel argument, the config field that holds the
-    placeholder id; `towers` names the modalities that exist. blocks, attention: paths below the
-    tower and below a block (attention None where the tower has none; then blocks mean nothing).
-    projector: path on the inner model. key: name of the linear layer that makes a block's keys,
-    "qkv" where fused. class_token: row 0 of every view is a trained class token.
-    distill_token: row 1 is a distillation token.
-    projects_class: class rows of video frames go through the projector and become tokens.
-    tokenwise: the projector treats every tower row by itself. merges: tower blocks are plain
-    pre-norm blocks (layer_norm1, self_attn, layer_norm2, mlp), so that rows may be merged between
-    them. The last two hold only for items whose layout gives every token one tower row, that is
-    `layout.rows.shape[1] == 1`: some families pool videos or very large pictures.
-    position_offset: first 1-D position. type_pad: token type of padding.
-    prefix: the whole prompt is bidirectional.
+    Attributes:
+        name: `config.model_type`.
+        towers: For each modality, the attribute path of the vision encoder on the inner model. Its
+            keys are the modalities of the family.
+        pixels: For each modality, the name of the pixel argument.
+        placeholders: For each modality, the config field with the placeholder token id.
+        blocks: Attribute path of the blocks below the vision encoder.
+        attention: Attribute path of the attention below a block. None for an encoder without
+            attention; `blocks` is not used then.
+        key: Name of the linear layer that computes a block's keys, "qkv" where it is fused.
+        projector: Attribute path of the projector on the inner model.
+        class_token: Token 0 of every view is a trained class token.
+        distill_token: Token 1 is a distillation token.
+        projects_class: The class tokens of video frames pass through the projector and become
+            tokens.
+        tokenwise: The projector maps every output row of the encoder by itself. Used only for items
+            with one row per token (`layout.rows.shape[1] == 1`), because some families pool videos
+            or very large images.
+        merges: The encoder's blocks are plain pre-norm blocks (layer_norm1, self_attn, layer_norm2,
+            mlp), so tokens can be merged between them. Used only for items with one row per token.
+        position_offset: The first position id of a text-only prompt.
+        type_pad: Token type id at padding.
+        prefix: The whole prompt uses bidirectional attention.
     """
 
     name: ClassVar[str]
@@ -60,7 +69,11 @@ class Family:
     prefix: ClassVar[bool] = False
 
     def __init__(self, config: Any) -> None:
-        """config: the inner model's. Raise `UnsupportedModel` for variants that can't be served."""
+        """Raise `UnsupportedModel` for variants of the family that are not supported.
+
+        Args:
+            config: Config of the inner model.
+        """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -70,9 +83,15 @@ class Family:
     def feature_blocks(
         self, config: Any, blocks: int, asked: int | Sequence[int] | None = None
     ) -> list[int]:
-        """0-based tower blocks whose output the projector reads, in its order.
+        """0-based encoder blocks whose output the projector reads, in its order.
 
-        asked: the call's `vision_feature_layer`, None for the config's. -1 is what enters block 0.
+        Args:
+            config: Config of the inner model.
+            blocks: Number of blocks.
+            asked: `vision_feature_layer` of the call, None for that of the config.
+
+        Returns:
+            Block indices. -1 stands for the input of block 0.
         """
         layers = getattr(config, "vision_feature_layer", -1) if asked is None else asked
         layers = [layers] if isinstance(layers, int) else layers
@@ -81,19 +100,25 @@ class Family:
     def layouts(
         self, config: Any, modality: str, inputs: Mapping[str, Any], output: Any
     ) -> list[tuple[Layout, int]]:
-        """Per visual item of a `get_*_features` call its layout and its first tower row.
+        """Layout and first encoder row of each item of a `get_*_features` call.
 
-        Items stand in the order of their features; equal items share one layout object.
-        config: the inner model's. inputs: the call's arguments by name. output: what it returned;
-        its `pooler_output`, flattened, holds the tokens of all items one after another. Tower rows
-        are counted over the whole call: class rows left out, views one after another, in natural
-        order (see `tower_order`). Families that can `shrink` answer before the call too, when
-        output is None.
+        Items are in the order of their features. Equal items share one layout object.
+
+        Args:
+            config: Config of the inner model.
+            modality: "image" or "video".
+            inputs: Arguments of the call by name.
+            output: What the call returned. Its flattened `pooler_output` has the tokens of all
+                items. None before the call, which only families with `shrink` need to support.
+
+        Returns:
+            (layout, row) of each item. Encoder rows count over the whole call, without class
+                tokens, one view after another, in the order of the image (see `tower_order`).
         """
         raise NotImplementedError
 
     def tower_order(self, config: Any, modality: str, inputs: Mapping[str, Any]) -> Tensor | None:
-        """Permutation p (R,), `natural = computed[p]`, where the tower runs its rows permuted."""
+        """Permutation p (R,), `image_order = computed[p]`, for encoders that reorder their rows."""
         return None
 
     def shrink(
@@ -103,20 +128,27 @@ class Family:
         inputs: Mapping[str, Any],
         shapes: Sequence[tuple[int, int]],
     ) -> dict[str, Any] | None:
-        """The call's arguments with smaller pictures, or None where the tower takes one size only.
+        """The arguments of a call with smaller images; None for encoders with a fixed image size.
 
-        shapes: (rows, columns) of tokens that each item shall make. Ask `layouts` again on what
-        this returns.
+        Call `layouts` again with the result.
+
+        Args:
+            config: Config of the inner model.
+            modality: "image" or "video".
+            inputs: Arguments of the call by name.
+            shapes: (rows, columns) of tokens to encode, for each item.
         """
         return None
 
     def replaced(self, inner: Any) -> dict[str, Any]:
-        """Methods of the inner model, by name, that can't place reduced features themselves, and
-        what answers in their place while a method is attached."""
+        """Methods of the inner model to replace while a method is attached, by name.
+
+        For methods that can't place reduced features.
+        """
         return {}
 
     def check(self, config: Any, inputs: Mapping[str, Any]) -> None:
-        """Raise `UnsupportedCall` for a forward call that can't be reduced exactly."""
+        """Raise `UnsupportedCall` for a forward call whose reduction would not be exact."""
 
 
 def resolve_path(root: nn.Module, path: str) -> Any:
@@ -128,7 +160,7 @@ def resolve_path(root: nn.Module, path: str) -> Any:
 
 @lru_cache(maxsize=512)
 def raster(t: int, h: int, w: int) -> Layout:
-    """`t` views of h x w tokens in raster order, one tower row each; a view is a crop or frame."""
+    """`t` views of h x w tokens in raster order, one encoder row each."""
     steps = torch.arange(t * h * w)
     view = steps // (h * w)
     return Layout(
@@ -148,17 +180,17 @@ def _load() -> None:
 
 
 def families() -> dict[str, type[Family]]:
-    """All known families by `config.model_type`."""
+    """All families by `config.model_type`."""
     _load()
     return dict(sorted(_families.items()))
 
 
 def family_of(config: Any) -> Family:
-    """The family of a model's config; `UnsupportedModel` lists the known ones."""
+    """The family of a model's config; raises `UnsupportedModel` for others."""
     known = families()
     if config.model_type not in known:
         raise UnsupportedModel(
-            f"Models of type {config.model_type!r} are not supported; supported are "
-            f"{', '.join(known)}. A new family is one file, see docs/add-a-family.md."
+            f"Models of type {config.model_type!r} are not supported; use one of "
+            f"{', '.join(known)}, or add the family as described in docs/add-a-family.md."
         )
     return known[config.model_type](config)

@@ -1,4 +1,4 @@
-"""What the families of the LLaVA line share: a CLIP or SigLIP tower with an MLP projector."""
+"""Base of the LLaVA families: a CLIP or SigLIP encoder and an MLP projector."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TOWERS = {"clip_vision_model": True, "siglip_vision_model": False}
 
 
 class ClipFamily(Family):
-    """A CLIP tower has a class token, a SigLIP tower in its place has none."""
+    """A CLIP encoder has a class token, a SigLIP encoder has none."""
 
     tokenwise = True
     merges = True
@@ -19,8 +19,8 @@ class ClipFamily(Family):
         kind = config.vision_config.model_type
         if kind not in TOWERS:
             raise UnsupportedModel(
-                f"{config.model_type} with a vision tower of type {kind!r} is not supported; "
-                f"supported are {', '.join(TOWERS)}."
+                f"{config.model_type} with a vision encoder of type {kind!r} is not supported; "
+                f"use a model with one of {', '.join(TOWERS)}."
             )
         self.class_token = TOWERS[kind]
 
@@ -29,7 +29,7 @@ class ClipFamily(Family):
         return config.vision_config.image_size // config.vision_config.patch_size
 
     def resize(self, config, modality, inputs, shapes):
-        """The call with pictures of another size, the tower's positions interpolated."""
+        """The call with resized images and interpolated position embeddings."""
         patch = config.vision_config.patch_size
         name = self.pixels[modality]
         smaller = resize_stacked(inputs, name, shapes, patch)

@@ -1,4 +1,4 @@
-"""FastVLM: a convolutional tower, few tokens in raster order, no attention to read."""
+"""FastVLM: a convolutional encoder without attention; few tokens in raster order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class FastVlm(Family):
     tokenwise = True
 
     def stride(self, config) -> int:
-        """Pixels along a token: a stem that quarters, then stages each of which halves."""
+        """Pixels along one side of a token: a stem of stride 4, then stages of stride 2."""
         stages = getattr(config.vision_config, "hidden_sizes", range(5))
         return 4 * 2 ** (len(stages) - 1)
 

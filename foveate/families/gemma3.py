@@ -1,4 +1,4 @@
-"""Gemma 3: a SigLIP tower whose patches are averaged k x k to a fixed number of tokens."""
+"""Gemma 3: a SigLIP encoder whose patches are averaged k x k to a fixed number of tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GLM-4V: grids as in Qwen2-VL; frames of a video stand under the image placeholder."""
+"""GLM-4V: grids as in Qwen2-VL; the frames of a video use the image placeholder."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Glm4v(Qwen2VL):
             for modality, pixels in self.pixels.items()
         ):
             raise UnsupportedCall(
-                "GLM-4V marks images and videos by the same placeholder, so one call can't hold "
-                "both; give the image as a video of one frame, or make two calls."
+                "GLM-4V uses the same placeholder for images and videos, so one call can't have "
+                "both; pass the image as a video with one frame, or make two calls."
             )
         video = encoded.get("video")
-        # Repeating samples, `generate` looks for video placeholders, of which there are none.
+        # To repeat samples, `generate` looks for video placeholders, which do not exist here.
         if video is not None and len(video.pooler_output) == 0:
             raise UnsupportedCall(
-                "GLM-4V can't repeat a video for num_beams or num_return_sequences; repeat the "
-                "sample in the batch and draw one sequence for each."
+                "GLM-4V does not support num_beams or num_return_sequences with videos; repeat "
+                "the sample in the batch and generate one sequence for each row."
             )

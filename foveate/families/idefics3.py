@@ -1,4 +1,4 @@
-"""Idefics3: the crops of all pictures of a sample are one item, a whole view behind its crops."""
+"""Idefics3: the crops of all images of a sample are one item; the overview follows its crops."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from foveate.tokens import Layout
 
 
 def _crops(pixels: Tensor, features: Tensor | list[Tensor], tokens: int) -> list[int]:
-    """Crops of every sample; black ones fill up, and the model takes them out before it encodes."""
+    """Crops of every sample. The model removes padding crops, which are black, before encoding."""
     if not isinstance(features, Tensor):
         return [len(own) // tokens for own in features]
-    # Some versions of transformers return the crops of all samples in one tensor.
+    # Some transformers versions return the crops of all samples in one tensor.
     real = (pixels != 0).flatten(2).any(-1)
     real[0, 0] |= ~real.any()
     return real.sum(1).tolist()

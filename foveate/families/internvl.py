@@ -1,4 +1,4 @@
-"""InternVL: tiles of one size, 2x2 patches a token; a video is a row of tiles too."""
+"""InternVL: tiles of one size, 2x2 patches per token; each tile and each frame is an item."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class InternVL(Family):
     class_token = True
 
     def layouts(self, config, modality, inputs, output) -> list[tuple[Layout, int]]:
-        # How the tiles lie in their picture is not among the inputs, so each is its own item.
+        # The inputs do not say how the tiles of an image are arranged, so each is its own item.
         k = round(1 / config.downsample_ratio)
         tiles, _, *size = inputs["pixel_values"].shape
         patch = config.vision_config.patch_size

@@ -1,4 +1,4 @@
-"""LLaVA-1.5: a CLIP tower with a class token, an MLP projector, tokens in raster order."""
+"""LLaVA-1.5: a CLIP encoder with a class token, an MLP projector, tokens in raster order."""
 
 from __future__ import annotations
 

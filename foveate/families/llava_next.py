@@ -1,4 +1,4 @@
-"""LLaVA-NeXT: a base view and up to a few crops, stitched, unpadded, with newlines between rows."""
+"""LLaVA-NeXT: an overview and crops, stitched and unpadded, with a newline after each row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LLaVA-NeXT-Video: pictures as in LLaVA-NeXT; videos of frames pooled before the projector."""
+"""LLaVA-NeXT-Video: images as in LLaVA-NeXT; video frames are pooled before the projector."""
 
 from __future__ import annotations
 

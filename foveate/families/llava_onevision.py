@@ -1,4 +1,4 @@
-"""LLaVA-OneVision: tiled pictures, shrunk when large; videos of frames shrunk to half."""
+"""LLaVA-OneVision: tiled images, downscaled when large; video frames at half resolution."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LlavaOnevision(ClipFamily):
 
 
 def _alone(inputs, images: int) -> list[bool]:
-    """Per image whether it is the only one of its sample; others are not cut into crops."""
+    """For each image, whether it is the only one of its sample; others are not tiled."""
     counts = inputs.get("batch_num_images")
     if counts is None:
         return [True] * images

@@ -1,4 +1,4 @@
-"""PaliGemma: a SigLIP tower, a linear projector, a prompt that sees itself in both directions."""
+"""PaliGemma: a SigLIP encoder, a linear projector, bidirectional attention in the prompt."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from foveate.families.llava import Llava
 class PaliGemma(Llava):
     name = "paligemma"
     position_offset = 1
-    # Type 0 is the prompt, all of which is visible to all; padding must not belong to it.
+    # Type 0 is the prompt, which has bidirectional attention. Padding must have another type.
     type_pad = 1
     prefix = True

@@ -1,4 +1,4 @@
-"""Pictures of another size for towers that take any, in the two forms in which pixels arrive."""
+"""Resizes images, in the two formats in which processors return pixels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from foveate.errors import UnsupportedCall
 
 
 def resized(pixels: Tensor, height: int, width: int) -> Tensor:
-    """Pictures (..., C, H, W) at another size, bilinear with antialiasing."""
+    """Images (..., C, H, W) at another size, bilinear with antialiasing."""
     if pixels.shape[-2:] == (height, width):
         return pixels
     flat = pixels.reshape(-1, *pixels.shape[-3:]).float()
@@ -24,11 +24,11 @@ def resized(pixels: Tensor, height: int, width: int) -> Tensor:
 def resize_stacked(
     inputs: Mapping[str, Any], name: str, shapes: Sequence[tuple[int, int]], side: int
 ) -> dict[str, Any]:
-    """The call with the stacked pictures `inputs[name]` resized; a token spans `side` pixels."""
+    """The call with the stacked images `inputs[name]` resized; `side` pixels per token side."""
     if len(set(shapes)) > 1:
         raise UnsupportedCall(
-            f"Pictures stacked in one tensor can't be resized to different shapes {set(shapes)}; "
-            "run them in separate calls."
+            f"Images stacked in one tensor can't be resized to different shapes {set(shapes)}; "
+            "encode them in separate calls."
         )
     rows, columns = shapes[0]
     return {**inputs, name: resized(inputs[name], rows * side, columns * side)}
@@ -37,9 +37,9 @@ def resize_stacked(
 def resize_patches(
     rows: Tensor, grids: Tensor, shapes: Sequence[tuple[int, int]], merges: Sequence[int], side: int
 ) -> tuple[Tensor, Tensor]:
-    """Patch rows (R, C * frames * side * side) of pictures of `grids` (items, 3), resized.
+    """Resize images given as patch rows (R, C * frames * side * side) with `grids` (items, 3).
 
-    Rows stand in blocks of merge x merge patches. Returns the new rows and grids.
+    Rows are in blocks of merge x merge patches. Returns the new rows and grids.
     """
     out, start = [], 0
     sizes = grids.clone()
@@ -56,13 +56,13 @@ def resize_patches(
 
 
 def _unpatch(rows: Tensor, t: int, h: int, w: int, m: int, side: int) -> Tensor:
-    """Rows (t * h * w, 3 * frames * side * side) to pictures (t, 3 * frames, H, W)."""
+    """Patch rows (t * h * w, 3 * frames * side * side) to images (t, 3 * frames, H, W)."""
     x = rows.view(t, h // m, w // m, m, m, -1, side, side)
     return x.permute(0, 5, 1, 3, 6, 2, 4, 7).reshape(t, -1, h * side, w * side)
 
 
 def _patch(pictures: Tensor, h: int, w: int, m: int, side: int) -> Tensor:
-    """The inverse of `_unpatch`."""
+    """Inverse of `_unpatch`."""
     t, channels = pictures.shape[:2]
     x = pictures.view(t, channels, h // m, m, side, w // m, m, side)
     return x.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(t * h * w, channels * side * side)

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL: as Qwen2-VL, but most tower blocks see windows, and all run in window order."""
+"""Qwen2.5-VL: as Qwen2-VL, with windowed attention; the encoder runs in window order."""
 
 from __future__ import annotations
 

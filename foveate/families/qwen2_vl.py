@@ -1,4 +1,4 @@
-"""Qwen2-VL: pictures of any size, 2x2 patches a token, two frames a temporal step."""
+"""Qwen2-VL: images of any size, 2x2 patches per token, two frames per temporal step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Qwen2VL(Family):
     projector = "visual.merger"
 
     def merge_sizes(self, config, modality, inputs) -> list[int]:
-        """Per item the patches along each side of a token."""
+        """For each item, the patches along one side of a token."""
         grids = inputs[f"{modality}_grid_thw"]
         return [config.vision_config.spatial_merge_size] * len(grids)
 

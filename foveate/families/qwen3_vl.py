@@ -1,4 +1,4 @@
-"""Qwen3-VL: as Qwen2-VL, with features of earlier tower blocks added inside the decoder."""
+"""Qwen3-VL: as Qwen2-VL, with DeepStack features of earlier blocks added inside the LLM."""
 
 from __future__ import annotations
 

@@ -14,19 +14,19 @@ from foveate.tokens import Layout
 
 @lru_cache(maxsize=128)
 def newline_behind(layout: Layout, width: int | None = None) -> Layout:
-    """The same item with a newline behind each `width` tokens, or behind all of them."""
+    """The layout with a newline after each `width` tokens, or after the last token."""
     width = width or layout.n
     return _fields(layout, lambda x, gap: torch.cat([_lines(x, width), gap(x, width)], 1))
 
 
 @lru_cache(maxsize=128)
 def class_before(layout: Layout, width: int) -> Layout:
-    """The same item with a class token before each view of `width` tokens."""
+    """The layout with a class token before each view of `width` tokens."""
     return _fields(layout, lambda x, gap: torch.cat([gap(x, width), _lines(x, width)], 1))
 
 
 def joined(first: Layout, second: Layout) -> Layout:
-    """The tokens of two layouts, one behind the other; the first has one tower row a token."""
+    """The tokens of two layouts, one after the other. The first has one encoder row per token."""
     gap = second.rows.shape[1] - 1
     weights = second.weights
     if weights is not None:

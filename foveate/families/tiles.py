@@ -1,4 +1,4 @@
-"""Tiled pictures: a base view, then crops stitched to one grid, unpadded and closed row by row."""
+"""Tiled images: an overview, then crops stitched to one grid without padding, with newlines."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from foveate.tokens import Layout
 
 
 def tiled(config, size: list[int], most: int | None = None) -> tuple[Layout, int]:
-    """Layout of a picture of `size` (height, width), and how many views the tower sees of it.
+    """Layout of an image of `size` (height, width), and its number of views.
 
-    most: where the stitched grid holds more than about this many crops, it is shrunk to them.
+    Args:
+        config: Config of the inner model.
+        size: (height, width) in pixels.
+        most: A stitched grid with more than about this many crops is downscaled to it. None: never.
     """
     vision = config.vision_config
     tiles = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, vision.image_size)
@@ -29,7 +32,7 @@ def tiled(config, size: list[int], most: int | None = None) -> tuple[Layout, int
 
 @lru_cache(maxsize=4096)
 def _window(side: int, tiles: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Top, left, height and width of what is no padding in the stitched grid."""
+    """Top, left, height and width of the stitched grid without padding."""
     height, width = (n * side for n in tiles)
     cells = unpad_image(torch.arange(height * width).view(1, height, width), size)[0]
     return (*divmod(int(cells[0, 0]), width), *cells.shape)
@@ -39,9 +42,13 @@ def _window(side: int, tiles: tuple[int, int], size: tuple[int, int]) -> tuple[i
 def stitched(
     side: int, tiles: tuple[int, int], window: tuple[int, int, int, int], most: int | None = None
 ) -> Layout:
-    """Base view (t=0), then the window of the stitched crops (t=1), a newline behind each row.
+    """Overview (t=0), then the window of the stitched crops (t=1), a newline after each row.
 
-    side: tokens along a crop. tiles: rows and columns of crops, views 1, 2, ... row by row.
+    Args:
+        side: Tokens along one side of a crop.
+        tiles: Rows and columns of crops. They are the views 1, 2, ... row by row.
+        window: Top, left, height and width of the part without padding.
+        most: See `tiled`.
     """
     top, left, height, width = window
     rows, columns = tiles
@@ -67,5 +74,5 @@ def stitched(
 
 
 def _centres(n: int, new: int) -> torch.Tensor:
-    """The cell (new,) of `n` in which the centre of each of `new` wider cells lies."""
+    """The cell (new,) of `n` that contains the centre of each of `new` wider cells."""
     return (torch.arange(new) * 2 + 1) * n // (2 * new)

@@ -1,4 +1,4 @@
-"""VideoLLaMA3: pictures of any size, merged by each item's own factor behind the tower."""
+"""VideoLLaMA3: images of any size, pooled after the encoder by each item's own factor."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class VideoLlama3(Qwen2VL):
         sizes = inputs[f"{modality}_merge_sizes"].tolist()
         if max(sizes) > 2:
             raise UnsupportedCall(
-                f"{modality}_merge_sizes={sizes}: tokens of more than 2x2 patches are made of "
-                "some of them only; use merge sizes 1 and 2."
+                f"{modality}_merge_sizes={sizes} is not supported, because tokens of more than "
+                "2x2 patches use only some of them; use merge sizes 1 and 2."
             )
         return sizes
 
@@ -27,6 +27,6 @@ class VideoLlama3(Qwen2VL):
         mask = inputs.get("video_compression_mask")
         if mask is not None and not mask.all():
             raise UnsupportedCall(
-                "video_compression_mask drops tokens behind foveate's back; call the processor "
-                "with use_token_compression=False and let the attached method reduce."
+                "video_compression_mask drops visual tokens, which is not supported together with "
+                "a method; call the processor with use_token_compression=False."
             )

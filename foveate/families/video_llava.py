@@ -1,4 +1,4 @@
-"""Video-LLaVA: one CLIP tower for images, one for videos whose frames keep their class token."""
+"""Video-LLaVA: one CLIP encoder for images, one for videos, whose frames keep class tokens."""
 
 from __future__ import annotations
 

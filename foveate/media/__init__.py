@@ -1,4 +1,4 @@
-"""Real pictures and videos in, whatever their format: decoded, checked, always RGB."""
+"""Reads images and videos of any common format as upright RGB, and checks them."""
 
 from foveate.media.images import MAX_ASPECT, MAX_PIXELS, load_image
 from foveate.media.videos import Frames, read_frames

@@ -1,4 +1,4 @@
-"""Any kind of pixel to 8-bit RGB, without clipping and without black where nothing was painted."""
+"""Converts pixels of any mode to 8-bit RGB, without clipping; transparency becomes white."""
 
 from __future__ import annotations
 
@@ -9,34 +9,37 @@ from foveate.errors import MediaError
 
 _WIDE = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _WITH_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
-# Their decoders hand on grey of 16 bits in an image of 32 bits.
+# The decoders of these formats return 16-bit grey in a 32-bit image.
 _SCALED = ("PNG", "PPM", "JPEG2000")
 
 
 def to_rgb(image: Image.Image, name: str, kind: str | None = None) -> Image.Image:
-    """The image in mode RGB; transparent pixels show white, as on paper.
+    """The image in mode RGB, with transparent pixels on white.
 
-    kind: format of the file that it came from.
+    Args:
+        image: The image.
+        name: Name for error messages.
+        kind: Format of the file that the image was read from.
     """
     if image.mode in _WIDE or image.mode == "F":
         image = _to_8_bit(image, name, image.mode.startswith("I;16") or kind in _SCALED)
     try:
         if image.mode in _WITH_ALPHA or image.has_transparency_data:
-            # Pillow goes from premultiplied grey to RGBA by way of grey with alpha only.
+            # Pillow converts premultiplied grey to RGBA only through grey with alpha.
             image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
             white = Image.new("RGBA", image.size, "white")
             return Image.alpha_composite(white, image).convert("RGB")
         return image.convert("RGB")
     except ValueError:
         raise MediaError(
-            f"{name} has pixels of mode {image.mode!r}; save it as 8-bit RGB."
+            f"{name} has the unsupported pixel mode {image.mode!r}; save it as 8-bit RGB."
         ) from None
 
 
 def _to_8_bit(image: Image.Image, name: str, deep: bool) -> Image.Image:
-    """Grey of more than 8 bits to grey of 8, with alpha where one value is transparent.
+    """Convert grey of more than 8 bits to 8 bits, with alpha where one value is transparent.
 
-    deep: whole numbers are of 16 bits, however wide they are stored.
+    `deep`: integers are 16-bit values, whatever type they are stored in.
     """
     values = np.asarray(image)
     grey = eight_bits(values.astype(np.uint16) if deep and image.mode != "F" else values, name)
@@ -48,10 +51,10 @@ def _to_8_bit(image: Image.Image, name: str, deep: bool) -> Image.Image:
 
 
 def eight_bits(values: np.ndarray, name: str) -> np.ndarray:
-    """Values of any type as uint8, or `MediaError` where nobody knows how much white is.
+    """Values of any type as uint8; `MediaError` where the value of white is ambiguous.
 
-    Bytes are themselves, 16 bits and floats in [0, 1] are scaled. Wider whole numbers are bytes up
-    to 255, and 16 bits where they need all of these; in between, white may be anything.
+    8-bit values are unchanged. 16-bit values and floats in [0, 1] are scaled. Wider integers count
+    as 8-bit if none exceeds 255, and as 16-bit if the largest exceeds 32767.
     """
     if values.dtype == np.uint8:
         return values
@@ -59,7 +62,7 @@ def eight_bits(values: np.ndarray, name: str) -> np.ndarray:
         return values * np.uint8(255)
     if values.dtype.kind not in "iuf" or not values.size:
         raise MediaError(
-            f"{name} holds values of type {values.dtype}; give 8-bit numbers, or floats in [0, 1]."
+            f"{name} has values of type {values.dtype}; pass 8-bit integers or floats in [0, 1]."
         )
     low, high = values.min(), values.max()
     if values.dtype.kind == "f":
@@ -71,6 +74,6 @@ def eight_bits(values: np.ndarray, name: str) -> np.ndarray:
     elif low >= 0 and high <= 255 and high != 1:
         return values.astype(np.uint8)
     raise MediaError(
-        f"{name} holds values from {low:g} to {high:g}, so its white is not known; "
-        "save it with 8 or 16 bits per channel."
+        f"{name} has values from {low:g} to {high:g}, so its white is not known; use 8 or 16 bits "
+        "per channel, or floats in [0, 1]."
     )

@@ -1,4 +1,4 @@
-"""What stands in the video slot of a processor where torchvision is missing."""
+"""Stands in for the video processor of a model where torchvision is not installed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from foveate.errors import UnsupportedCall
 class Film(PushToHubMixin):
     """The settings of a checkpoint's video processor, which itself needs torchvision.
 
-    They are attributes of the same names, and `save_pretrained` of the processor writes them back.
-    Calling it, as a processor does with a video, raises `UnsupportedCall`.
+    The settings are attributes with the same names. `save_pretrained` of the processor writes them
+    back. A call with a video raises `UnsupportedCall`.
 
     Args:
-        settings: the saved configuration of the video processor, as a plain dictionary.
+        settings: The saved configuration of the video processor.
     """
 
     model_input_names = ["pixel_values_videos"]
@@ -32,11 +32,11 @@ class Film(PushToHubMixin):
             setattr(self, name, value)
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as they were read."""
+        """The settings."""
         return dict(self._settings)
 
     def __call__(self, *_: Any, **__: Any) -> NoReturn:
         raise UnsupportedCall(
-            "The processor can't read videos here, because transformers' video processors need "
-            "torchvision; install the torchvision of this PyTorch, or pass the frames as pictures."
+            "The video processors of transformers need torchvision, which is not installed; "
+            "install the torchvision that matches your PyTorch, or pass the frames as images."
         )

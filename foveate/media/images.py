@@ -1,4 +1,4 @@
-"""Read a picture from a path, bytes, an open file or standard input, or say why that can't be."""
+"""Reads an image from a path, bytes, an open file, standard input or an array."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from foveate.media.colour import to_rgb
 from foveate.media.orientation import upright
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM", "TGA")
-"""Decoders that may run. Pillow knows more, some of which start other programs (EPS)."""
+"""Allowed decoders. Pillow has others, some of which start external programs (EPS)."""
 
 MAX_PIXELS = 178_956_970
-"""Pixels that a picture may have: Pillow refuses more, as a decompression bomb."""
+"""Largest number of pixels of an image; Pillow refuses more as a decompression bomb."""
 
 MAX_ASPECT = 200
-"""Longer side over shorter side that is still accepted: the limit of Qwen2-VL's processor."""
+"""Largest ratio of the longer to the shorter side, as in the processor of Qwen2-VL."""
 
 MAX_BYTES = 1 << 29
-"""Bytes read from a source that has no end of its own, such as a pipe."""
+"""Largest number of bytes to read from a pipe."""
 
 Source = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | np.ndarray | Tensor
 
@@ -38,11 +38,16 @@ Source = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | np.ndarray |
 def load_image(
     source: Source, *, max_pixels: int = MAX_PIXELS, max_aspect: float = MAX_ASPECT
 ) -> Image.Image:
-    """The picture as an upright RGB image, or `MediaError` in one sentence.
+    """The image as an upright RGB image; raises `MediaError` where it can't be read.
 
-    source: a path, "-" for standard input, the bytes of a file, a binary file, a PIL image, or an
-    array or tensor of one picture (H, W), (H, W, C) or (C, H, W), of 8 bits or in [0, 1].
-    Of an animation the first frame is taken; transparency is laid on white; 16 bits become 8.
+    Of an animation the first frame is used. Transparency becomes white. 16 bits become 8 bits.
+
+    Args:
+        source: A path, "-" for standard input, the bytes of a file, a binary file, a PIL image, or
+            an array or tensor of one image: (H, W), (H, W, C) or (C, H, W) with 8-bit values or
+            floats in [0, 1].
+        max_pixels: Largest number of pixels.
+        max_aspect: Largest ratio of the longer to the shorter side.
     """
     if is_array(source):
         source = picture_of(source, "The given array")
@@ -56,7 +61,7 @@ def load_image(
 
 
 def _name(source: Any) -> str:
-    """How messages call the source."""
+    """Name of the source in error messages."""
     if source == "-":
         return "Standard input"
     if isinstance(source, str | os.PathLike):
@@ -65,8 +70,8 @@ def _name(source: Any) -> str:
         return "The given data"
     if not hasattr(source, "read"):
         raise MediaError(
-            f"A value of type {type(source).__name__} is no picture; "
-            "give a path, bytes, a binary file, a PIL image or an array."
+            f"A value of type {type(source).__name__} is not an image; "
+            "pass a path, bytes, a binary file, a PIL image or an array."
         )
     name = getattr(source, "name", None)
     return repr(name) if isinstance(name, str) else "The given file"
@@ -85,12 +90,12 @@ def _open(source: Any, name: str) -> IO[bytes]:
 def _open_path(source: str | os.PathLike[str], name: str) -> IO[bytes]:
     text = os.fspath(source)
     if "://" in text[:12]:
-        raise MediaError(f"{name} is an address; download the picture and give its path.")
+        raise MediaError(f"{name} is a URL; download the file and pass its path.")
     path = Path(text).expanduser()
     try:
         file = path.open("rb")
     except IsADirectoryError:
-        raise MediaError(f"{name} is a folder; give the path of one picture in it.") from None
+        raise MediaError(f"{name} is a folder; pass the path of one image in it.") from None
     except FileNotFoundError:
         raise MediaError(f"There is no file {name}; check the path.") from None
     except (OSError, ValueError) as error:
@@ -103,23 +108,23 @@ def _open_path(source: str | os.PathLike[str], name: str) -> IO[bytes]:
 
 
 def _seekable(file: IO[bytes], name: str) -> IO[bytes]:
-    """The rest of `file` in memory: decoders jump back and forth, pipes can't."""
+    """The rest of `file` in memory, because decoders need to seek and pipes can't."""
     try:
         data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise MediaError(f"{name} can't be read ({error.strerror}); check it.") from None
+        raise MediaError(f"{name} can't be read ({error.strerror}); check the file.") from None
     if not isinstance(data, bytes):
         raise MediaError(f"{name} is open as text; open it in binary mode.")
     if len(data) > MAX_BYTES:
-        raise MediaError(f"{name} holds more than {MAX_BYTES >> 20} MB; give one picture.")
+        raise MediaError(f"{name} has more than {MAX_BYTES >> 20} MB; pass a single image.")
     return BytesIO(data)
 
 
 def _decode(file: IO[bytes], name: str, max_pixels: int) -> Image.Image:
-    """Pixels of the first frame, as the file holds them."""
+    """Pixels of the first frame in their original mode."""
     head = file.read(16)
     if not head:
-        raise MediaError(f"{name} is empty; give a picture.")
+        raise MediaError(f"{name} is empty; pass an image.")
     file.seek(0)
     Image.init()
     try:
@@ -129,7 +134,7 @@ def _decode(file: IO[bytes], name: str, max_pixels: int) -> Image.Image:
             image.load()
     except UnidentifiedImageError:
         raise MediaError(
-            f"{name} is no picture that can be read{_guess(head)}; "
+            f"{name} is not in a supported image format{_guess(head)}; "
             "use JPEG, PNG, WebP, GIF, TIFF or BMP."
         ) from None
     return image
@@ -137,9 +142,9 @@ def _decode(file: IO[bytes], name: str, max_pixels: int) -> Image.Image:
 
 @contextmanager
 def _decoding(name: str) -> Iterator[None]:
-    """Whatever decoders of broken files raise, as `MediaError`."""
+    """Convert errors of decoders to `MediaError`."""
     with warnings.catch_warnings():
-        # Pillow warns of sizes that are checked here, and in some formats of harmless metadata.
+        # Pillow warns about sizes, which are checked here, and about harmless metadata.
         warnings.simplefilter("ignore")
         try:
             yield
@@ -147,7 +152,7 @@ def _decoding(name: str) -> Iterator[None]:
             raise
         except Image.DecompressionBombError:
             raise MediaError(
-                f"{name} has more than {MAX_PIXELS:,} pixels; give a smaller picture."
+                f"{name} has more than {MAX_PIXELS:,} pixels; pass a smaller image."
             ) from None
         except Exception as error:
             reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
@@ -157,7 +162,7 @@ def _decoding(name: str) -> Iterator[None]:
 
 
 def _guess(head: bytes) -> str:
-    """What a file that is no picture may be, for the message."""
+    """What a file that is not an image probably is, for the message."""
     if head[4:8] == b"ftyp":
         kind = head[8:12]
         return " (it looks like HEIC)" if kind[:2] in (b"he", b"mi") else " (it looks like a video)"
@@ -174,18 +179,18 @@ def _check_pixels(size: tuple[int, int], name: str, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise MediaError(
             f"{name} has {width} x {height} = {width * height:,} pixels, "
-            f"more than the limit of {max_pixels:,}; give a smaller picture."
+            f"more than the limit of {max_pixels:,}; pass a smaller image."
         )
 
 
 def _finish(image: Image.Image, name: str, max_pixels: int, max_aspect: float) -> Image.Image:
     width, height = image.size
     if not width or not height:
-        raise MediaError(f"{name} has no pixels ({width} x {height}); give a picture.")
+        raise MediaError(f"{name} has no pixels ({width} x {height}); pass another image.")
     _check_pixels(image.size, name, max_pixels)
     if max(width, height) > max_aspect * min(width, height):
         raise MediaError(
-            f"{name} is {width} x {height} pixels, longer than {max_aspect:g}:1; "
-            "cut it into pieces."
+            f"{name} is {width} x {height} pixels, which exceeds the aspect ratio "
+            f"{max_aspect:g}:1; crop or split it."
         )
     return to_rgb(upright(image), name, image.format)

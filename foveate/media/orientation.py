@@ -1,4 +1,4 @@
-"""Turn a photograph the way its camera says it was held."""
+"""Rotates photographs by their EXIF orientation."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ def upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
     except Exception:
-        # Damaged EXIF says nothing about the orientation; the pixels are fine.
+        # Damaged EXIF data has no orientation, but the pixels are fine.
         return image

@@ -1,4 +1,4 @@
-"""Sharing one budget out among the crops or frames of an item."""
+"""Splits one token budget over the crops or frames of an item."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from foveate.ops.select import top_k
 
 
 def share_evenly(total: int, sizes: Sequence[int]) -> list[int]:
-    """`total` shared out as evenly as views of these sizes can hold it; empty views get nothing.
+    """Split `total` as evenly as views of these sizes allow; empty views get 0.
 
-    Raises `BudgetError` where a view that has tokens would be left without any.
+    Raises `BudgetError` where a view with tokens would get none.
     """
     shares = [0] * len(sizes)
     open_ = [i for i, size in enumerate(sizes) if size]
@@ -33,12 +33,12 @@ def share_evenly(total: int, sizes: Sequence[int]) -> list[int]:
 
 
 def share_in_proportion(total: int, sizes: Sequence[int]) -> list[int]:
-    """`total` shared out in proportion to `sizes`, at least one to each view that has tokens.
+    """Split `total` in proportion to `sizes`, at least 1 for each view that has tokens.
 
-    What rounding leaves goes to the largest remainders, lower index first.
+    The remainder of rounding goes to the largest fractions, lower index first.
     """
     held = [i for i, size in enumerate(sizes) if size]
-    # Fewer than one for each can't be shared out; the error of even shares says so.
+    # Raises if there is less than one token for each view.
     split_evenly(total, len(held))
     exact = [divmod(size * total, sum(sizes)) for size in sizes]
     left = total - sum(whole for whole, _ in exact)
@@ -54,7 +54,7 @@ def share_in_proportion(total: int, sizes: Sequence[int]) -> list[int]:
 def view_batches(
     members: Sequence[Tensor], shares: Sequence[int]
 ) -> Iterator[tuple[list[int], Tensor, int]]:
-    """Views that are equal in size and share, together: their numbers, slots (V, n), share."""
+    """Batches of views with equal size and share: view numbers, slots (V, n), share."""
     alike: dict[tuple[int, int], list[int]] = {}
     for number, (slots, share) in enumerate(zip(members, shares, strict=True)):
         if share:
@@ -64,9 +64,12 @@ def view_batches(
 
 
 def per_view_top_k(scores: Tensor, members: Sequence[Tensor], keep: int) -> Tensor:
-    """Ascending indices (B, keep): every view keeps its best, with `keep` shared out evenly.
+    """Ascending indices (B, keep): the best tokens of each view, with `keep` split evenly.
 
-    scores (B, N). members: slots (n_v,) of each view.
+    Args:
+        scores: (B, N).
+        members: Slots (n_v,) of each view.
+        keep: Number of tokens over all views.
     """
     chosen, shares = [], share_evenly(keep, [len(m) for m in members])
     if len(members) == 1 and len(members[0]) == scores.shape[1]:

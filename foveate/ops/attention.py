@@ -1,4 +1,4 @@
-"""Attention from queries and keys, some query rows at a time, so that no full map is ever made."""
+"""Attention probabilities from queries and keys, in blocks of queries without a full map."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from torch import Tensor
 
 from foveate.ops.gather import rows_at
 
-# Probabilities in flight: 64 MB in float32.
+# Largest number of probabilities in memory: 64 MB in float32.
 ELEMENTS = 2**24
-# The largest map that is held, of one head: 256 MB in float32, for 8,192 columns. In so many parts,
-# of so many rows at least.
+# Largest full map of one head that is kept: 256 MB in float32, for 8,192 columns. It is split into
+# PARTS blocks of at least ROWS queries.
 MAP, PARTS, ROWS = 2**26, 4, 512
 
 
 def folded(x: Tensor, shared: int) -> Tensor:
-    """(B, H, q, n) as (B, shared, H / shared * q, n): heads that share a key are more rows of it.
+    """Reshape (B, H, q, n) to (B, shared, H / shared * q, n).
 
-    So that no key is copied.
+    Query heads that share a key head become further rows, so keys need not be repeated.
     """
     return x.unflatten(1, (shared, -1)).flatten(2, 3)
 
 
 def shown(mask: Tensor) -> Tensor:
-    """A mask of logits, bool or added to them, as bool with True for what is seen."""
+    """A bool or additive mask as bool, True where a row attends."""
     return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
 
 
 def scaled_product(query: Tensor, key: Tensor, scaling: float) -> Tensor:
-    """Logits (B, H, q, K), float32, of queries (B, H, q, d) and as many heads of keys."""
+    """Logits (B, H, q, K) in float32 of queries (B, H, q, d) and keys with the same heads."""
     if query.dtype == torch.float16:
-        # Products that are scaled afterwards go beyond what half precision holds.
+        # Scale first: unscaled products overflow in half precision.
         return ((query * scaling) @ key.mT).float()
     return (query @ key.mT).float() * scaling
 
@@ -45,11 +45,15 @@ def weighed(
     sinks: Tensor | None = None,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Attention (B, H, q, K) of logits in float32, which it writes over.
+    """Attention probabilities (B, H, q, K) from float32 logits, which are overwritten.
 
-    mask: bool with True for what is seen, or added to the logits; a row that sees nothing attends
-    evenly. softcap: bound of logits, which a tangent brings them under before the mask. sinks (H,):
-    logit per head of a column that takes its share and has no value. temperature: divides all.
+    Args:
+        logits: (B, H, q, K) float32.
+        mask: Bool with True where a row attends, or additive. A row that attends to nothing gets
+            uniform probabilities.
+        softcap: Bound of the logits, applied with tanh before the mask.
+        sinks: (H,) logit of a column without a value that takes part in the softmax.
+        temperature: Divides all logits.
     """
     if softcap is not None:
         logits = logits.div_(softcap).tanh_().mul_(softcap)
@@ -68,12 +72,17 @@ def weighed(
 
 @dataclass(frozen=True, eq=False)
 class Heads:
-    """What one decoder layer attends with, after its norms and rotation.
+    """Queries and keys of one decoder layer, after norms and rotation.
 
-    query (B, H, N, d), key (B, Hkv, N, d). scaling: factor of their products. valid (B, N) bool:
-    columns that are no padding. mask: what each column sees, (B or 1, 1, N, N), bool or added to
-    the logits; None is every column up to its own, or the last `window` of these. softcap, sinks:
-    see `weighed`.
+    Attributes:
+        query: (B, H, N, d).
+        key: (B, Hkv, N, d).
+        scaling: Factor of the products.
+        valid: (B, N) bool, False at padding.
+        mask: (B or 1, 1, N, N), bool or additive. None for a causal mask, limited to `window`.
+        window: Length of the sliding window, or None.
+        softcap: See `weighed`.
+        sinks: See `weighed`.
     """
 
     query: Tensor
@@ -86,9 +95,13 @@ class Heads:
     sinks: Tensor | None = None
 
     def rows(self, rows: Tensor, temperature: float = 1.0, first: int | None = None) -> Tensor:
-        """Attention (B, H, R, N) of columns `rows` (B, R), float32, logits over `temperature`.
+        """Attention probabilities (B, H, R, N) of the columns `rows` (B, R), in float32.
 
-        first: look at so many first columns only, (B, H, R, first), where the rest is unseen.
+        Args:
+            rows: (B, R) int.
+            temperature: Divides the logits.
+            first: Return the first columns only, (B, H, R, first). The rows must not attend to
+                others.
         """
         query, key = rows_at(self.query, rows), self.key[:, :, :first]
         b, shared, n, _ = key.shape
@@ -97,7 +110,7 @@ class Heads:
         return weighed(logits, self._mask(rows, n), self.softcap, self.sinks, temperature)
 
     def blocks(self, rows: Tensor, temperature: float = 1.0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Some of `rows` (B, r) with their attention (B, H, r, N), until all rows were."""
+        """Blocks of `rows`, (B, r), with their attention (B, H, r, N), until all rows are done."""
         b, heads, n, _ = self.query.shape
         yield from (
             (some, self.rows(some, temperature))
@@ -105,11 +118,11 @@ class Heads:
         )
 
     def few_at_a_time(self) -> Iterator[Heads]:
-        """All heads, as many at a time as have maps that fit in flight together, at least one."""
+        """All heads in groups whose full maps fit into memory, at least one head per group."""
         b, heads, n, _ = self.query.shape
         group = heads // self.key.shape[1]
         fit = min(heads, max(1, ELEMENTS // (b * n * n)))
-        # Whole groups that share a key, or a part of one.
+        # Whole groups of heads that share a key head, or a part of one group.
         fit = fit // group * group or next(f for f in range(fit, 0, -1) if group % f == 0)
         for i in range(0, heads, fit):
             own, keys = slice(i, i + fit), slice(i // group, (i + fit - 1) // group + 1)
@@ -117,11 +130,11 @@ class Heads:
             yield replace(self, query=self.query[:, own], key=self.key[:, keys], sinks=sinks)
 
     def visible(self, rows: Tensor) -> Tensor:
-        """(B, R, N) bool: which columns each of `rows` (B, R) may see."""
+        """(B, R, N) bool: the columns that each of `rows` (B, R) attends to."""
         return shown(self._mask(rows, self.key.shape[2]))[:, 0]
 
     def _mask(self, rows: Tensor, n: int) -> Tensor:
-        """What `rows` (B, R) see of the first n columns, (B, 1 or H, R, n), bool or for logits."""
+        """Mask (B, 1 or H, R, n) of `rows` (B, R) over the first n columns, bool or additive."""
         if self.mask is not None:
             index = rows[:, None, :, None].expand(-1, self.mask.shape[1], -1, self.mask.shape[3])
             return self.mask.expand(len(rows), -1, -1, -1).gather(2, index)[..., :n]
@@ -133,11 +146,13 @@ class Heads:
 def received_within(
     heads: Heads, group: Tensor, most: int | None = None, groups: int | None = None
 ) -> Tensor:
-    """Mean over heads and over the rows of its own group of what each column receives, (B, N).
+    """Mean attention (B, N) that each column receives from its group, over heads and rows.
 
-    group (B, N) int: columns of one number are a group; -1 belongs to none and receives nothing.
-    most, groups: columns that the fullest row has in groups, and groups; to find them out stops a
-    GPU.
+    Args:
+        heads: Queries and keys.
+        group: (B, N) int. Columns with the same number form a group. -1 belongs to none and gets 0.
+        most: Largest number of grouped columns in a row, if known. Computing it is a device sync.
+        groups: Number of groups, if known. Computing it is a device sync.
     """
     asked = group >= 0
     most = int(asked.sum(1).max()) if most is None else most
@@ -154,7 +169,7 @@ def received_within(
 
 
 def paid(heads: Heads, rows: Tensor, real: Tensor) -> Tensor:
-    """Mean over heads and over the `real` ones of `rows` (B, R) of what columns get, (B, N)."""
+    """Mean attention (B, N) that each column gets from `rows` (B, R), over heads and real rows."""
     total = torch.zeros(heads.valid.shape, device=rows.device)
     done = 0
     for some, seen in heads.blocks(rows):
@@ -165,24 +180,24 @@ def paid(heads: Heads, rows: Tensor, real: Tensor) -> Tensor:
 
 
 def page_rank(heads: Heads, temperature: float, iters: int, damping: float = 0.0) -> Tensor:
-    """Importance (B, N): mass that flows `iters` times along attention from row to column.
+    """Importance (B, N): PageRank on the attention map, from rows to columns, `iters` steps.
 
-    It starts even over valid columns; root of the mean over heads of squares. 0 for padding.
+    It starts uniform over valid columns. Heads are combined by the root mean square. 0 at padding.
     """
     valid = heads.valid.float()
     even = (valid / valid.sum(1, keepdim=True))[:, None]
-    # Mass stays within a head: a few at a time, no map is made twice.
+    # Heads are independent, so a few at a time need no map twice.
     found = [_flown(few, even, temperature, iters, damping) for few in heads.few_at_a_time()]
     return torch.cat(found, 1).square().mean(1).sqrt() * valid
 
 
 def _flown(heads: Heads, even: Tensor, temperature: float, iters: int, damping: float) -> Tensor:
-    """Mass (B, H, N) behind all rounds, from `even` (B, 1, N)."""
+    """Rank (B, H, N) after all steps, from `even` (B, 1, N)."""
     b, h, n, _ = heads.query.shape
     mass = even.expand(-1, h, -1)
     rows = torch.arange(n, device=even.device).expand(b, -1)
     fits = b * h * n * n <= MAP
-    # What is later is not computed: more blocks come nearer to half of the map.
+    # Later columns are not computed, so more blocks save up to half of the map.
     step = max(ROWS, -(-n // PARTS)) if fits else max(1, ELEMENTS // (b * h * n))
 
     def blocks() -> Iterator[tuple[slice, Tensor]]:

@@ -1,4 +1,4 @@
-"""Dominant and contextual tokens: the best stay, all others gather around a few of the rest."""
+"""Dominant and contextual tokens: the best tokens are kept, the others merge into a few targets."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ from foveate.ops.select import top_k
 def dominant_contextual(
     score: Tensor, keys: Tensor, dominant: int, contextual: int
 ) -> tuple[Tensor, Tensor]:
-    """New token of every token (B, N), -1 for none, and the token at which each stands (B, K).
+    """Merged token (B, N) of every token, -1 for none, and the token (B, K) at each merged one.
 
-    The `dominant` largest of score (B, N) come first, in order. Of the rest, `contextual` at equal
-    steps are targets, and all others join the target of largest cosine of keys (B, N, d).
+    The `dominant` tokens with the largest score come first, in order. Of the rest, `contextual`
+    tokens at equal steps are targets. All others join the target with the largest cosine of keys.
+
+    Args:
+        score: (B, N).
+        keys: (B, N, d).
+        dominant: Number of dominant tokens.
+        contextual: Number of targets.
     """
     b, n, _ = keys.shape
     best = top_k(score, dominant)
@@ -34,10 +40,15 @@ def dominant_contextual(
 
 
 def joining_weights(group: Tensor, at: Tensor, mean: bool = False) -> Tensor:
-    """Weight (B, N) of every token in the sum that is its new one.
+    """Weight (B, N) of every token in the sum that its merged token is.
 
-    1 for the token at which a new one stands and 1 / joined for those that joined it: the sum is
-    that token plus their mean. mean: 1 / members for all instead.
+    A target has weight 1, and the tokens that joined it share weight 1: the sum is the target plus
+    their mean.
+
+    Args:
+        group: (B, N) int, merged token of every token, -1 for none.
+        at: (B, K) int, the target of each merged token.
+        mean: Use 1 / members for all instead, a plain mean.
     """
     b, k = at.shape
     slot = group.masked_fill(group < 0, k)

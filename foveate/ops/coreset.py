@@ -1,4 +1,4 @@
-"""A few centres that cover a set of tokens, and each token's share in the average around one."""
+"""k-centre selection, and the weight of each token in the average around its centre."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ from foveate.ops.gather import rows_at
 
 
 def coreset(x: Tensor, k: int, first: Tensor) -> tuple[Tensor, Tensor]:
-    """Centre (B, N) that takes each of x (B, N, C) in, and its weight (B, N) there.
+    """Centre (B, N) of each token, and the token's weight (B, N) in the average around it.
 
-    k-centre greedy: from `first` (B,) on, each next centre is the token farthest from all before.
-    A token goes to its nearest centre, at 1 / distance; 1 for the centre and its copies. Weights of
-    one centre sum to 1.
+    Greedy k-centre: the first centre is `first`, each next one is the token farthest from all
+    centres. A token belongs to its nearest centre. Weights are proportional to 1 / distance (1 for
+    the centre and its copies) and sum to 1 per centre.
+
+    Args:
+        x: (B, N, C).
+        k: Number of centres.
+        first: (B,) int.
     """
     picks = farthest_point(x, k, metric="euclidean", start=first)
     centres = rows_at(x, picks)
-    # By products of matrices a centre would not be at distance 0 from itself.
+    # Distances by matrix products are not exactly 0 between a centre and itself.
     apart = torch.cdist(x.float(), centres.float(), compute_mode="donot_use_mm_for_euclid_dist")
     into = apart.argmin(-1)
     near = apart.gather(2, into[..., None])[..., 0]
@@ -28,5 +33,5 @@ def coreset(x: Tensor, k: int, first: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def farthest_from_mean(x: Tensor) -> Tensor:
-    """Index (B,) of the token of x (B, N, C) farthest from the mean of all."""
+    """Index (B,) of the token of x (B, N, C) farthest from the mean."""
     return (x - x.mean(1, keepdim=True)).square().sum(-1).argmax(1)

@@ -1,4 +1,4 @@
-"""Counters along a prompt: tokens, words and frames."""
+"""Counts of tokens, text tokens and frames along a prompt."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from torch import Tensor
 
 
 def counters(frame: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Per column of a prompt: tokens before it, and words and frames up to it, each (B, N).
+    """For each column: tokens before it, text tokens and frames up to it, (B, N) each.
 
-    frame (B, N) int: number of the frame that a column belongs to, -1 for text; a new number in
-    the next column is a new frame. valid (B, N) bool: no padding, which counts for nothing.
+    Args:
+        frame: (B, N) int, number of the column's frame, -1 for text. A new number starts a new
+            frame.
+        valid: (B, N) bool, False at padding, which is not counted.
     """
     visual = (frame >= 0) & valid
     before = torch.cat([frame.new_full((len(frame), 1), -1), frame[:, :-1]], 1)

@@ -1,4 +1,4 @@
-"""Clusters around density peaks."""
+"""Density peaks clustering."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from torch import Tensor
 
 
 def density_peaks(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Cluster (B, N) of every point of x (B, N, D), and the point at each centre (B, count).
+    """Cluster (B, N) of every point, and the index (B, count) of each cluster's centre.
 
-    Density is exp(-mean of squared distances to the `count` nearest, itself included), a peak's
-    height the distance to the next denser point: centres have the largest product, in that order.
-    Every point joins the nearest centre. Distances are over sqrt(D). Ties go to the lower index.
+    The density of a point is exp(-mean squared distance to its `count` nearest points, itself
+    included). Its height is the distance to the nearest denser point. The centres are the points
+    with the largest product of both, in this order. Every point joins its nearest centre. Distances
+    are divided by sqrt(D). Ties go to the lower index.
+
+    Args:
+        x: (B, N, D).
+        count: Number of clusters.
     """
     x = x.float()
     distance = torch.cdist(x, x) / x.shape[2] ** 0.5

@@ -1,4 +1,4 @@
-"""Farthest point sampling: points chosen so that each is as far as can be from all before it."""
+"""Farthest point sampling: each selected point is as far as possible from all before it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from foveate.errors import InvalidParameter
 
-# All pairs of 12,288 points fill 604 MB; of more, the rows of picks are compared one by one.
+# All pairs of 12,288 points need 604 MB. With more points, each pick is compared to all others.
 PAIRS = 12_288**2
-# Pairs that are compared at a time where there are several items, or too many points: 64 MB.
+# Pairs per block with several items or too many points: 64 MB.
 BLOCK = 4096**2
 STEPS_PER_GRAPH = 32
 
@@ -26,14 +26,21 @@ def farthest_point(
     start: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Indices (B, k) of the points of x (B, N, D) that greedy max-min picks, in pick order.
+    """Indices (B, k) of greedy max-min sampling, in the order of selection.
 
-    The first pick is the point whose nearest other is farthest, or `start` (B,); every next one is
-    farthest from its nearest pick. Ties go to the lower index, copies of a pick come last.
-    metric: "cosine" or "euclidean". mask (B, N) bool: False points come when nothing else is left.
+    The first point is the one whose nearest neighbour is farthest, or `start`. Every next one is
+    farthest from its nearest selected point. Ties go to the lower index. Copies of a selected point
+    come last.
+
+    Args:
+        x: (B, N, D).
+        k: Number of points.
+        metric: "cosine" or "euclidean".
+        start: (B,) int, the first point, or None.
+        mask: (B, N) bool. False points are selected only when no others are left.
     """
     if metric not in ("cosine", "euclidean"):
-        raise InvalidParameter(f"metric={metric!r} is unknown; use 'cosine' or 'euclidean'.")
+        raise InvalidParameter(f"metric={metric!r} is not valid; use 'cosine' or 'euclidean'.")
     x = x.float()
     if metric == "cosine":
         x = x / x.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
@@ -63,7 +70,7 @@ def _over_pairs(
         diagonal.fill_(float("-inf"))
         others = alike if mask is None else alike.masked_fill(~mask[:, None], float("-inf"))
         start = _lowest(others.amax(2), mask)
-    # A point that is infinitely like itself is never picked twice, at no cost per step.
+    # Infinite similarity to itself prevents that a point is picked twice.
     diagonal.fill_(float("inf"))
     rows, base = alike.view(b * n, n), torch.arange(b, device=x.device) * n
     return _greedy(lambda pick: rows.index_select(0, pick + base), _unpicked(x, mask), start, k)
@@ -101,15 +108,19 @@ def _lowest(score: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _unpicked(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Likeness of every point to its nearest pick before there is one."""
+    """Initial similarity of every point to its nearest pick, before the first pick."""
     none = x.new_full(x.shape[:2], float("-inf"))
     return none if mask is None else none.masked_fill_(~mask, torch.finfo(x.dtype).max)
 
 
 def _greedy(likeness: Callable[[Tensor], Tensor], near: Tensor, first: Tensor, k: int) -> Tensor:
-    """Picks (B, k). likeness(pick): every point's likeness (B, N) to the picks (B,).
+    """Picks (B, k).
 
-    near (B, N): running maximum of it over the picks so far.
+    Args:
+        likeness: Function from picks (B,) to the similarity (B, N) of every point to them.
+        near: (B, N), running maximum of the similarity over all picks.
+        first: (B,) int, the first pick.
+        k: Number of picks.
     """
     if near.is_cuda and k > 2 * STEPS_PER_GRAPH and not torch.cuda.is_current_stream_capturing():
         picks = _greedy_in_graph(likeness, near, first, k)
@@ -126,16 +137,16 @@ def _greedy(likeness: Callable[[Tensor], Tensor], near: Tensor, first: Tensor, k
 def _greedy_in_graph(
     likeness: Callable[[Tensor], Tensor], near: Tensor, first: Tensor, k: int
 ) -> Tensor | None:
-    """`_greedy` on a GPU in few launches: some steps are captured once and replayed as one graph.
+    """`_greedy` on a GPU in few launches: a few steps are captured and replayed as a CUDA graph.
 
-    None where the device refuses the capture. The tests run without a GPU and don't reach this.
+    Returns None where the capture fails. The tests run without a GPU and do not reach this.
     """
     last = first.clone()
     block = first.new_empty(STEPS_PER_GRAPH, len(first))
     graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream(near.device)
     side.wait_stream(torch.cuda.current_stream(near.device))
     with torch.cuda.stream(side):
-        # Libraries set themselves up on their first call, which no capture allows.
+        # Run once before the capture: libraries initialise on their first call.
         torch.argmin(torch.maximum(near, likeness(last)), dim=1)
         try:
             graph.capture_begin(capture_error_mode="thread_local")
@@ -158,15 +169,15 @@ def _greedy_in_graph(
 
 @torch.no_grad()
 def gram(x: Tensor) -> Tensor:
-    """All inner products (B, N, N) of x (B, N, D), exactly symmetric, for about half the work."""
+    """All inner products (B, N, N) of x (B, N, D), exactly symmetric, for about half the FLOPs."""
     b, n, _ = x.shape
     out = x.new_empty(b, n, n)
-    # On a GPU one large product beats several small ones, up to what its copies take.
+    # On a GPU one large product is faster than several small ones, as far as memory allows.
     step = min(n, 4096) if x.is_cuda else max(64, n // 10)
     for i in range(0, n, step):
         j = min(i + step, n)
         torch.bmm(x[:, i:j], x[:, i:].mT, out=out[:, i:j, i:])
-        # Two points that are each other's nearest tie; rounding must not choose between them.
+        # Two mutually nearest points tie. Exact symmetry keeps rounding from deciding.
         square = out[:, i:j, i:j]
         square.copy_(square.triu() + square.triu(1).mT)
         if j < n:

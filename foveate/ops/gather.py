@@ -1,4 +1,4 @@
-"""Rows of tensors by index: read, or added up."""
+"""Reads or sums rows of tensors by index."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def rows_at(x: Tensor, index: Tensor) -> Tensor:
-    """Rows of x (B or 1, ..., N, D) at index (B, K) of its last but one dimension, (B, ..., K, D).
+    """Rows of x (B or 1, ..., N, D) at index (B, K) of the second last dimension, (B, ..., K, D).
 
-    Copies whole rows, which `gather` with an expanded index does one element at a time.
+    It copies whole rows, which is faster than `gather` with an expanded index.
     """
     if len(x) == len(index) == 1:
         return x.index_select(-2, index[0])
@@ -20,9 +20,9 @@ def rows_at(x: Tensor, index: Tensor) -> Tensor:
 
 
 def rows_summed(x: Tensor, slot: Tensor, count: int) -> Tensor:
-    """Sums (B, count, D) of the rows of x (B, N, D) that share a slot (B, N), -1 for none.
+    """Sums (B, count, D) of the rows of x (B, N, D) with the same slot (B, N); -1 for none.
 
-    Adds whole rows, which `scatter_add` with an expanded index does one element at a time.
+    It adds whole rows, which is faster than `scatter_add` with an expanded index.
     """
     b, n, d = x.shape
     start = torch.arange(b, device=x.device)[:, None] * (count + 1)

@@ -1,4 +1,4 @@
-"""Choosing within groups of tokens, each with a budget of its own."""
+"""Selects tokens within groups, each with its own budget."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from torch import Tensor
 
 
 def top_per_group(scores: Tensor, group: Tensor, k: Tensor) -> Tensor:
-    """(B, N) bool: of every group g the k[b, g] largest of `scores` (B, N); ties: lower index.
+    """(B, N) bool: the k[b, g] largest scores of every group g. Ties go to the lower index.
 
-    group (N,) or (B, N) int: -1 is never chosen. k (B, G) or (G,) int.
+    Args:
+        scores: (B, N).
+        group: (N,) or (B, N) int, -1 for tokens that are never selected.
+        k: (B, G) or (G,) int.
     """
     b, n = scores.shape
     group = group.expand(b, n)
@@ -24,33 +27,38 @@ def top_per_group(scores: Tensor, group: Tensor, k: Tensor) -> Tensor:
 
 
 def sums(values: Tensor, group: Tensor, groups: int) -> Tensor:
-    """Sums (B, groups) of `values` (B, N) over the members of every group; -1 counts nowhere."""
+    """Sums (B, groups) of `values` (B, N) over each group; -1 is not counted."""
     slot = (group % (groups + 1)).expand_as(values)
     return values.new_zeros(len(values), groups + 1).scatter_add_(1, slot, values)[:, :groups]
 
 
 def means(values: Tensor, group: Tensor, groups: int) -> Tensor:
-    """Means (B, groups) of `values` (B, N) over the members of every group, 0 where none."""
+    """Means (B, groups) of `values` (B, N) over each group, 0 for empty groups."""
     count = sums(torch.ones_like(values), group, groups)
     return sums(values, group, groups) / count.clamp(min=1)
 
 
 def chosen(mask: Tensor, k: int) -> Tensor:
-    """Ascending indices (B, k) of the True entries of `mask` (B, N), k in every row."""
+    """Ascending indices (B, k) of the True entries of `mask` (B, N); every row has k of them."""
     return mask.byte().argsort(dim=1, descending=True, stable=True)[:, :k]
 
 
 def apportion(shares: Tensor, caps: Tensor, total: int) -> Tensor:
-    """Whole numbers (B, G) that sum to `total`, in proportion to `shares` (B, G), none over caps.
+    """Integers (B, G) that sum to `total`, in proportion to `shares` (B, G), at most `caps`.
 
-    On the CPU. caps (G,) int, with at least `total` in sum. What full groups can't take goes to the
-    others in proportion; what rounding leaves goes to the largest remainders, lower index first.
+    What full groups can't take goes to the others in proportion. The remainder of rounding goes to
+    the largest fractions, lower index first. The result is on the CPU.
+
+    Args:
+        shares: (B, G).
+        caps: (G,) int, with a sum of at least `total`.
+        total: The sum.
     """
-    # A few numbers in double precision, which not every accelerator has.
+    # On the CPU, because not every accelerator has double precision.
     weight, caps = shares.double().cpu(), caps.double().cpu().expand(shares.shape)
-    # Groups of no weight come in when all others are full.
+    # Groups with weight 0 get tokens only when all others are full.
     weight = (weight / weight.sum(1, keepdim=True).clamp(min=1e-30)).clamp(min=1e-9)
-    # Groups fill up in the order of cap / weight; the level is where the rest takes what is left.
+    # Groups fill up in the order of cap / weight. The rest is split at the level that is left.
     level, order = (caps / weight).sort(1)
     held, heavy = caps.gather(1, order), weight.gather(1, order)
     before = held.cumsum(1) - held

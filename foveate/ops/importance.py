@@ -1,4 +1,4 @@
-"""Which tokens matter to a few probe rows of attention, and how many of them are needed."""
+"""Importance of tokens from the attention of a few probe rows, and how many tokens are needed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ from foveate.ops.transfer import on_device
 def probe_rows(
     valid: Tensor, recent: int, random: int, seed: int, lengths: list[int] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Columns (B, R) of the last `recent` tokens and of `random` earlier ones, and which are real.
+    """Probe rows (B, R): the last `recent` tokens and `random` earlier ones; and which are real.
 
-    valid (B, N) bool. All columns where there are no more. Drawn by rank, without replacement:
-    neither padding nor neighbours change what a sample gets. Slots that are not real repeat the
-    last token. lengths: valid columns of each row; to find them out stops a GPU.
+    Rows are drawn by rank without replacement, so padding and other samples do not change the
+    result. Slots that are not real repeat the last token. All columns where there are no more.
+
+    Args:
+        valid: (B, N) bool.
+        recent: Number of last tokens.
+        random: Number of random earlier tokens.
+        seed: Seed of the draw.
+        lengths: Valid columns of each row, if known. Computing them is a device sync.
     """
     n = valid.sum(1, keepdim=True)
     lengths = n[:, 0].tolist() if lengths is None else lengths
@@ -33,9 +39,14 @@ def probe_rows(
 
 
 def received(heads: Heads, rows: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention (B, N) that `rows` (B, R) give each column, and how many of them can see it.
+    """Attention (B, N) that each column gets from the rows, and how many rows can attend to it.
 
-    Summed over real (B, R) rows, mean over heads, some rows at a time.
+    Summed over rows, mean over heads, computed in blocks.
+
+    Args:
+        heads: Queries and keys.
+        rows: (B, R) int.
+        real: (B, R) bool, rows that count.
     """
     mass = torch.zeros(heads.valid.shape, device=rows.device)
     sees, start = torch.zeros_like(mass), 0
@@ -48,22 +59,22 @@ def received(heads: Heads, rows: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def seen_behind(valid: Tensor) -> Tensor:
-    """Tokens (B, N) from each column on, itself included, which see it where all are asked."""
+    """Number of tokens (B, N) that can attend to each column under a causal mask, with itself."""
     return valid.flip(1).cumsum(1).flip(1)
 
 
 def needed(mass: Tensor, valid: Tensor, tau: float) -> Tensor:
-    """How many (B,) of the largest entries of `mass` (B, N) hold a share tau of all of it."""
+    """How many (B,) of the largest entries of `mass` (B, N) sum to the ratio tau of the total."""
     count = valid.sum(1)
     if tau >= 1:
         return count
-    # In float64, so that the last of thousands of summands still count.
+    # In float64, because float32 loses the last of thousands of summands.
     mass = mass.double().masked_fill(~valid, 0)
     held = mass.sort(dim=1, descending=True).values.cumsum(1)
     return ((held < tau * held[:, -1:]).sum(1) + 1).minimum(count)
 
 
 def most_important(score: Tensor, count: Tensor, valid: Tensor) -> Tensor:
-    """(B, N) bool: the `count` (B,) largest of `score` (B, N), the last token always among them."""
+    """(B, N) bool: the `count` (B,) largest of `score` (B, N), always with the last token."""
     last = seen_behind(valid) == 1
     return top_mask(score.masked_fill(last & valid, float("inf")), count, valid)

@@ -1,4 +1,4 @@
-"""Tokens that belong to the instances which masks mark in a picture."""
+"""Assigns tokens to the object instances that masks mark in an image."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from torch import Tensor
 
 
 def instances(masks: Tensor, place: Tensor) -> Tensor:
-    """Instance (N,) of every token, 0 .. O - 1; O is the background, what no mask covers.
+    """Instance (N,) of every token, 0 to O - 1; O is the background.
 
-    masks (O, h, w) bool: overlaps go to the smaller one, ties to the lower index. place (N, 3) int:
-    (t, h, w); special tokens, at -1, are background.
+    Args:
+        masks: (O, h, w) bool. Where masks overlap, the smaller one counts; ties go to the lower
+            index.
+        place: (N, 3) int, (t, h, w) positions. Special tokens, at -1, are background.
     """
     if not len(masks):
         return torch.zeros_like(place[:, 0])
@@ -22,10 +24,10 @@ def instances(masks: Tensor, place: Tensor) -> Tensor:
 
 
 def quotas(sizes: list[int], total: int) -> list[int]:
-    """max(1, floor(total size / all sizes)) of every group that has members, cut down to `total`.
+    """max(1, floor(total * size / sum of sizes)) for every non-empty group, cut to `total`.
 
-    Where ones are too many, the largest quotas give way, higher index first; groups can be left
-    without only where there are more of them than `total`.
+    If the ones are too many, the largest quotas are reduced first, higher index first. A group gets
+    0 only where there are more groups than `total`.
     """
     share = [max(1, total * n // sum(sizes)) if n else 0 for n in sizes]
     while sum(share) > total:
@@ -36,7 +38,7 @@ def quotas(sizes: list[int], total: int) -> list[int]:
 def evenly_within(group: Tensor, total: int) -> Tensor:
     """Ascending indices (total,) of tokens at equal steps inside their groups (N,), by `quotas`.
 
-    Tokens at equal steps among the others fill up what floors leave.
+    What rounding leaves is filled with other tokens at equal steps.
     """
     sizes = group.bincount().tolist()
     chosen = torch.zeros(len(group), dtype=torch.bool, device=group.device)
@@ -49,5 +51,5 @@ def evenly_within(group: Tensor, total: int) -> Tensor:
 
 
 def evenly(n: int, k: int) -> Tensor:
-    """Indices (k,) of n at steps of floor(n / k) from 0 on."""
+    """Indices (k,) of n tokens at steps of floor(n / k), from 0."""
     return torch.arange(k) * (n // max(k, 1))

@@ -1,6 +1,7 @@
-"""Matching tokens in two halves, and merging what matches: every merge is one `assign`.
+"""Bipartite matching and merging of tokens. Every merge is an assignment `assign`.
 
-assign (B, N) int says for every token which of `count` new tokens takes it in, -1 for none.
+assign (B, N) int is the index of the new token, of `count`, that each token merges into; -1 for
+none.
 """
 
 from __future__ import annotations
@@ -14,11 +15,16 @@ from foveate.ops.gather import rows_summed
 def bipartite_soft_matching(
     metric: Tensor, r: int, class_token: bool = False, distill_token: bool = False
 ) -> tuple[Tensor, int]:
-    """Merge the r best pairs of even and odd tokens of metric (B, N, C): assign, count.
+    """Merge the r most similar pairs of even and odd tokens; returns assign (B, N) and count.
 
-    Each even token is paired with the odd one of largest cosine; the r best pairs merge. New order:
-    even tokens that stay alone, most similar first (ascending with a class token), then odd tokens.
-    class_token: token 0 never merges. distill_token: token 1 takes nothing in, and comes second.
+    Each even token is paired with the odd one of largest cosine. New order: even tokens that do not
+    merge, most similar first (ascending with a class token), followed by the odd tokens.
+
+    Args:
+        metric: (B, N, C).
+        r: Number of merges.
+        class_token: Token 0 never merges.
+        distill_token: Token 1 takes no other token in, and stays second.
     """
     b, n, _ = metric.shape
     r = min(r, (n - class_token - distill_token) // 2)
@@ -42,7 +48,7 @@ def bipartite_soft_matching(
     assign[:, ::2] = place
     assign[:, 1::2] = steps[:, : odd.shape[1]] + m
     if distill_token:
-        # The first odd token moves up to place 1, behind the first even one.
+        # The first odd token moves to place 1, after the first even one.
         first, between = assign == m, (assign > 0) & (assign < m)
         assign = torch.where(first, 1, assign + between)
     return assign, n - r
@@ -51,10 +57,15 @@ def bipartite_soft_matching(
 def pair_up(
     metric: Tensor, class_token: bool = False, valid: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The odd token of largest cosine to each even token of metric (B, N, C): best, partner.
+    """For each even token the most similar odd token: best (B, E) and partner (B, E).
 
-    best (B, E): that cosine, -inf for what may not merge: a class token 0, and tokens that are no
-    `valid` (B, N); valid ones come first. partner (B, E): number of the odd token among odd ones.
+    best is the cosine, -inf for tokens that may not merge. partner is the index among the odd
+    tokens.
+
+    Args:
+        metric: (B, N, C).
+        class_token: Token 0 may not merge.
+        valid: (B, N) bool, False at padding, which comes last and may not merge.
     """
     even, odd = _unit(metric[:, ::2]), _unit(metric[:, 1::2])
     if not odd.shape[1]:
@@ -73,11 +84,11 @@ def pair_up(
 def merge_chosen(
     chosen: Tensor, best: Tensor, partner: Tensor, valid: Tensor, ascending: bool = False
 ) -> tuple[Tensor, int]:
-    """Merge the even tokens `chosen` (B, E) of `pair_up` into their partners: assign, count.
+    """Merge the even tokens `chosen` (B, E) into their partners; returns assign (B, N) and count.
 
-    valid (B, N) as there; rows may end with different counts, `count` is the largest. New order as
-    in `bipartite_soft_matching`: even tokens that stay alone, most similar first or `ascending`,
-    then odd tokens.
+    Rows may end with different counts; `count` is the largest. The new order is as in
+    `bipartite_soft_matching`: even tokens that do not merge, most similar first or `ascending`,
+    followed by the odd tokens.
     """
     alone = valid[:, ::2] & ~chosen
     if ascending:
@@ -93,14 +104,14 @@ def merge_chosen(
 
 
 def above(best: Tensor, threshold: float, most: Tensor | int) -> Tensor:
-    """Pairs (B, E) with more than `threshold`, at most the `most` (B, 1) best of each row."""
+    """Pairs (B, E) with a similarity above `threshold`, at most the `most` (B, 1) best per row."""
     return (best > threshold) & (_ranks(best) < most)
 
 
 def best_of_batch(best: Tensor, pairs: int, most: Tensor | int) -> tuple[Tensor, float]:
-    """The `pairs` best of all rows (B, E) together, and what the first one left out has, from 0 on.
+    """The `pairs` best pairs of the whole batch, and the similarity of the next one, at least 0.
 
-    At most the `most` (B, 1) best of each row take part.
+    At most the `most` (B, 1) best pairs of each row take part.
     """
     flat = best.masked_fill(_ranks(best) >= most, float("-inf")).flatten()
     order = flat.argsort(descending=True, stable=True)
@@ -111,9 +122,9 @@ def best_of_batch(best: Tensor, pairs: int, most: Tensor | int) -> tuple[Tensor,
 
 
 def kth_bipartite_soft_matching(metric: Tensor, k: int) -> tuple[Tensor, int]:
-    """Merge every token into the most similar one among each k-th: assign (B, N), N // k.
+    """Merge every token into the most similar of each k-th token: assign (B, N), N // k.
 
-    Tokens behind the last full group of k belong to no group: -1.
+    Tokens after the last full group of k are assigned to -1.
     """
     b, n, c = metric.shape
     count = n // k
@@ -127,7 +138,7 @@ def kth_bipartite_soft_matching(metric: Tensor, k: int) -> tuple[Tensor, int]:
 
 
 def merge(x: Tensor, assign: Tensor, count: int, mode: str = "mean") -> Tensor:
-    """Members of x (B, N, D) reduced to (B, count, D). mode: "mean" or "sum"."""
+    """Reduce x (B, N, D) to (B, count, D), with mode "mean" or "sum"."""
     total = rows_summed(x, assign, count)
     if mode == "sum":
         return total
@@ -136,10 +147,13 @@ def merge(x: Tensor, assign: Tensor, count: int, mode: str = "mean") -> Tensor:
 
 
 def schedule(r: int | tuple | list, blocks: int) -> list[int]:
-    """Merges in each of `blocks` blocks.
+    """Number of merges in each of `blocks` blocks.
 
-    r: an int for all; a pair (r, inflection) with a float inflection in [-1, 1] for a line that
-    falls (-1: from 2 r to 0) or rises (1); other sequences count block by block, then zeros.
+    Args:
+        r: An int for all blocks. Or a pair (r, inflection) with a float inflection in [-1, 1], for
+            a linear schedule that falls (-1: from 2 r to 0) or rises (1). Or a sequence with one
+            count per block, filled with zeros.
+        blocks: Number of blocks.
     """
     if isinstance(r, int):
         return [r] * blocks
@@ -151,10 +165,13 @@ def schedule(r: int | tuple | list, blocks: int) -> list[int]:
 
 
 def spread(total: int, blocks: int, kind: str = "constant") -> list[int]:
-    """`total` merges over `blocks` blocks: evenly, or in a line that falls or rises.
+    """Spread `total` merges over `blocks` blocks.
 
-    kind: "constant", larger ones first; "linear", a fall from twice the mean that ends once all are
-    spread; "reverse_linear", that backwards.
+    Args:
+        total: Number of merges.
+        blocks: Number of blocks.
+        kind: "constant": evenly, larger counts first. "linear": falls from twice the mean, until
+            all are spread. "reverse_linear": the reverse of "linear".
     """
     if kind == "constant":
         base, extra = divmod(total, blocks)
@@ -164,16 +181,17 @@ def spread(total: int, blocks: int, kind: str = "constant") -> list[int]:
     for i in range(blocks):
         out.append(min(left, int(first - i * first / blocks)))
         left -= out[-1]
-    # What rounding down left over.
+    # The remainder of rounding down.
     for i in range(left):
         out[i % blocks] += 1
     return out[::-1] if kind == "reverse_linear" else out
 
 
 def next_merges(n: int, target: int, blocks: int) -> int | None:
-    """Merges now, so that n tokens are `target` after `blocks` blocks, merging evenly.
+    """Merges in the next block, so that n tokens become `target` after `blocks` blocks.
 
-    A block merges at most half of its tokens. None where even that doesn't suffice.
+    Merges are spread evenly. A block merges at most half of its tokens. None where that is not
+    enough.
     """
 
     def left(most: int) -> int:
@@ -192,7 +210,7 @@ def next_merges(n: int, target: int, blocks: int) -> int | None:
 
 
 def _ranks(x: Tensor) -> Tensor:
-    """Rank of every entry in its row, the largest first, ties by place."""
+    """Rank of every entry in its row, the largest first, ties in order."""
     return x.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
 
 

@@ -1,4 +1,4 @@
-"""Gathering tokens around a few of them."""
+"""Merges tokens into their nearest target."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch.nn.functional import normalize
 
 
 def spread(n: int, k: int, device: torch.device | None = None) -> Tensor:
-    """Indices (min(k, n),) at equal steps from 0 on: every floor(n / k)-th of n."""
+    """Indices (min(k, n),) at equal steps of floor(n / k), from 0."""
     return torch.arange(min(k, n), device=device) * max(1, n // max(1, k))
 
 
 def nearest(x: Tensor, targets: Tensor) -> Tensor:
-    """For each of x (B, N, D) the index (B, N) of the target in (B, K, D) of largest cosine."""
+    """Index (B, N) of the target (B, K, D) with the largest cosine to each of x (B, N, D)."""
     return (normalize(x.float(), dim=-1) @ normalize(targets.float(), dim=-1).mT).argmax(-1)

@@ -1,4 +1,4 @@
-"""Keys and values of some tokens in few bits: more for important ones than for the rest."""
+"""Quantised keys and values, with more bits for important tokens than for the rest."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from foveate.ops.quantise import CHANNEL, TOKEN, WIDTHS, Codes, quantise
 
 @dataclass(frozen=True, eq=False)
 class PackedRow:
-    """One sample: codes of its important tokens and of the rest, each in ascending order.
+    """The quantised keys and values of one sample.
 
-    scale (H, 1, d): what the channels of the values were divided by, None where they were not.
+    Attributes:
+        keys: Codes of the important tokens and of the rest, each in ascending order.
+        values: Likewise.
+        scale: (H, 1, d) divisor of the value channels, or None.
     """
 
     keys: tuple[Codes, Codes]
@@ -23,7 +26,7 @@ class PackedRow:
     scale: Tensor | None
 
     def read_into(self, keys: Tensor, values: Tensor, index: Tensor) -> None:
-        """Write keys and values to rows of (H, N, d): index has the important ones' first."""
+        """Write keys and values to rows `index` of (H, N, d), important tokens first."""
         for codes, out in ((self.keys, keys), (self.values, values)):
             important = len(codes[0])
             codes[0].read_into(out, index[:important])
@@ -32,30 +35,33 @@ class PackedRow:
             values.mul_(self.scale)
 
     def products_into(self, out: Tensor, rows: Tensor) -> None:
-        """Write products of rows (H, R, d) with the keys to (H, R, N), important ones first."""
+        """Write products of rows (H, R, d) with the keys to (H, R, N), important tokens first."""
         many, few = out.split([len(codes) for codes in self.keys], -1)
         self.keys[0].products_into(many, rows)
         self.keys[1].products_into(few, rows)
 
     def mixed(self, weights: Tensor) -> Tensor:
-        """Values weighted by (H, R, N), important ones first, and summed, (H, R, d)."""
+        """Sum (H, R, d) of the values weighted by (H, R, N), important tokens first."""
         parts = weights.split([len(codes) for codes in self.values], -1)
         many, few = (c.mixed(w) for c, w in zip(self.values, parts, strict=True))
         return many + few if self.scale is None else (many + few) * self.scale
 
     @property
     def nbytes(self) -> int:
-        """Bytes of codes, minima, steps and scales."""
+        """Size in bytes of codes, minima, steps and scales."""
         scale = 0 if self.scale is None else self.scale.nbytes
         return scale + sum(codes.nbytes for codes in (*self.keys, *self.values))
 
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """Keys and values (B, H, N, d) of N columns of a prompt, some of them padding.
+    """Quantised keys and values (B, H, N, d) of N columns, some of them padding.
 
-    valid, important (B, N) bool: no padding; stored with the wider codes. index (B, N): which
-    columns these are, None where they are all.
+    Attributes:
+        rows: One `PackedRow` per sample.
+        valid: (B, N) bool, False at padding.
+        important: (B, N) bool, columns that are stored with more bits.
+        index: (B, N) int, which columns of the prompt these are. None for all.
     """
 
     rows: tuple[PackedRow, ...]
@@ -64,13 +70,13 @@ class Packed:
     index: Tensor | None = None
 
     def read(self) -> tuple[Tensor, Tensor]:
-        """Keys and values (B, H, N, d), columns in order, 0 at padding."""
+        """Keys and values (B, H, N, d) in the order of columns, 0 at padding."""
         some = self.rows[0].keys[0]
         b, n = self.valid.shape
         like = some.data if some.step is None else some.step
         size = b, some.data.shape[0], n, some.channels
         keys, values = like.new_zeros(size), like.new_zeros(size)
-        # Important columns first, then the others, padding behind them.
+        # Important columns first, then the others, padding last.
         rank = self.valid.long() + (self.valid & self.important)
         order = rank.argsort(dim=1, descending=True, stable=True)
         for row, index, k, v in zip(self.rows, order, keys, values, strict=True):
@@ -80,13 +86,14 @@ class Packed:
     def products_into(self, out: Tensor, rows: Tensor) -> None:
         """Write products of rows (B, Hkv, R, d) with keys to `out` (B, Hkv, R, N), float32.
 
-        In the order of codes, which are not unpacked into keys; those of padding, last, are left.
+        Columns are in the order of the codes, and keys are not unpacked. Padding comes last and is
+        left unchanged.
         """
         for row, own, there in zip(self.rows, rows, out, strict=True):
             row.products_into(there[..., : sum(map(len, row.keys))], own)
 
     def mixed(self, weights: Tensor) -> Tensor:
-        """Values weighted by (B, Hkv, R, N) in that order and summed, (B, Hkv, R, d), float32."""
+        """Sum (B, Hkv, R, d) in float32 of the values weighted by (B, Hkv, R, N), in code order."""
         held = [
             own[..., : sum(map(len, row.values))]
             for row, own in zip(self.rows, weights, strict=True)
@@ -94,7 +101,7 @@ class Packed:
         return torch.stack([row.mixed(own) for row, own in zip(self.rows, held, strict=True)])
 
     def take(self, rows: Tensor) -> Packed:
-        """Samples `rows` (R,); their codes are shared."""
+        """The samples `rows` (R,); their codes are shared."""
         return replace(
             self,
             rows=tuple(self.rows[b] for b in rows.tolist()),
@@ -105,7 +112,7 @@ class Packed:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are held: codes and scales, shared ones once, and the marks of importance."""
+        """Size in bytes of codes, scales (shared ones once) and importance flags."""
         return sum({id(row): row.nbytes for row in self.rows}.values()) + self.important.nbytes
 
 
@@ -117,18 +124,26 @@ def pack_tokens(
     bits: tuple[int, int] | list[tuple[int, int]],
     counts: tuple[list[int], list[int]] | None = None,
 ) -> Packed:
-    """Keys and values (B, H, N, d) in `bits` for important (B, N) tokens and for the others.
+    """Quantise keys and values (B, H, N, d).
 
-    Keys get one range per channel of all heads, values one per token, behind a scale per channel
-    that all tokens of a sample share: the root of its largest magnitude.
-    bits: one pair for all samples, or one for each. counts: valid and important tokens of each
-    sample; to find them out stops a GPU.
+    Keys have one range per channel over all tokens. Values have one range per token, after division
+    by a scale per channel: the square root of the channel's largest magnitude.
+
+    Args:
+        keys: (B, H, N, d).
+        values: (B, H, N, d).
+        valid: (B, N) bool, False at padding.
+        important: (B, N) bool.
+        bits: Bits for important tokens and for the others; one pair for all samples, or one for
+            each.
+        counts: Valid and important tokens of each sample, if known. Computing them is a device
+            sync.
     """
     important = important & valid
     each = bits if isinstance(bits, list) else [bits] * len(keys)
     if counts is None:
         counts = tuple(torch.stack([valid.sum(1), important.sum(1)]).tolist())
-    # Important columns first, then the others, padding behind them.
+    # Important columns first, then the others, padding last.
     order = (valid.long() + important).argsort(dim=1, descending=True, stable=True)
     rows = []
     given = zip(keys, values, order, *counts, each, strict=True)
@@ -155,10 +170,14 @@ def pack_chosen(
     bits: int | list[int],
     counts: list[int] | None = None,
 ) -> Packed:
-    """The `chosen` (B, N) columns of keys and values (B, H, N, d) alone, in `bits`.
+    """Quantise only the `chosen` (B, N) columns of keys and values (B, H, N, d).
 
-    bits: one number for all samples, or one for each. counts: how many of each sample; to find them
-    out stops a GPU.
+    Args:
+        keys: (B, H, N, d).
+        values: (B, H, N, d).
+        chosen: (B, N) bool.
+        bits: One number for all samples, or one for each.
+        counts: Chosen columns of each sample, if known. Computing them is a device sync.
     """
     pairs = [(n, n) for n in bits] if isinstance(bits, list) else (bits, bits)
     counts = chosen.sum(1).tolist() if counts is None else counts

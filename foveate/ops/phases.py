@@ -1,4 +1,4 @@
-"""Rotation as one product of complex numbers, in a third of the passes that halves take."""
+"""Rotary embedding as one complex product, which needs a third of the memory passes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 def phases(rotate: Callable[[Tensor], Tensor], like: Tensor) -> Tensor | None:
-    """Complex numbers (B, 1, N, d / 2) that stand for `rotate` of heads (B, 1, N, d).
+    """Complex numbers (B, 1, N, d / 2) that act like `rotate` on heads (B, 1, N, d).
 
-    Channel i and the one half of d behind it are the parts of one number. like (B, 1, N, d): of
-    which shape and type. None where `rotate` pairs channels otherwise, and in half precision.
+    Channels i and i + d / 2 are the parts of one number. None where `rotate` pairs channels
+    differently, and in half precision. like (B, 1, N, d) gives shape and dtype.
     """
     if like.dtype != torch.float32 or like.shape[-1] % 2:
         return None
@@ -30,5 +30,5 @@ def paired(x: Tensor) -> Tensor:
 
 
 def laid_out(x: Tensor) -> Tensor:
-    """Complex numbers (..., d / 2) as heads (..., d), with the products of what was paired."""
+    """Complex numbers (..., d / 2) as heads (..., d) with the channels of each pair adjacent."""
     return torch.view_as_real(x).flatten(-2)

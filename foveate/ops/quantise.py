@@ -1,4 +1,4 @@
-"""Numbers as codes of a few bits with a minimum and a step, several codes to a byte."""
+"""Quantises numbers to codes of a few bits with a minimum and a step, and packs them into bytes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 WIDTHS = (2, 4, 8)
-# Rows that are read at a time: few enough to stay near the processor.
+# Rows that are read at a time: few enough to stay in the CPU cache.
 BLOCK = 2048
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:
-    """Codes (..., C) below 2**bits, uint8, as bytes (..., ceil(C / (8 / bits))).
+    """Pack codes (..., C) below 2**bits, uint8, into bytes (..., ceil(C / (8 / bits))).
 
-    The channels are cut into 8 / bits equal runs, of which the first has the lowest bits.
+    The channels are split into 8 / bits equal runs; the first run has the lowest bits.
     """
     per = 8 // bits
     codes = torch.nn.functional.pad(codes, (0, -codes.shape[-1] % per))
@@ -27,19 +27,24 @@ def pack(codes: Tensor, bits: int) -> Tensor:
 
 
 def unpack(packed: Tensor, bits: int, channels: int, dtype: torch.dtype = torch.uint8) -> Tensor:
-    """The codes (..., channels) that `pack` put into bytes, as numbers of any type."""
+    """The codes (..., channels) that `pack` packed."""
     top = 2**bits - 1
     runs = [packed >> shift if shift else packed for shift in range(0, 8, bits)]
-    # The highest bits come down alone.
+    # The highest bits need no mask.
     runs = [run & top for run in runs[:-1]] + runs[-1:]
     return torch.cat(runs, -1)[..., :channels].to(dtype)
 
 
 @dataclass(frozen=True, eq=False)
 class Codes:
-    """Numbers (H, N, d), each `low + step * code`, or as they were where `step` is None.
+    """Quantised numbers (H, N, d): `low + step * code`.
 
-    data: packed codes (H, N, bytes), or the numbers themselves. low, step: (H, 1, d) or (1, N, 1).
+    Attributes:
+        data: (H, N, bytes) packed codes, or the unchanged numbers where `step` is None.
+        low: (H, 1, d) or (1, N, 1) minimum, or None.
+        step: (H, 1, d) or (1, N, 1) step, or None.
+        bits: Bits per code.
+        channels: d.
     """
 
     data: Tensor
@@ -52,7 +57,7 @@ class Codes:
         return self.data.shape[1]
 
     def read(self, rows: slice = slice(None)) -> Tensor:
-        """The numbers (H, N, d), or some rows of them."""
+        """The numbers (H, N, d), or some of their rows."""
         data = self.data[:, rows]
         if self.low is None or self.step is None:
             return data
@@ -61,7 +66,7 @@ class Codes:
         return torch.addcmul(low, codes, step)
 
     def read_into(self, out: Tensor, index: Tensor) -> None:
-        """Write the numbers to the rows `index` (N,) of `out` (H, M, d), block by block."""
+        """Write the numbers to the rows `index` (N,) of `out` (H, M, d), in blocks."""
         for start in range(0, len(index), BLOCK):
             rows = slice(start, start + BLOCK)
             out.index_copy_(1, index[rows], self.read(rows))
@@ -69,7 +74,8 @@ class Codes:
     def products_into(self, out: Tensor, rows: Tensor) -> None:
         """Write products of rows (H, R, d) with all numbers to `out` (H, R, N), float32.
 
-        For ranges of channels: minima and steps go to the rows, so that codes are read as they are.
+        For ranges per channel. Minima and steps are applied to the rows, so codes are used
+        directly.
         """
         if self.low is None or self.step is None:
             out.copy_(rows @ self.data.float().mT)
@@ -79,9 +85,9 @@ class Codes:
             some.copy_(torch.baddbmm(low, scaled, codes.mT))
 
     def mixed(self, weights: Tensor) -> Tensor:
-        """Sums (H, R, d) weighted by (H, R, N), float32, for ranges of tokens.
+        """Weighted sums (H, R, d) with weights (H, R, N), float32, for ranges per token.
 
-        Minima and steps go to the weights, so that codes are read as they are.
+        Minima and steps are applied to the weights, so codes are used directly.
         """
         if self.low is None or self.step is None:
             return weights @ self.data.float()
@@ -93,7 +99,7 @@ class Codes:
 
     @property
     def _block(self) -> int:
-        """Rows that are read at a time; a GPU reads them all."""
+        """Number of rows to read at a time; on a GPU all of them."""
         return max(1, len(self)) if self.data.is_cuda else BLOCK
 
     def _codes(self) -> Iterator[Tensor]:
@@ -103,24 +109,24 @@ class Codes:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are held."""
+        """Size in bytes."""
         return sum(t.nbytes for t in (self.data, self.low, self.step) if t is not None)
 
 
-# What a range is taken over: all tokens of a channel, or all channels and heads of a token.
+# Dimensions that share a range: all tokens of a channel, or all channels and heads of a token.
 CHANNEL, TOKEN = (1,), (0, 2)
 
 
 def quantise(x: Tensor, bits: int, over: tuple[int, ...]) -> Codes:
-    """Asymmetric codes of x (H, N, d), whose minimum and step are taken over `over`.
+    """Asymmetric quantisation of x (H, N, d), with ranges over the dimensions `over`.
 
-    Errors are at most half a step. 16 bits and more leave x as it is.
+    Errors are at most half a step. With 16 bits or more x is unchanged.
     """
     if bits > max(WIDTHS) or not x.shape[1]:
         return Codes(x, None, None, bits, x.shape[2])
     top = 2**bits - 1
     low, high = x.amin(over, keepdim=True), x.amax(over, keepdim=True)
-    # A flat range has step 0: codes are 0 then, and the minimum comes back.
+    # A constant range has step 0. Its codes are 0 and it is restored from the minimum.
     step = ((high.float() - low.float()) / top).to(x.dtype).clamp(min=torch.finfo(x.dtype).tiny)
     codes = ((x.float() - low.float()) / step.float()).round().clamp(0, top).to(torch.uint8)
     return Codes(pack(codes, bits), low, step, bits, x.shape[2])

@@ -1,4 +1,4 @@
-"""Rows of patches: of single views, of frames, and of an overview and its stitched picture."""
+"""Rows of patches: of single views, of frames, and of an overview with its stitched image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from foveate.tokens import Grid, VisualTokens
 
 @dataclass(frozen=True)
 class Plane:
-    """rows: rows of patches in one plane. width: patches in a row. lined: newline behind each."""
+    """One plane of patches.
+
+    Attributes:
+        rows: Number of rows.
+        width: Patches per row.
+        lined: Whether a newline token follows each row.
+    """
 
     rows: int
     width: int
@@ -24,15 +30,18 @@ class Plane:
 
     @property
     def tokens(self) -> int:
-        """Tokens of one row, its newline included."""
+        """Tokens of one row, with its newline."""
         return self.width + self.lined
 
 
 def planes(grid: Grid) -> list[Plane]:
-    """The planes of an item in reading order; `UnsupportedCall` where its rows are gone."""
+    """The planes of an item in reading order.
+
+    Raises `UnsupportedCall` where tokens were dropped before.
+    """
     if is_stitched(grid):
         side, rest = isqrt(grid.views[0]), sum(grid.views[1:])
-        # The picture may be lower or narrower than the overview, which the extent then tells.
+        # The stitched image may be lower or narrower than the overview, so try each height.
         for height in (grid.special, grid.h, rest // grid.w):
             width = rest // max(1, height)
             extent = max(height, side), max(width, side)
@@ -42,13 +51,13 @@ def planes(grid: Grid) -> list[Plane]:
         lined = grid.special == grid.t * grid.h
         return [Plane(grid.h, grid.w, lined)] * grid.t
     raise UnsupportedCall(
-        "Rows of patches can be kept only where no other method dropped any before; use "
-        "strategy='rank'."
+        "Whole rows of patches can be kept only if no other method dropped tokens before; use "
+        "strategy='rank', or attach this method alone."
     )
 
 
 def row_of_tokens(tokens: VisualTokens, extent: list[Plane]) -> tuple[Tensor, Tensor]:
-    """Row (N,) of every token, -1 for specials that belong to none, and the plane (R,) of a row."""
+    """Row (N,) of every token, -1 for special tokens without a row; plane (R,) of each row."""
     device = tokens.position.device
     rows = torch.tensor([plane.rows for plane in extent])
     first = on_device(rows.cumsum(0) - rows, device)
@@ -56,7 +65,7 @@ def row_of_tokens(tokens: VisualTokens, extent: list[Plane]) -> tuple[Tensor, Te
     special = tokens.special[0]
     row = torch.where(special, -1, first[t.clamp(min=0)] + h)
     lined = on_device([plane.lined for plane in extent], device)
-    # A newline stands behind the row that it ends.
+    # A newline belongs to the row before it.
     before = row.cummax(0).values
     plane = on_device(torch.arange(len(extent)).repeat_interleave(rows), device)
     return torch.where(special & lined[plane[before.clamp(min=0)]], before, row), plane

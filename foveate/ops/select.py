@@ -1,4 +1,4 @@
-"""Choosing indices from scores."""
+"""Selects indices by score."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from torch import Tensor
 
 
 def top_k(scores: Tensor, k: int, mask: Tensor | None = None) -> Tensor:
-    """Ascending indices (B, k) of the k largest of `scores` (B, N); ties go to the lower index.
+    """Ascending indices (B, k) of the k largest scores. Ties go to the lower index.
 
-    mask (B, N) bool: where given, False entries are chosen only when nothing else is left.
+    Args:
+        scores: (B, N).
+        k: Number of indices.
+        mask: (B, N) bool. False entries are selected only when no others are left.
     """
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
@@ -18,9 +21,14 @@ def top_k(scores: Tensor, k: int, mask: Tensor | None = None) -> Tensor:
 
 
 def top_mask(scores: Tensor, k: Tensor, mask: Tensor) -> Tensor:
-    """(B, N) bool: the k[b] largest of row b of `scores` (B, N) among the True entries of `mask`.
+    """(B, N) bool: the k[b] largest scores of row b among the True entries of `mask`.
 
-    k (B,) int; a row that has fewer entries keeps them all. Ties go to the lower index.
+    Ties go to the lower index. A row with fewer entries keeps all of them.
+
+    Args:
+        scores: (B, N).
+        k: (B,) int.
+        mask: (B, N) bool.
     """
     scores = scores.masked_fill(~mask, float("-inf"))
     order = torch.sort(scores, dim=1, descending=True, stable=True).indices
@@ -30,10 +38,10 @@ def top_mask(scores: Tensor, k: Tensor, mask: Tensor) -> Tensor:
 
 
 def columns_of(mask: Tensor, most: int | None = None) -> tuple[Tensor, Tensor]:
-    """Columns (B, M) of the True entries of each row of mask (B, N) in order, and which are real.
+    """Columns (B, M) of the True entries of each row of mask (B, N), in order; and which are real.
 
-    M is what the fullest row has, at least 1. most: a bound that is known, in place of M; to find
-    it out stops a GPU.
+    M is the largest count of a row, at least 1. `most` is a known bound to use instead; computing M
+    is a device sync.
     """
     most = max(1, int(mask.sum(1).max()) if most is None else most)
     index = mask.long().argsort(dim=1, descending=True, stable=True)[:, :most]
@@ -41,10 +49,16 @@ def columns_of(mask: Tensor, most: int | None = None) -> tuple[Tensor, Tensor]:
 
 
 def soft_top_k(scores: Tensor, k: Tensor, mask: Tensor, temperature: float) -> Tensor:
-    """(B, N) in [0, 1]: sigmoid((score - kappa) / T) with kappa so that row b sums to k[b].
+    """Soft top-k (B, N) in [0, 1]: sigmoid((score - kappa) / temperature).
 
-    Outside of mask (B, N) it is 1; a row that has no more than k entries keeps them whole.
-    Gradients flow through the scores; kappa is a constant to them.
+    kappa is such that row b sums to k[b]. Gradients flow through the scores, with kappa as a
+    constant.
+
+    Args:
+        scores: (B, N).
+        k: (B,) int. A row with no more than k entries gets 1 for all of them.
+        mask: (B, N) bool. The result is 1 outside of it.
+        temperature: Divides the scores.
     """
     scores = scores / temperature
     with torch.no_grad():

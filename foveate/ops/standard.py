@@ -1,4 +1,4 @@
-"""Values of each row with mean 0 and variance 1."""
+"""Standardises the values of each row."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def standardised(x: Tensor, where: Tensor) -> Tensor:
-    """x (B, N) less its mean over its standard deviation, both over `where` (B, N); 0 elsewhere."""
+    """x (B, N) minus its mean, divided by its standard deviation, over `where` (B, N); else 0."""
     x = x.float().masked_fill(~where, 0)
     count = where.sum(1, keepdim=True).clamp(min=1)
     off = (x - x.sum(1, keepdim=True) / count).masked_fill(~where, 0)

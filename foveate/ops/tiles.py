@@ -1,4 +1,4 @@
-"""An overview and the crops of one picture: which token belongs to which, and how they lie."""
+"""Positions of the tokens of tiled images: an overview and crops."""
 
 from __future__ import annotations
 
@@ -13,19 +13,24 @@ from foveate.tokens import Grid, VisualTokens
 
 
 def is_stitched(grid: Grid) -> bool:
-    """Whether an item is an overview and crops stitched to a larger picture, not single frames."""
+    """Whether an item is an overview with crops of one larger image, and not single frames."""
     return len(grid.views) > 1 and grid.patches != grid.t * grid.h * grid.w
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """How the tokens of a stitched picture lie.
+    """Positions of the tokens of a tiled image.
 
-    group (N,): 0 for the overview, 1, 2, ... for crops row by row, -1 for newlines. sizes: tokens
-    of each, on the CPU. local (N,): the token's number in its group. place (N, 2): its row and
-    column in the overview or in the stitched picture. side: tokens along the overview. crops: rows
-    and columns of crops. extent: rows and columns of the stitched picture. base, cells (n,): the
-    overview's tokens, and the cell of its map where each lies.
+    Attributes:
+        group: (N,) int, 0 for the overview, 1, 2, ... for crops row by row, -1 for newlines.
+        sizes: Tokens of each group, on the CPU.
+        local: (N,) int, index of the token in its group.
+        place: (N, 2) int, row and column in the overview or in the stitched image.
+        side: Tokens along one side of the overview.
+        crops: Rows and columns of crops.
+        extent: Rows and columns of the stitched image in tokens.
+        base: (n,) int, the overview's tokens.
+        cells: (n,) int, their cells in the overview's map.
     """
 
     group: Tensor
@@ -39,7 +44,7 @@ class Tiles:
     cells: Tensor
 
     def overview(self, scores: Tensor) -> Tensor:
-        """The overview's part of `scores` (B, N) as a map (B, side, side), dropped cells mean."""
+        """Scores (B, N) of the overview as a map (B, side, side); dropped cells get the mean."""
         values = scores[:, self.base]
         canvas = values.mean(1, keepdim=True).repeat(1, self.side**2)
         canvas[:, self.cells] = values
@@ -47,7 +52,7 @@ class Tiles:
 
 
 def tiles(tokens: VisualTokens) -> Tiles | None:
-    """The tiles of stitched pictures, None for single views, frames, and crops without overview."""
+    """The tiles of a stitched image; None for single views, frames, and crops without overview."""
     if not is_stitched(tokens.grid):
         return None
     device, layout = tokens.features.device, tokens.layout
@@ -59,7 +64,7 @@ def tiles(tokens: VisualTokens) -> Tiles | None:
 def _tiles(
     position: Tensor, members: list[Tensor], tokens: VisualTokens, device: torch.device
 ) -> Tiles | None:
-    """Tiles of tokens at `position` (N, 3), of which views have `members`, both on the CPU."""
+    """Tiles of tokens at `position` (N, 3) with the views `members`, both on the CPU."""
     held = [m for m in members[1:] if len(m)]
     if not held or not len(members[0]):
         return None

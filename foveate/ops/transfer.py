@@ -1,4 +1,4 @@
-"""Small facts of the host, handed to a device without waiting for it."""
+"""Copies small CPU tensors to a device without a device sync."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 def on_device(values: Tensor | Sequence[Any], device: torch.device) -> Tensor:
     """Numbers that the host knows, as a tensor on `device`.
 
-    `torch.tensor(..., device=)` and `.to(device)` wait until a GPU has done all work before them.
+    `torch.tensor(..., device=)` and `.to(device)` would wait until a GPU has done all work before.
     """
     values = values if isinstance(values, Tensor) else torch.tensor(values)
-    # CUDA copies what is not pinned aside before it returns, so that the source may go at once.
+    # CUDA stages unpinned memory before the call returns, so the source may be freed at once.
     return values.to(device, non_blocking=device.type == "cuda")

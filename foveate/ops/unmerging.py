@@ -1,7 +1,7 @@
-"""Attention over a virtual sequence in which each of a few tokens stands at several positions.
+"""Attention over a virtual sequence in which a merged token stands at several positions.
 
-mapping (B, N) int says which unique token (of U) stands at each of N virtual positions, -1 for
-none. Heads are (B, H, U, d) and not rotated.
+mapping (B, N) int is the unique token (of U) at each of N virtual positions, -1 for none. Heads are
+(B, H, U, d) and not rotated.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from foveate.ops.gather import rows_at, rows_summed
 
 
 def stood(x: Tensor, mapping: Tensor) -> Tensor:
-    """Heads (B, H, U, d) copied to all places where they stand, (B, H, N, d)."""
+    """Heads (B, H, U, d) copied to all their virtual positions, (B, H, N, d)."""
     return rows_at(x, mapping.clamp(min=0))
 
 
 def gathered(weights: Tensor, mapping: Tensor, count: int) -> Tensor:
-    """Weights (B, H, R, N) of places as sums of each of `count` unique tokens, (B, H, R, count).
+    """Sum weights (B, H, R, N) of positions for each of `count` unique tokens, (B, H, R, count).
 
-    Places of no token must weigh nothing.
+    The weight of a position without token must be 0.
     """
     index = mapping.clamp(min=0)[:, None, None].expand_as(weights)
     return weights.new_zeros(*weights.shape[:3], count).scatter_add(3, index, weights)
 
 
 def averaged(x: Tensor, mapping: Tensor, count: int) -> Tensor:
-    """Means of x (B, N, D) over the places of each of `count` unique tokens, (B, count, D)."""
+    """Means of x (B, N, D) over the positions of each of `count` unique tokens, (B, count, D)."""
     places = rows_summed(x.new_ones(*mapping.shape, 1), mapping, count)
     return rows_summed(x, mapping, count) / places.clamp(min=1)
 
@@ -40,15 +40,19 @@ def visible(
     window: int | None,
     prefill: bool = True,
 ) -> Tensor:
-    """What each of the last q virtual rows sees, (B, h, q, N) bool, from what unique tokens see.
+    """Mask (B, h, q, N) bool of the last q virtual rows, from the mask of the unique tokens.
 
-    seen (B, h, u, U): what u unique rows see of U columns. rows (B, q): which of these stands at
-    each virtual row. at: ranks (B, u) and (B, U) of unique rows and columns. prefill: rows may see
-    later ones, as those of a prefix do.
+    Causality follows virtual positions: copies of a token attend to each other in order, unless the
+    token attends in both directions. What a later token could not attend to stays masked. A window
+    limits positions and columns: a sliding cache drops columns, wherever their copies stand.
 
-    Order is that of virtual positions: copies of a token see each other as they follow, unless it
-    sees others in both directions. What was hidden from a later token stays hidden. A window counts
-    both places and columns: a cache that slides lets go of columns, wherever copies of them stand.
+    Args:
+        seen: (B, h, u, U) bool, mask of u unique rows over U columns.
+        mapping: (B, N) int.
+        rows: (B, q) int, the unique row at each virtual row.
+        at: Ranks (B, u) and (B, U) of the unique rows and columns.
+        window: Length of the sliding window, or None.
+        prefill: Rows may attend to later columns, as those of a bidirectional prefix do.
     """
     n, q = mapping.shape[1], rows.shape[1]
     columns = mapping.clamp(min=0)
@@ -63,7 +67,7 @@ def visible(
         sees = (held & (gap >= 0) & (gap < window)).expand_as(own)
     if not prefill:
         return sees & (mapping >= 0)[:, None, None, :]
-    # Only prefixes and blocks that see both ways look ahead.
+    # Only bidirectional prefixes and blocks attend to later columns.
     looks = (seen & (at[1][:, None, :] > at[0][:, :, None])[:, None]).any(-1)
     if bool(looks.any()):
         looks = looks.gather(2, rows[:, None].expand(-1, looks.shape[1], -1))

@@ -183,7 +183,7 @@ def test_new_columns_can_be_taken_back_and_stored_ones_not():
         first = model(input_ids=token, past_key_values=cache).logits
         cache.crop(-1)
         assert torch.equal(model(input_ids=token, past_key_values=cache).logits, first)
-        with pytest.raises(UnsupportedCall, match="last 1 are as they were"):
+        with pytest.raises(UnsupportedCall, match="last 1 are stored unchanged"):
             cache.crop(-2)
 
 

@@ -119,7 +119,7 @@ def test_a_model_that_is_told_of_no_candidates_refuses_those_who_read_the_questi
     (one, _), _ = pair("video_llama_3")
     draft = copy.deepcopy(model)
     with foveate.attach(model, foveate.FastV()):
-        with pytest.raises(foveate.UnsupportedCall, match="isn't told which columns"):
+        with pytest.raises(foveate.UnsupportedCall, match="does not know which tokens"):
             generate(model, one, 6, assistant_model=draft)
     with foveate.attach(model, foveate.DivPrune(keep=0.5)):
         plain = generate(model, one, 6)[0]

@@ -57,7 +57,7 @@ def test_goes_on_under_an_equal_method_only(method):
     with pytest.raises(foveate.UnsupportedCall, match="is not attached"):
         after(model, run.sequences, copy.deepcopy(run.past_key_values))
     with foveate.attach(model, foveate.DivPrune(keep=3)):
-        with pytest.raises(foveate.UnsupportedCall, match=r"under DivPrune\(keep=3\)"):
+        with pytest.raises(foveate.UnsupportedCall, match=r"with DivPrune\(keep=3\)"):
             after(model, run.sequences, copy.deepcopy(run.past_key_values))
     with foveate.attach(model, method):
         assert close(after(model, run.sequences, run.past_key_values), expected)
@@ -182,7 +182,7 @@ def test_a_picture_cannot_be_cropped(method):
     (one, _), _ = pair("llava")
     run = filled(model, one, method)
     held = [layer.get_mask_sizes(0) for layer in run.past_key_values.layers]
-    with pytest.raises(foveate.UnsupportedCall, match="crop|taken back"):
+    with pytest.raises(foveate.UnsupportedCall, match="crop"):
         run.past_key_values.crop(-run.past_key_values.get_seq_length() + 6)
     assert [layer.get_mask_sizes(0) for layer in run.past_key_values.layers] == held
 
@@ -295,7 +295,7 @@ def test_another_number_of_rows_is_refused():
     _, batch = pair("llava")
     with foveate.attach(model, Half()), torch.no_grad():
         cache = model(**batch, use_cache=True).past_key_values
-        with pytest.raises(foveate.UnsupportedCall, match="by 2 rows and is continued by 1"):
+        with pytest.raises(foveate.UnsupportedCall, match="has 2 rows, but the call has 1"):
             model(input_ids=QUESTION, past_key_values=cache)
 
 

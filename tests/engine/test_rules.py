@@ -219,7 +219,7 @@ def test_what_can_not_be_right_is_refused():
     with foveate.attach(model, NoPicture()):
         out = model(**inputs, use_cache=True)
     more = {"input_ids": torch.tensor([[7]]), "past_key_values": out.past_key_values}
-    with foveate.attach(model, Around()), pytest.raises(UnsupportedCall, match="under NoPic"):
+    with foveate.attach(model, Around()), pytest.raises(UnsupportedCall, match="with NoPic"):
         model(**more)
 
 
@@ -259,7 +259,7 @@ def test_parts_that_look_ahead_see_where_columns_are_placed():
     assert torch.allclose(seen[0], seen[1], atol=1e-5)
     with (
         foveate.attach(model, Around() + Ahead()),
-        pytest.raises(UnsupportedCall, match="layer 2 without rotation"),
+        pytest.raises(UnsupportedCall, match="layer 2 unrotated"),
     ):
         model(**zoo.pair("llava", "image"))
 

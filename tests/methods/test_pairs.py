@@ -96,10 +96,10 @@ def test_rows_of_text_stay_exact_in_packed_caches(options):
 @pytest.mark.parametrize(
     "method,message",
     [
-        (foveate.DyMU(keep=8) + foveate.TCLLaVA(), "DyMU attends to columns"),
-        (foveate.YOPO() + foveate.DyMU(keep=8), "DyMU attends to columns"),
-        (foveate.DyMU(keep=8) + foveate.ZipVL(), "of which ZipVL"),
-        (foveate.VistaLLaMA() + foveate.DyMU(keep=8), "of which VistaLLaMA"),
+        (foveate.DyMU(keep=8) + foveate.TCLLaVA(), "DyMU attends to tokens"),
+        (foveate.YOPO() + foveate.DyMU(keep=8), "DyMU attends to tokens"),
+        (foveate.DyMU(keep=8) + foveate.ZipVL(), "and ZipVL does not support"),
+        (foveate.VistaLLaMA() + foveate.DyMU(keep=8), "and VistaLLaMA does not support"),
         (foveate.VistaLLaMA() + foveate.VistaLLaMA(), "VistaLLaMA acts twice"),
         (foveate.TCLLaVA() + foveate.TCLLaVA(), "TCLLaVA acts twice"),
     ],

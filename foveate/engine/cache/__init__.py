@@ -1,4 +1,6 @@
-"""The KV cache. `cache_parts` runs methods that act on it, `stored_layer` is a cache layer that
-keeps some columns in another form (quantised), `stored_attention` attends to it without unpacking
-it, and `provenance` says which prompt filled a cache and who may continue it.
+"""The KV cache.
+
+`cache_parts` runs the methods that act on it. `stored_layer` is a cache layer that stores some
+columns in another format, such as quantised. `stored_attention` attends to them without unpacking.
+`provenance` records which prompt filled a cache, and checks who continues it.
 """

@@ -1,4 +1,4 @@
-"""Caches-stage parts at work: what a layer holds of the prompt, and of what comes behind it."""
+"""Runs `CachesPart`s: changes how a layer caches the prompt and the tokens after it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Caches:
     def __init__(self, anatomy: Anatomy, parts: list[CachesPart]):
         if len(parts) > 1:
             names = " and ".join(type(p).__name__ for p in parts)
-            raise InvalidParameter(f"{names} both say what a cache holds; attach one of them.")
+            raise InvalidParameter(f"{names} both change the KV cache; attach only one of them.")
         self.anatomy = anatomy
         self.part = parts[0] if parts else None
 
@@ -33,7 +33,7 @@ class Caches:
         return self.part is not None
 
     def after_layer(self, i: int, call: DecoderCall, kw: dict[str, Any]) -> None:
-        """The prompt has run through layer i: hold it as the part says."""
+        """After layer i processed the prompt: store its cache as the part wants."""
         cache = cache_in(kw)
         if not call.prefill or cache is None or not plain(cache.layers[i]):
             return
@@ -49,21 +49,27 @@ class Caches:
             call.prompt.cached[i] = _left(stage, store.index, store.valid)
 
     def before_layer(self, i: int, call: DecoderCall, module: nn.Module, args: tuple, kw: dict):
-        """Pre-hook of layer i: its mask, where some layer holds less than ran through it."""
+        """Pre-hook of layer i: its mask, where a layer has dropped columns from its cache."""
         if call.prefill or not call.prompt.cached:
             return None
         return args, {**kw, "attention_mask": decode_mask(i, call, module, args[0], kw)}
 
     def readers(self, call: DecoderCall, cache: Any, new: int) -> Iterator[tuple[int, Reader]]:
-        """Per layer whose new columns fill a gap with `new` more, what reads its attention."""
+        """Layers in which the new columns, with `new` more, reach the part's gap.
+
+        Each comes with the function that reads its attention.
+        """
         gap = self.part.gap if self.part else None
         for i, layer in enumerate(cache.layers if gap is not None else ()):
             if isinstance(layer, KeptLayer) and layer.stores and layer.loose + new >= gap:
                 yield i, self._reader(i, call, layer)
 
     def apart(self, cache: Any, q: int, mask: Any) -> dict[int, KeptLayer]:
-        """Layers that one new token may attend to as they are held, if nobody else looks on."""
-        # A map that somebody wants to see is made, and a mask of the caller's own is obeyed.
+        """Layers whose stored columns one new token can attend to without unpacking.
+
+        None where a part or the caller reads the attention map.
+        """
+        # Eager attention returns its map, and a custom mask must be applied: both need all columns.
         own = isinstance(mask, Tensor) and mask.dim() == 4
         if not self or q > 1 or own or not known(implementation(self.anatomy.layers[0].self_attn)):
             return {}
@@ -109,7 +115,7 @@ class Caches:
 
 
 def _left(stage: Stage, index: Tensor, valid: Tensor) -> Stage:
-    """A stage of which only the columns `index` (B, N) are left."""
+    """A stage with only the columns `index` (B, N)."""
     return Stage(
         boundary=stage.boundary,
         prompt_column=stage.prompt_column.gather(1, index),

@@ -1,4 +1,4 @@
-"""What a cache knows of the prompt that filled it: who may go on with it, and what became of it."""
+"""Records which prompt filled a KV cache, and follows or refuses what the caller does with it."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _FOLLOWED = (
 
 
 class Filled:
-    """Hangs on a cache whose layers hold something else than the caller's prompt.
+    """Attached to a cache whose layers contain something else than the full prompt.
 
-    Stands in for the methods of that one cache, so that whatever the caller does with it is
-    followed or refused, with no hook on any model. Goes along when the cache is copied or saved.
+    It overrides methods of this one cache instance, so that every operation on the cache is
+    followed or refused without hooks on a model. It is copied and saved with the cache.
 
     Attributes:
-        method: what filled the cache.
-        prompt: what its layers hold.
-        new: columns that came behind the prompt.
-        open: whether a model runs to which an equal method is attached.
+        method: The method that filled the cache.
+        prompt: The prompt that its layers contain.
+        new: Number of columns after the prompt.
+        open: Whether a model with an equal method attached is running.
     """
 
     def __init__(self, cache: Cache, prompt: Prompt, method: Method):
-        # Weak: a cycle would keep keys and values alive until garbage is collected.
+        # Weak, because a cycle would keep keys and values alive until garbage collection.
         self._cache: Callable[[], Cache | None] = ref(cache)
         self._prompt = prompt
         self._rows: Tensor | None = None
@@ -59,71 +59,72 @@ class Filled:
         cache = self._cache()
         if cache is None:
             raise UnsupportedCall(
-                "This is a shallow copy of a cache that is gone; copy caches by copy.deepcopy."
+                "This is a shallow copy of a cache that no longer exists; copy caches with "
+                "copy.deepcopy."
             )
         return cache
 
     @property
     def prompt(self) -> Prompt:
-        """What the layers hold, in the order of rows that the cache has now."""
+        """The prompt, with its rows in the current order of the cache."""
         if self._rows is not None:
             self._prompt, self._rows = self._prompt.take(self._rows), None
         return self._prompt
 
     @property
     def rows(self) -> int:
-        """Samples that the cache holds."""
+        """Number of samples in the cache."""
         held = self._prompt.first.prompt_column if self._rows is None else self._rows
         return len(held)
 
     def held(self, columns: int) -> int:
-        """Columns that layer 0 holds, before `columns` more."""
+        """Number of columns in layer 0, before `columns` more."""
         held = self._bare().layers[0].get_seq_length()
-        # Static layers count on the device: reading that at every new token would wait for it.
+        # Static layers count on the device. Reading that for every new token would be a sync.
         counted = isinstance(held, int) or columns > 1
         return int(held) if counted else self._prompt.at(0).n + self.new
 
     def admit(self, method: Method, rows: int, columns: int) -> None:
-        """Raise unless `method` can go on with this cache, by `columns` in a batch of `rows`."""
+        """Raise unless `method` can continue this cache with `columns` columns of `rows` rows."""
         if method != self.method:
             raise UnsupportedCall(
-                f"The cache was filled under {self.method!r} and can't be continued under "
-                f"{method!r}; continue it with the method that filled it, or start a fresh call."
+                f"The cache was filled with {self.method!r} and can't be continued with "
+                f"{method!r}; attach the first method, or start a new call without this cache."
             )
         if self._prompt.soft:
             raise UnsupportedCall(
-                "The cache was filled while choices were soft, in training; fill it anew without "
-                "labels, or pass use_cache=False."
+                "The cache was filled in training with soft token selection and can't be "
+                "continued; fill it again without labels, or pass use_cache=False."
             )
         if rows != self.rows:
             raise UnsupportedCall(
-                f"The cache was filled by {self.rows} rows and is continued by {rows}; "
-                "continue it with the same batch."
+                f"The cache has {self.rows} rows, but the call has {rows}; continue it with the "
+                "same batch."
             )
         held, known = self.held(columns), self._prompt.at(0).n + self.new
         if held != known:
             raise UnsupportedCall(
-                f"Layer 0 of the cache holds {held} columns where {known} went in; change a cache "
-                "by its own methods, crop and the like, not layer by layer."
+                f"Layer 0 of the cache has {held} tokens instead of {known}; change a cache with "
+                "its own methods such as crop, not layer by layer."
             )
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args, **kwargs):
         cache = self._bare()
         if not self.open:
             raise UnsupportedCall(
-                f"The cache was filled under {self.method!r}, which is not attached to this model; "
-                "attach it again to go on, or start a fresh call."
+                f"The cache was filled with {self.method!r}, which is not attached to this model; "
+                "attach it again, or start a new call without this cache."
             )
         return type(cache).update(cache, key_states, value_states, layer_idx, *args, **kwargs)
 
     def get_seq_length(self, layer_idx: int = 0):
-        """What the caller counts, so that generate slices a second turn rightly."""
+        """Length of the full sequence, with which `generate` slices the input of a second turn."""
         cache = self._bare()
         held = type(cache).get_seq_length(cache, layer_idx)
         return held + self._prompt.missing if layer_idx < len(cache.layers) else held
 
     def get_query_offset(self, layer_idx: int = 0):
-        """What is held, so that masks are sized rightly."""
+        """The number of cached columns, so that masks get the right size."""
         cache = self._bare()
         return type(cache).get_seq_length(cache, layer_idx)
 
@@ -134,23 +135,23 @@ class Filled:
 
     def crop(self, tokens_to_remove: int) -> None:
         cache, seen = self._bare(), self._prompt.length + self.new
-        # Earlier versions of transformers took the length that is left.
+        # Older transformers versions pass the length that remains instead.
         gone = max(0, seen - tokens_to_remove) if tokens_to_remove > 0 else -tokens_to_remove
         if gone >= seen:
             cache.reset()
             return
         if self._prompt.open_end and not self.new:
             raise UnsupportedCall(
-                "This model isn't told which columns of a prompt are candidates of assisted "
-                f"decoding, and {self.method!r} read them as the question; generate without "
-                "assistant_model and prompt_lookup_num_tokens."
+                "Assisted decoding is not supported here: the model does not know which tokens of "
+                f"its first call are candidates, so {self.method!r} took them for the question; "
+                "generate without assistant_model and prompt_lookup_num_tokens."
             )
         for layer in cache.layers:
             if isinstance(layer, KeptLayer):
                 layer.admit(gone)
             elif gone and not croppable(layer):
                 raise UnsupportedCall(
-                    "A layer with a sliding window has let columns go and can't take them back; "
+                    "A sliding-window layer has dropped old tokens, so its cache can't be cropped; "
                     "call cache.activate_past_recording() on the empty cache."
                 )
         prompt = self._prompt
@@ -176,7 +177,7 @@ class Filled:
         self._take(torch.arange(rows, device=device).repeat_interleave(repeats))
 
     def _take(self, rows: Tensor) -> None:
-        # Beams move at every step: what they take along is worked out when somebody asks.
+        # Beam search reorders rows at every step; the prompt is reordered only when it is read.
         rows = rows.to(self._prompt.first.prompt_column.device)
         if rows.dtype == torch.bool:
             rows = rows.nonzero()[:, 0]
@@ -184,7 +185,7 @@ class Filled:
 
 
 def tag(cache: Cache, prompt: Prompt, method: Method) -> None:
-    """Hang on the cache what filled it; it is answered for where that is not the bare prompt."""
+    """Record on the cache what filled it; override its methods if the prompt was changed."""
     untag(cache)
     filled = cache.foveate = Filled(cache, prompt, method)
     if prompt.changed:
@@ -199,9 +200,9 @@ def untag(cache: Cache) -> None:
 
 
 def filled_of(cache: Cache | None, columns: int) -> Filled | None:
-    """What is known of a cache that a method filled, None for a plain, empty or reset one.
+    """The record of a cache that a method filled; None for a plain, empty or reset cache.
 
-    columns: how many go on with it.
+    `columns` is the number of columns that continue it.
     """
     filled = None if cache is None else cache.__dict__.get("foveate")
     if filled is not None and filled.held(columns) == 0:

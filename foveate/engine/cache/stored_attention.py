@@ -1,4 +1,4 @@
-"""One new token attends to what a layer holds in a form of its own, without its being unpacked."""
+"""Attention of one new token to a layer's stored columns, without unpacking them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from foveate.ops.attention import folded, shown
 
 
 def direct(layer: Any) -> bool:
-    """Whether all that a layer of a cache holds can be attended to as it is."""
+    """Whether new tokens can attend to all stored columns of a cache layer without unpacking."""
     return (
         isinstance(layer, KeptLayer)
         and bool(layer.stores)
@@ -24,7 +24,7 @@ def direct(layer: Any) -> bool:
 
 @contextmanager
 def apart(layer: KeptLayer) -> Iterator[Around]:
-    """While open, attention is given the loose columns of a layer; what answers its calls."""
+    """While open, the layer returns only its new columns; yields what computes its attention."""
 
     def answer(kernel: Kernel, query, key, value, mask, scaling, **kw: Any):
         if not plain(kw):
@@ -41,10 +41,17 @@ def apart(layer: KeptLayer) -> Iterator[Around]:
 def attended(
     layer: KeptLayer, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float
 ) -> Tensor:
-    """Output (B, 1, H, d) of one row over the stores of a layer and its loose columns.
+    """Output (B, 1, H, d) of one query over the stores of a layer and its new columns.
 
-    query (B, H, 1, d); key, value (B, Hkv, n, d): the loose ones. mask: of all columns that the
-    layer holds, in the kernel's own format. In float32: minima and steps cancel each other.
+    Computed in float32, because minima and steps of quantised values cancel each other.
+
+    Args:
+        layer: The cache layer.
+        query: (B, H, 1, d).
+        key: (B, Hkv, n, d), the new columns.
+        value: (B, Hkv, n, d), the new columns.
+        mask: Mask of all columns in the layer, in the kernel's format.
+        scaling: Factor of the products.
     """
     shared, loose = key.shape[1:3]
     rows = folded(query.float() * scaling, shared)

@@ -1,4 +1,4 @@
-"""A cache layer that holds some of its columns in a form of their own."""
+"""A cache layer that stores some of its columns in the format of a method."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from foveate.parts import Store
 
 
 class KeptLayer(DynamicLayer):
-    """Stores, oldest first, and behind them new columns as they are, in `keys` and `values`.
+    """Stores (oldest first), followed by new columns unchanged in `keys` and `values`.
 
-    Counts as its length what it has taken in, and for masks what it holds. hasty: whether the last
-    of several new columns, which may be candidates, said how others are stored. apart: who attends
-    to it looks into the stores himself, and is given new columns only.
+    `get_seq_length` counts all columns it ever got. Mask sizes count the columns it has.
+
+    Attributes:
+        taken: Number of columns that it got.
+        stores: The stores.
+        hasty: Whether the last store was chosen by the last of several new columns, which may be
+            candidates of assisted decoding.
+        apart: Whether `update` returns new columns only, because the attention reads the stores.
     """
 
     apart = False
@@ -31,17 +36,17 @@ class KeptLayer(DynamicLayer):
 
     @property
     def held(self) -> int:
-        """Columns that it holds, padding included."""
+        """Number of columns in the layer, padding included."""
         return sum(s.valid.shape[1] for s in self.stores) + self.loose
 
     @property
     def loose(self) -> int:
-        """New columns that are held as they are."""
+        """Number of new columns that are unchanged."""
         return self.keys.shape[2] if self.keys is not None and self.keys.dim() == 4 else 0
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all that is held."""
+        """Size of the layer in bytes."""
         loose = self.keys.nbytes + self.values.nbytes if self.loose else 0
         return sum(s.nbytes for s in self.stores) + loose
 
@@ -52,14 +57,14 @@ class KeptLayer(DynamicLayer):
         return (keys, values) if self.apart or not self.stores else self.joined(keys, values)
 
     def joined(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """What the stores hold, and these loose columns behind it."""
+        """Keys and values of the stores, followed by these new columns."""
         read = [store.read() for store in self.stores]
         return torch.cat([k for k, _ in read] + [keys], 2), torch.cat(
             [v for _, v in read] + [values], 2
         )
 
     def store(self, store: Store) -> None:
-        """Hold the oldest new columns in this form."""
+        """Put the oldest new columns into this store."""
         n, self.hasty = store.valid.shape[1], self.newest > 1
         self.stores.append(store)
         self.keys, self.values = (x[:, :, n:].clone() for x in (self.keys, self.values))
@@ -90,12 +95,11 @@ class KeptLayer(DynamicLayer):
             self.batch_select_indices(rows.repeat_interleave(repeats))
 
     def admit(self, gone: int) -> None:
-        """Raise unless the last `gone` columns can be taken back."""
+        """Raise unless the last `gone` columns can be removed."""
         if gone > self.loose or self.hasty:
             raise UnsupportedCall(
-                f"{gone} columns can't be taken back from a cache of which the last {self.loose} "
-                "are as they were, and these wait for what comes behind them; generate without "
-                "assisted decoding."
+                f"The cache can't be cropped by {gone} tokens, because only the last {self.loose} "
+                "are stored unchanged; generate without assisted decoding."
             )
 
     def crop(self, tokens_to_remove: int) -> None:
@@ -105,29 +109,30 @@ class KeptLayer(DynamicLayer):
 
 
 def refuse_foreign(cache: Cache | None) -> None:
-    """Raise for a cache whose layers can't be held in another form."""
+    """Raise for a cache whose layers can't be stored in another format."""
     if cache is None:
         return
     if not isinstance(cache, DynamicCache) or cache.offloading:
         what = "an offloaded cache" if cache.offloading else f"a {type(cache).__name__}"
         raise UnsupportedCall(
-            f"What a method keeps of {what} can't be exact; pass a plain DynamicCache or none."
+            f"Methods that change the KV cache do not support {what}; pass a DynamicCache, or no "
+            "cache."
         )
     for layer in cache.layers:
         if not plain(layer) and type(layer) is not DynamicSlidingWindowLayer:
             raise UnsupportedCall(
-                f"A cache with a {type(layer).__name__} holds its columns in a form of its own; "
-                "pass a plain DynamicCache or none."
+                f"Methods that change the KV cache do not support a {type(layer).__name__}; pass a "
+                "DynamicCache, or no cache."
             )
 
 
 def croppable(layer: CacheLayerMixin) -> bool:
-    """Whether columns can be taken back from a layer that the library made."""
+    """Whether columns can be removed from the end of a transformers cache layer."""
     if isinstance(layer, DynamicSlidingWindowLayer):
         return layer.record_past or layer.get_seq_length() < layer.sliding_window
     return layer.is_croppable
 
 
 def plain(layer: CacheLayerMixin) -> bool:
-    """Whether a layer holds columns as they are, and all of them."""
+    """Whether a layer stores all its columns unchanged."""
     return type(layer) is DynamicLayer or isinstance(layer, KeptLayer) and not layer.stores

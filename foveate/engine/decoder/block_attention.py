@@ -1,4 +1,4 @@
-"""Attention under a rule's own mask, block by block of rows, with the keys that a block sees."""
+"""Attention with a rule's mask, in blocks of queries and with the keys that a block attends to."""
 
 from __future__ import annotations
 
@@ -13,22 +13,26 @@ from foveate.attention_call import Attend, AttentionCall, Columns
 from foveate.ops.gather import rows_at
 from foveate.ops.transfer import on_device
 
-# Rows that are handed to the kernel at a time: few, so that little is computed in vain, and more
-# where a launch costs more than that.
+# Queries per kernel call. Small blocks compute few masked pairs. On a GPU larger blocks are better,
+# because kernel launches cost more.
 BLOCK = 128
 BLOCK_ON_GPU = 1024
-# Blocks that see about the same are joined up to so many rows, over which kernels are faster, where
-# that makes at most so many times the pairs.
+# Blocks with similar masks are joined up to JOINED queries, because kernels are faster on larger
+# blocks, if the query-key pairs grow by at most the factor PAIRS.
 JOINED, PAIRS = 512, 1.25
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """What layers that hold the same columns share of one block: facts, and the mask.
+    """One block of queries, shared by all layers with the same columns.
 
-    rows: slice of the query rows. index (B, K): keys that any of them sees, None for all of the
-    first K. mask: None where every row sees all of them. spared (B,): pairs of row and key that a
-    causal kernel would compute and this doesn't.
+    Attributes:
+        rows: Slice of the queries.
+        index: (B, K) int, keys that any of the queries attends to. None for the first K keys.
+        queries: Facts of the queries.
+        keys: Facts of the keys.
+        mask: Mask in the kernel's format. None where every query attends to every key.
+        spared: (B,) query-key pairs that a causal kernel would compute and this block does not.
     """
 
     rows: slice
@@ -39,7 +43,7 @@ class Block:
     spared: Tensor
 
     def of(self, call: AttentionCall) -> AttentionCall:
-        """This block of a layer's call."""
+        """The part of a layer's call that this block computes."""
         return replace(
             call,
             query=call.query[:, :, self.rows],
@@ -65,12 +69,19 @@ def in_blocks(
     visible: Callable[[AttentionCall], Tensor],
     alike: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Output (B, q, H, d) where rows see what `visible` says of them, and the pairs (B,) it spares.
+    """Attention with the mask that `visible` returns, computed block by block.
 
-    visible(call): (B, 1 or H, q, K) bool, asked block by block and once for all layers that hold
-    the same columns under the same mask, so that the whole of it never exists. alike (B, q) int:
-    rows in succession that see the same where the first and the last of them do have one number,
-    other rows -1. They are one block and need no mask, which spares kernels what a mask costs.
+    Args:
+        call: The attention call.
+        proceed: Function that computes the call of one block.
+        visible: Function from a block's call to its mask (B, 1 or H, q, K) bool. It runs once for
+            all layers with the same columns and mask. The full mask is never built.
+        alike: (B, q) int. Consecutive queries with the same number form one block without a mask,
+            which kernels compute faster, if the first and the last attend to the same keys. -1 for
+            other queries.
+
+    Returns:
+        The output (B, q, H, d), and the number of query-key pairs (B,) that are not computed.
     """
     blocks = call.once(lambda: list(_cut(call, visible, alike)))
     out = [proceed(block.of(call)) for block in blocks]
@@ -93,7 +104,7 @@ def _cut(
 
 
 def _spans(n: int, alike: Tensor | None) -> Iterator[tuple[slice, bool]]:
-    """Slices that cover n rows, and whether the rows of each are alike."""
+    """Slices that cover n queries, and whether all queries of a slice are alike."""
     numbers = [] if alike is None else alike.tolist()
     if any(row != numbers[0] for row in numbers) or not numbers:
         yield slice(0, n), False
@@ -101,7 +112,7 @@ def _spans(n: int, alike: Tensor | None) -> Iterator[tuple[slice, bool]]:
     start = at = 0
     for label, run in groupby(numbers[0]):
         count = len(list(run))
-        # A few rows are better off in a block with others.
+        # Short runs are faster in a block with other queries.
         if label >= 0 and count >= BLOCK // 2:
             if start < at:
                 yield slice(start, at), False
@@ -114,9 +125,12 @@ def _spans(n: int, alike: Tensor | None) -> Iterator[tuple[slice, bool]]:
 
 @dataclass(frozen=True, eq=False)
 class Ends:
-    """What the first and the last row of a span see, (B, 1 or H, 2, K) bool, on the CPU.
+    """Masks of the first and the last query of a span, on the CPU.
 
-    valid, at (B, q): of all rows of the span, as in `Columns`.
+    Attributes:
+        seen: (B, 1 or H, 2, K) bool.
+        valid: (B, q) bool, of all queries of the span, as in `Columns`.
+        at: (B, q) int, of all queries of the span, as in `Columns`.
     """
 
     seen: Tensor
@@ -127,7 +141,7 @@ class Ends:
 def _ends(
     call: AttentionCall, spans: list[slice], visible: Callable[[AttentionCall], Tensor]
 ) -> Iterator[Ends]:
-    """Read at once for all spans: to wait for each would stop a GPU as often."""
+    """The `Ends` of all spans, read from the device in one copy."""
     if not spans:
         return
     b, device = len(call.query), call.query.device
@@ -139,7 +153,7 @@ def _ends(
 
 
 def _open(call: AttentionCall, rows: slice, ends: Ends) -> Block | None:
-    """Rows that are alike as a block without a mask, None where they see unlike columns."""
+    """A block without a mask; None where its queries attend to different keys."""
     b, device, seen = len(call.query), call.query.device, ends.seen
     if bool((seen != seen[:1, :1, :1]).any()) or not bool(ends.valid.all()):
         return None
@@ -156,7 +170,7 @@ def _open(call: AttentionCall, rows: slice, ends: Ends) -> Block | None:
 def _joined(
     call: AttentionCall, span: slice, size: int, visible: Callable[[AttentionCall], Tensor]
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Blocks of rows with what they see, (B, 1 or H, q, K) bool, joined where that is worth it."""
+    """Blocks of queries with their masks (B, 1 or H, q, K) bool; similar blocks are joined."""
     held: list[Tensor] = []
     begin, pairs, union = span.start, 0, torch.empty(0)
     for start in range(span.start, span.stop, size):
@@ -189,7 +203,7 @@ def _masked(call: AttentionCall, rows: slice, seen: Tensor) -> Block:
     most, last, end = torch.stack(facts).tolist()
     most, last = max(1, most), max(1, last)
     part = part.masked(seen)
-    # To leave some gaps in costs less than to move all the others.
+    # Computing a few unused keys costs less than gathering all the others.
     whole = most > 0.8 * last
     keep = torch.arange(last, device=used.device).expand(len(used), -1)
     if not whole:

@@ -1,4 +1,4 @@
-"""Layers-stage parts at work: hooks on decoder layers that shorten the stream between them."""
+"""Runs `LayersPart`s: hooks on decoder layers that drop or merge columns between layers."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ from foveate.signals import (
 
 
 class Boundaries:
-    """The layers parts of one attachment, by the boundary at which they act."""
+    """The parts of one attachment that act between decoder layers, by boundary."""
 
     def __init__(self, anatomy: Anatomy, parts: list[Part]):
         self.anatomy = anatomy
@@ -67,8 +67,8 @@ class Boundaries:
             for k in part.boundaries(self.n) if isinstance(part, LayersPart) else ():
                 if not 0 <= k < self.n:
                     raise InvalidParameter(
-                        f"Boundary {k} lies outside a decoder of {self.n} layers; "
-                        f"use 0 to {self.n - 1}."
+                        f"Layer {k} is out of range: the model has {self.n} decoder layers "
+                        f"(0-{self.n - 1})."
                     )
                 self.at.setdefault(k, []).append(part)
         parts = [p for p in parts if isinstance(p, LayersPart | DetourPart)]
@@ -93,11 +93,12 @@ class Boundaries:
         for need in self.needs:
             if not 0 <= need.layer < self.n:
                 raise InvalidParameter(
-                    f"Decoder layer {need.layer} does not exist; use 0 to {self.n - 1}."
+                    f"Layer {need.layer} is out of range: the model has {self.n} decoder layers "
+                    f"(0-{self.n - 1})."
                 )
         self._rotary = tuple(inspect.signature(anatomy.text.rotary_emb.forward).parameters)
         self._typed_rotary = "layer_type" in self._rotary
-        # What rules make of the rotary tables of a layer that has not run yet.
+        # Set by `Rules`: changes the rotary tables of a layer that has not run yet.
         self.ahead: Callable[..., tuple[Tensor, Tensor]] | None = None
 
     def __bool__(self) -> bool:
@@ -105,17 +106,20 @@ class Boundaries:
 
     @property
     def start(self) -> int:
-        """The first layer whose stream parts change."""
+        """The first layer with changed columns."""
         return min((*self.at, *self.detours.at))
 
     def readers(self, call: DecoderCall) -> Iterator[tuple[int, Callable[..., None]]]:
-        """Per layer that parts want to see, what records it; a layer can be tapped once only."""
+        """For each layer whose attention parts read: the function that records it.
+
+        A layer can be tapped only once.
+        """
         attended = {n.layer for n in self.needs if not isinstance(n, DecoderTransition)}
         for layer in attended | self.followed:
             yield layer, self._reader(layer, call)
 
     def watchers(self, call: DecoderCall) -> Iterator[AbstractContextManager[None]]:
-        """What records the transitions that parts want to see, while it is open."""
+        """Context managers that record the transitions that parts read."""
         for need in self.needs:
             if isinstance(need, DecoderTransition):
                 layer = self.anatomy.layers[need.layer]
@@ -124,7 +128,8 @@ class Boundaries:
     def _reader(self, layer: int, call: DecoderCall) -> Callable[..., None]:
         window = window_of(self.anatomy.layers[layer].self_attn)
 
-        # A checkpointed layer is computed again without this, and must save as many tensors then.
+        # A checkpointed layer is recomputed without this reader. Recomputation must save the same
+        # number of tensors, so the reader saves none.
         @torch.no_grad()
         def read(query: Tensor, key: Tensor, mask: Any, scaling: float, **more: Any) -> None:
             stage, how = call.prompt.at(layer), {"scaling": scaling, **extras(more)}
@@ -147,9 +152,10 @@ class Boundaries:
     def keys_alone(
         self, i: int, call: DecoderCall, module: nn.Module, hidden: Tensor, kw: dict
     ) -> None:
-        """Note the keys that rows behind padding would have alone, where padding was counted too.
+        """Record the keys that padded rows would have without padding.
 
-        Attention doesn't see the difference, but whoever looks at keys does.
+        Needed where the model counts padding in its position ids. Attention does not depend on this
+        shift of all positions, but methods that read keys do.
         """
         stage = call.prompt.at(i)
         where = stage.positions
@@ -165,9 +171,10 @@ class Boundaries:
         return last_column(stage.valid)
 
     def idle(self, call: DecoderCall, cache: Any, q: int) -> bool:
-        """Whether layers can do one new token as the model itself would, each with its own cache.
+        """Whether layers can process one new token without the hooks of this package.
 
-        In decoding time is short: what hooks find out layer by layer is worth knowing ahead.
+        Hooks of every layer take a noticeable part of a decode step, so the check is made once per
+        step.
         """
         prompt = call.prompt
         stages = (*prompt.stages, *prompt.detours.values())
@@ -182,11 +189,11 @@ class Boundaries:
 
     @cached_property
     def windows(self) -> bool:
-        """Whether some layers see a window of columns only."""
+        """Whether any layer has sliding-window attention."""
         return any(window_of(la.self_attn) is not None for la in self.anatomy.layers)
 
     def before_layer(self, i: int, call: DecoderCall, module: nn.Module, args: tuple, kw: dict):
-        """Pre-hook of layer i: the arguments that this layer shall see."""
+        """Pre-hook of layer i: returns its changed arguments."""
         if call.prefill:
             return self._prefill(i, call, module, args[0], dict(kw))
         return self._decode(i, call, module, args[0], dict(kw))
@@ -223,7 +230,7 @@ class Boundaries:
         if call.soft is not None:
             kw["attention_mask"] = mask = softened(stage, call, module, hidden, kw)
             if mask.requires_grad and not hidden.requires_grad:
-                # Kernels on CUDA note what the gradient of a mask takes only if rows have one too.
+                # CUDA kernels compute the gradient of a mask only if the queries need one too.
                 hidden = hidden.detach().requires_grad_()
         return (hidden,), kw
 
@@ -237,7 +244,7 @@ class Boundaries:
         kw: dict,
         stage: Stage,
     ) -> BoundaryState:
-        """What a part sees of the stream `hidden` (B, N, D) that enters layer i."""
+        """The state that a part gets of the hidden states `hidden` (B, N, D) that enter layer i."""
         window, own = window_of(module.self_attn), square(kw.get("attention_mask"))
 
         def given() -> dict[str, Any]:
@@ -299,12 +306,12 @@ class Boundaries:
     def after(
         self, i: int, call: DecoderCall, before: Stage, merge: Merge, packed: bool
     ) -> tuple[Stage, Tensor]:
-        """The stage behind boundary i, and which of its predecessor's columns it took."""
+        """The stage after boundary i, and the columns of the stage before that it consists of."""
         kept = (merge.into == torch.arange(before.n, device=merge.into.device)) & before.valid
         held, lengths = _counted(kept, before)
         if any(n == 0 < m for n, m in zip(lengths, before.lengths, strict=True)):
             raise UnsupportedCall(
-                f"Nothing would be left of a row without text in decoder layer {i}; add text to "
+                f"A row without text would have no tokens left in decoder layer {i}; add text to "
                 "its prompt, or use a method that keeps visual tokens in every layer."
             )
         ascending = (~kept).long().argsort(dim=1, stable=True)
@@ -345,7 +352,7 @@ class Boundaries:
     def _placed(
         self, stage: Stage, call: DecoderCall, module: nn.Module, hidden: Tensor, kw: dict
     ) -> dict[str, Any]:
-        """Arguments of a layer with the positions of a stage's columns."""
+        """Arguments of a layer with the position ids of a stage's columns."""
         if stage is call.prompt.first and call.prefill:
             return dict(kw)
         kw = {**kw, "position_embeddings": self._tables(stage, call, module, hidden, kw)}
@@ -355,7 +362,7 @@ class Boundaries:
         return kw
 
     def _tables(self, stage: Stage, call: DecoderCall, module: nn.Module, hidden: Tensor, kw: dict):
-        """Rotary (cos, sin) of a stage's columns, each (B, N, d)."""
+        """Rotary tables (cos, sin) of a stage's columns, each (B, N, d)."""
         given = kw["position_embeddings"]
         if stage is call.prompt.first and call.prefill:
             return given
@@ -365,21 +372,22 @@ class Boundaries:
         return call.tables[key]
 
     def rotary(self, module: nn.Module, hidden: Tensor, positions: Tensor):
-        """(cos, sin) that the model's own rotary module gives for position ids."""
+        """(cos, sin) for position ids, computed by the model's own rotary module."""
         positions = rotating(positions)
         if self._typed_rotary:
             return self.anatomy.text.rotary_emb(hidden, positions, self.layer_type(module))
         return self.anatomy.text.rotary_emb(hidden, positions)
 
     def layer_type(self, module: nn.Module) -> str | None:
-        """Kind of a layer where the decoder has several, each with rotary tables of its own."""
+        """Type of a layer in models whose layer types have different rotary tables, or None."""
         types = getattr(self.anatomy.text.config, "layer_types", None)
         return None if types is None else types[module.self_attn.layer_idx]
 
     def widen(self, call: DecoderCall, args: tuple, kw: dict) -> tuple[tuple, dict] | None:
-        """Pre-hook of the rotary module in decoding: let it answer for all stages at once.
+        """Pre-hook of the rotary module in decode: compute the tables of all stages in one call.
 
-        What a step launches is what it costs, and each call of the module launches a dozen kernels.
+        The number of kernel launches dominates a decode step, and each call of the module launches
+        a dozen kernels.
         """
         if call.prefill or call.over or call.positions is None or call.idle:
             return None
@@ -395,7 +403,7 @@ class Boundaries:
         return (), kw
 
     def narrow(self, call: DecoderCall, args: tuple, kw: dict, output: Any):
-        """Hook of the rotary module: what `widen` asked for, apart from what the model asked."""
+        """Hook of the rotary module: split the result of `widen` into the model's part and ours."""
         kind = kw.get("layer_type")
         q = call.tables.pop(("asked", kind), None)
         if q is None:
@@ -405,13 +413,13 @@ class Boundaries:
 
     @property
     def _steady(self) -> bool:
-        """Whether the frequencies of the rotary module don't follow the largest position."""
+        """Whether the rotary frequencies are independent of the largest position id."""
         kinds = getattr(self.anatomy.text.rotary_emb, "rope_type", None)
         kinds = kinds.values() if isinstance(kinds, dict) else [kinds]
         return not any(kind is None or "dynamic" in kind or kind == "longrope" for kind in kinds)
 
     def _where(self, call: DecoderCall) -> Tensor:
-        """Ids (..., B, q * S) of new columns as each of S shifted stages counts them."""
+        """Position ids (..., B, q * S) of new columns in each of the S stages with a shift."""
         if ("where",) not in call.tables:
             positions, (each, shifts) = call.positions, call.prompt.shifts
             if positions.shape[-1] > 1:
@@ -421,7 +429,7 @@ class Boundaries:
         return call.tables[("where",)]
 
     def _new(self, stage: Stage, call: DecoderCall, module: nn.Module, hidden: Tensor):
-        """Ids (..., B, q) of new columns as a stage counts them, and their rotary tables."""
+        """Position ids (..., B, q) of new columns in a stage, and their rotary tables."""
         each = call.prompt.shifts[0]
         number = next(j for j, shift in enumerate(each) if shift is stage.shift)
         own = slice(number, None, len(each))
@@ -439,7 +447,7 @@ class Boundaries:
         stage = call.prompt.at(i)
         if stage is call.prompt.first and not call.prompt.detours:
             return (hidden,), kw
-        # The model's own masks are as long as one layer's cache, which others need not be.
+        # The model's mask fits the cache length of one layer; other layers may have other lengths.
         if stage.shift is not None and call.positions is not None:
             where, kw["position_embeddings"] = self._new(stage, call, module, hidden)
             if kw.get("position_ids") is not None:
@@ -449,9 +457,9 @@ class Boundaries:
 
 
 def _counted(kept: Tensor, stage: Stage) -> tuple[list[list[int]], list[int]]:
-    """Per row and visual item the columns of a stage that are `kept` (B, N), and of all per row.
+    """Kept columns of a stage, for each row and item, and for each row.
 
-    The one thing about a boundary that the host has to ask the device for.
+    `kept` (B, N) is bool. This is the only device sync of a boundary.
     """
     most = max(map(len, stage.held))
     counts = kept.new_zeros(len(kept), most + 1, dtype=torch.long)

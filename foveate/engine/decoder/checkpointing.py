@@ -1,4 +1,4 @@
-"""Checkpointed layers, which run once more for their gradients: what surrounds them comes along."""
+"""Gradient checkpointing: layers are recomputed in the backward pass, with the same taps."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-# Up to transformers 5.20 layers checkpoint their call, later their forward.
+# Up to transformers 5.20 a layer checkpoints its __call__, later versions its forward.
 _WITH_HOOKS = "__call__" in vars(GradientCheckpointingLayer)
 
 
 def checkpointed(layer: nn.Module) -> bool:
-    """Whether a layer called now will be computed again in the backward pass."""
+    """Whether a layer that runs now is recomputed in the backward pass."""
     asked = getattr(layer, "gradient_checkpointing", False)
     return bool(asked) and layer.training and torch.is_grad_enabled()
 
@@ -25,7 +25,7 @@ def checkpointed(layer: nn.Module) -> bool:
 def carried(
     layer: nn.Module, surroundings: Callable[[], AbstractContextManager[None]]
 ) -> Iterator[None]:
-    """While open, a checkpointed layer opens `surroundings()` now and when it is computed again."""
+    """While open, a checkpointed layer opens `surroundings()` whenever it is (re)computed."""
     checkpoint = layer._gradient_checkpointing_func
 
     def around(run: Callable, *args: Any, **kwargs: Any):
@@ -44,9 +44,9 @@ def carried(
 
 @contextmanager
 def hooks_outside(layers: Iterable[nn.Module]) -> Iterator[None]:
-    """While open, checkpointed layers compute their forward again and run their hooks once.
+    """While open, checkpointed layers recompute their forward only, without their hooks.
 
-    What a hook does belongs to a call, which is over when the backward pass computes a layer again.
+    A hook belongs to a call, and the call has ended when the backward pass recomputes a layer.
     """
     changed = [layer for layer in layers if _WITH_HOOKS and checkpointed(layer)]
     own = [layer.__dict__.get("forward") for layer in changed]
@@ -64,7 +64,7 @@ def hooks_outside(layers: Iterable[nn.Module]) -> Iterator[None]:
 
 
 def _again(layer: Any, forward: Callable, *args: Any, **kwargs: Any) -> Any:
-    """A checkpointed forward, which can't fill a cache."""
+    """A checkpointed forward without a KV cache, which it could not fill."""
     without = {"use_cache": False, "past_key_values": None}
     kwargs |= {name: value for name, value in without.items() if name in kwargs}
     return layer._gradient_checkpointing_func(partial(forward, **kwargs), *args)

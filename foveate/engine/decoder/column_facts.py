@@ -1,4 +1,4 @@
-"""What the columns of a decoder layer stand for, from the books of a prompt."""
+"""Facts about the columns of a decoder layer, computed from the `Prompt`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from foveate.report import Trace
 
 
 def plain(positions: Tensor, b: int) -> Tensor:
-    """Ids (B, N), or (3, B, N) where a model rotates by three, of all rows."""
+    """Position ids of all rows, (B, N), or (3, B, N) with M-RoPE."""
     positions = rotating(positions)
     return positions.expand(*positions.shape[:-2], b, -1)
 
 
 def stage_columns(prompt: Prompt, stage: Stage) -> Columns:
-    """Facts of the columns of one stage, worked out once."""
+    """Facts of the columns of one stage, computed once."""
     if stage.facts is None:
         stage.facts = _stage_columns(prompt, stage)
     return stage.facts
@@ -48,7 +48,7 @@ def _stage_columns(prompt: Prompt, stage: Stage) -> Columns:
 
 
 def _where(trace: Trace) -> Tensor:
-    """Frame and place (n, 4) of an item's tokens; -1 of a vector that stands in no slot."""
+    """Frame and place (n, 4) of an item's tokens; -1 for an added vector."""
     layout = trace.layout.on(trace.index.device)
     index = trace.index.clamp(min=0)
     of = torch.cat([layout.frame[index, None], layout.position[index]], 1)
@@ -58,9 +58,16 @@ def _where(trace: Trace) -> Tensor:
 def new_columns(
     prompt: Prompt, stage: Stage, q: int, new: int, behind: Tensor | None, positions: Tensor
 ) -> Columns:
-    """Facts of the `new` columns behind the prompt, of which the last `q` run now.
+    """Facts of the `new` columns after the prompt; the last `q` of them run now.
 
-    positions (..., B or 1, q): their ids; those of earlier new columns are counted back from them.
+    Args:
+        prompt: The prompt.
+        stage: The stage of the layer.
+        q: Columns that run in this call.
+        new: Columns after the prompt.
+        behind: (B, new) bool, False at padding; None where there is none.
+        positions: (..., B or 1, q) position ids of the columns that run now. Earlier ones are
+            counted back from them.
     """
     b, device = stage.valid.shape[0], stage.valid.device
     alive = torch.ones(b, new, dtype=torch.bool, device=device)
@@ -69,7 +76,7 @@ def new_columns(
     end = stage.prompt_column.masked_fill(~stage.valid, 0).amax(1, keepdim=True)
     rank = alive.long().cumsum(1)
     given = prompt.given
-    # Ids of new text may come once for all axes.
+    # Position ids of new text may have one axis for all three axes of M-RoPE.
     now = plain(positions, b).expand(*stage_columns(prompt, stage).positions.shape[:-1], -1)
     first = rank[:, -q:][:, :1]
     back = (rank - first)[:, : new - q]
@@ -91,7 +98,7 @@ def new_columns(
 
 
 def joined(first: Columns, second: Columns) -> Columns:
-    """The columns of one kind, then those of another."""
+    """The columns of `first`, followed by those of `second`."""
     joint = {}
     for name in (field.name for field in fields(Columns)):
         both = [getattr(first, name), getattr(second, name)]
@@ -100,7 +107,7 @@ def joined(first: Columns, second: Columns) -> Columns:
 
 
 def fitted(columns: Columns, width: int) -> Columns:
-    """As many columns as a kernel was given keys: the last ones, or spare ones behind them."""
+    """As many columns as the kernel gets keys: the last `width`, or padded at the end."""
     n = columns.valid.shape[1]
     if n == width:
         return columns
@@ -125,10 +132,13 @@ def fitted(columns: Columns, width: int) -> Columns:
 
 
 def whole(prompt: Prompt, stage: Stage, new: Columns | None, cut: int) -> Whole:
-    """Which column of a layer stands for each that the caller gave, and for those behind.
+    """Which column of a layer contains each position of the full sequence.
 
-    new: columns behind the prompt, None in prefill. cut: columns that the layer's cache has let go
-    at its start.
+    Args:
+        prompt: The prompt.
+        stage: The stage of the layer.
+        new: Columns after the prompt, None in prefill.
+        cut: Columns that the layer's cache dropped at its start.
     """
     b, n = stage.prompt_column.shape
     if stage.of_prompt is None:
@@ -143,7 +153,7 @@ def whole(prompt: Prompt, stage: Stage, new: Columns | None, cut: int) -> Whole:
 
 
 def _of_prompt(prompt: Prompt, stage: Stage) -> Tensor:
-    """Column (B, L) of a stage that stands for each that the caller gave, -1 where none does."""
+    """Column (B, L) of a stage that contains each column of the full prompt, -1 where none does."""
     b, n, length = *stage.prompt_column.shape, prompt.length
     device = stage.prompt_column.device
     # First column -> column of this stage; padding writes into a spare entry at the end.

@@ -1,4 +1,4 @@
-"""The books of dropped and merged columns between two stages of a prompt."""
+"""Maps values from the columns of one stage of a prompt to those of the next."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from foveate.parts import Merge
 
 
 def merged(x: Tensor, merge: Merge) -> Tensor:
-    """Weighted sums (B, N, D) of columns, at the columns that take them in."""
-    # Sums of many states lose too much in half precision.
+    """Weighted sums (B, N, D) of columns, at the columns they merge into."""
+    # In float32, because sums of many hidden states are inexact in half precision.
     weighted = x.float() * merge.weight[..., None].float()
     return rows_summed(weighted, merge.into, x.shape[1]).to(x.dtype)
 
 
 def settled(verdict: Tensor | Merge, stage: Stage) -> Merge:
-    """What a part said of a stage's columns, with text and padding as they are."""
+    """The result of `at_boundary` as a `Merge` that keeps text and padding unchanged."""
     fixed = (stage.item < 0) | ~stage.valid
     own = torch.arange(stage.n, device=fixed.device).expand_as(stage.item)
     if isinstance(verdict, Tensor):
@@ -43,14 +43,14 @@ def follow_merges(first: Stage, before: Stage, merge: Merge) -> Tensor:
 
 
 def realigned(seen: Tensor, source: Stage, stage: Stage, width: int) -> Tensor:
-    """Values (B, H, N_source, ...) at the columns of a later stage, 0 for those that had none.
+    """Values (B, H, N_source, ...) at the columns of a later stage, 0 for columns without a value.
 
-    width: columns of the first stage.
+    `width` is the number of columns of the first stage.
     """
     # First column -> column of the source, then column of the stage -> column of the source.
     where = source.first_column.new_full((len(source.first_column), width + 1), -1)
     steps = torch.arange(source.n, device=where.device).expand_as(source.first_column)
-    # Padding points at columns that others hold: it writes into a spare one.
+    # The index of a padding column is also that of a real one, so padding writes to a spare slot.
     where.scatter_(1, source.first_column.masked_fill(~source.valid, width), steps)
     index = where.gather(1, stage.first_column)
     rows = rows_at(seen if seen.dim() > 3 else seen[..., None], index.clamp(min=0))
@@ -59,7 +59,7 @@ def realigned(seen: Tensor, source: Stage, stage: Stage, width: int) -> Tensor:
 
 
 def moved_heads(heads: Heads, source: Stage, stage: Stage, width: int) -> Heads:
-    """Queries and keys of the columns of a later stage."""
+    """Queries and keys at the columns of a later stage."""
     steps = torch.arange(source.n, device=source.first_column.device).expand(
         len(source.first_column), 1, -1
     )

@@ -1,4 +1,4 @@
-"""DeepStack planes behind a boundary: features that the text model adds after early layers."""
+"""DeepStack features, which the LLM adds after early layers, aligned with kept columns."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from foveate.parts import Merge
 
 
 class Planes:
-    """Takes the planes over where columns vanish before the last one was added."""
+    """Adds DeepStack features itself where columns are dropped before the last one is added.
+
+    A plane is the DeepStack features of one layer.
+    """
 
     def __init__(self, anatomy: Anatomy, boundaries: Boundaries):
         self.anatomy = anatomy
         self.boundaries = boundaries
 
     def before_text(self, call: DecoderCall, args: tuple, kwargs: dict):
-        """Take the planes out of the text model's arguments."""
+        """Remove the DeepStack features from the LLM's arguments and store them."""
         embeds = kwargs.get("deepstack_visual_embeds")
         if not call.prefill or embeds is None or self.boundaries.start >= len(embeds):
             return None
@@ -35,7 +38,7 @@ class Planes:
         return args, {**kwargs, "visual_pos_masks": None, "deepstack_visual_embeds": None}
 
     def after_layer(self, i: int, call: DecoderCall, output: Tensor) -> Tensor | None:
-        """Add plane i to what layer i returns."""
+        """Add plane i to the output of layer i."""
         if i >= len(call.planes):
             return None
         plane, prompt = call.planes[i], call.prompt
@@ -50,10 +53,10 @@ class Planes:
 
 
 def _merged_at(plane: Tensor, stage: Stage, merge: Merge) -> Tensor:
-    """Values (B, L, D) at the first stage's columns, merged as the columns of a later one were."""
+    """Values (B, L, D) at the first stage's columns, merged like the columns of a later stage."""
     length, d = plane.shape[1:]
     index = stage.first_column[..., None].expand(-1, -1, d)
     sums = merged(plane.gather(1, index), merge)
-    # Padding points at columns that others hold: it writes into a spare one.
+    # The index of a padding column is also that of a real one, so padding writes to a spare slot.
     target = index.masked_fill(~stage.valid[..., None], length)
     return torch.cat([plane, plane[:, :1]], 1).scatter(1, target, sums)[:, :length]

@@ -1,4 +1,4 @@
-"""Layers that some columns go around: a shorter stream in, the whole one out."""
+"""Runs `DetourPart`s: some columns skip a decoder layer and are added back after it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from foveate.signals import DecoderHeads, DecoderKeys, DecoderTransition
 
 
 class Detours:
-    """The detour parts of one attachment, by the layer that columns skip."""
+    """The parts of one attachment that let columns skip layers, by layer."""
 
     def __init__(self, boundaries: Any, parts: list[Part]):
         self.boundaries = boundaries
@@ -28,21 +28,22 @@ class Detours:
             for i in part.layers(self.n) if isinstance(part, DetourPart) else ():
                 if not 0 <= i < self.n:
                     raise InvalidParameter(
-                        f"Decoder layer {i} does not exist; use 0 to {self.n - 1}."
+                        f"Layer {i} is out of range: the model has {self.n} decoder layers "
+                        f"(0-{self.n - 1})."
                     )
                 self.at.setdefault(i, []).append(part)
 
     def enter(
         self, i: int, call: DecoderCall, module: nn.Module, hidden: Tensor, kw: dict[str, Any]
     ) -> Tensor:
-        """What layer i shall run of its stream `hidden` (B, N, D)."""
+        """The hidden states that layer i gets, from those of all columns `hidden` (B, N, D)."""
         stage = call.prompt.stream(i)
         call.prompt.detours.pop(i, None)
-        told = [self._told(p, i, call, module, hidden, kw, stage) for p in self.at.get(i, ())]
-        told = [d for d in told if d is not None]
-        if not told:
+        detours = [self._detour(p, i, call, module, hidden, kw, stage) for p in self.at.get(i, ())]
+        detours = [d for d in detours if d is not None]
+        if not detours:
             return hidden
-        detour = _together(told)
+        detour = _together(detours)
         text = (stage.item < 0) & stage.valid
         run = text | detour.run & stage.valid
         gate = None if detour.gate is None else detour.gate.masked_fill(text, 1)
@@ -56,14 +57,14 @@ class Detours:
         return rows_at(hidden, columns)
 
     def leave(self, call: DecoderCall, output: Tensor) -> Tensor | None:
-        """The whole stream behind the layer that just ran; None where it is what came out."""
+        """The hidden states of all columns after the layer; None where the output is unchanged."""
         skip, call.skip = call.skip, None
         if skip is None:
             return None
         before, column = skip.hidden, skip.column
         out = output if column is None else rows_at(output, column.clamp(min=0))
         if skip.gate is not None:
-            # Written from the layer's side: where the gate is 1, its bits stay as they are.
+            # In this form the output is bitwise unchanged where the gate is 1.
             out = out + (skip.gate[..., None].to(out.dtype) - 1) * (out - before)
         if column is None:
             return out
@@ -73,7 +74,7 @@ class Detours:
             skipped = torch.where((skip.follow < 0)[..., None], before, before + update)
         return torch.where((column < 0)[..., None], skipped, out)
 
-    def _told(
+    def _detour(
         self,
         part: DetourPart,
         i: int,
@@ -94,14 +95,14 @@ class Detours:
             seen.append(DecoderHeads())
         if seen:
             raise UnsupportedCall(
-                f"{type(seen[0]).__name__} of decoder layer {i} can't be read of columns that go "
-                "around it; let the methods act in different layers."
+                f"{type(seen[0]).__name__} of decoder layer {i} does not exist for columns that "
+                "skip the layer; use different layers for the two methods."
             )
 
 
-def _together(told: list[Detour]) -> Detour:
-    """One detour of several parts: who runs does so for all of them, gates multiply."""
-    first, *others = told
+def _together(detours: list[Detour]) -> Detour:
+    """Combine several detours: a column runs if it runs in all of them, and gates multiply."""
+    first, *others = detours
     run, gate, follow = first.run, first.gate, first.follow
     for other in others:
         run = run & other.run
@@ -112,9 +113,9 @@ def _together(told: list[Detour]) -> Detour:
 
 
 def _short_columns(columns: Tensor, short: Stage, stage: Stage) -> Tensor:
-    """Column (B, N) of the shorter stream that holds each column of the whole one, -1 for none."""
+    """Column (B, N) of the shorter input that each column goes to, -1 for none."""
     short_columns = columns.new_full((len(columns), stage.n + 1), -1)
     steps = torch.arange(short.n, device=columns.device).expand_as(columns)
-    # Padding points at columns that others hold: it writes into a spare one.
+    # The index of a padding column is also that of a real one, so padding writes to a spare slot.
     short_columns.scatter_(1, columns.masked_fill(~short.valid, stage.n), steps)
     return short_columns[:, :-1]

@@ -1,7 +1,7 @@
-"""Queries and keys that the next decoder layer would make, without its weighing them.
+"""Queries and keys of a decoder layer before it runs.
 
-The layer itself makes them and is stopped in front of its kernel: norms, projections, rotation and
-scales are its own business.
+The layer computes them itself, with its own norms, projections, rotation and scaling. It is stopped
+before its attention kernel.
 """
 
 from __future__ import annotations
@@ -18,21 +18,28 @@ from foveate.errors import UnsupportedModel
 from foveate.ops.attention import Heads
 from foveate.ops.gather import rows_at
 
-# What a layer would write to, and what only its kernel reads.
+# Arguments that are left out: the cache, which the layer would write to, and the kernel's mask.
 LEFT_OUT = ("past_key_values", "cache", "attention_mask")
 
 
 class _Handed(Exception):
-    """Carries what a layer hands to its kernel out of it: query, key and how they are weighed."""
+    """Stops a layer at its attention kernel; carries queries, keys and kernel arguments."""
 
 
 def next_attention(
     layer: nn.Module, hidden: Tensor, given: Mapping[str, Any], rows: Tensor, visible: Tensor
 ) -> Tensor:
-    """Attention that `layer` would give columns `rows` (B, R) of its input, (B, H, R, N), float32.
+    """Attention probabilities of `layer` for some queries, (B, H, R, N) in float32.
 
-    Only the asked rows are projected to queries where the layer has projections of its own for
-    queries and for keys. given: what else the layer is called with. visible: see `probabilities`.
+    Where the layer has separate projections for queries, keys and values, only the queries of
+    `rows` are computed.
+
+    Args:
+        layer: The decoder layer.
+        hidden: (B, N, D) its input.
+        given: Its other arguments.
+        rows: (B, R) int, columns used as queries.
+        visible: The mask, see `probabilities`.
     """
     with torch.no_grad():
         if rows.shape[1] < hidden.shape[1] and _separate(layer.self_attn):
@@ -53,7 +60,7 @@ def next_heads(
     mask: Tensor | None,
     window: int | None,
 ) -> Heads:
-    """Queries and keys that `layer` would make of its input."""
+    """Queries and keys that `layer` computes of its input."""
     with torch.no_grad():
         spared = ("v_proj",) if _separate(layer.self_attn) else ()
         query, key, how = _handed(layer, hidden, given, spared)
@@ -66,9 +73,9 @@ def rotates(
     given: Mapping[str, Any],
     rotate: Callable[[Tensor, Tensor, Tensor], Tensor],
 ) -> bool:
-    """Whether `layer` turns queries by the tables it is given as `rotate(x, cos, sin)` does.
+    """Whether `layer` rotates its queries as `rotate(x, cos, sin)` does with the given tables.
 
-    False where it doesn't look at them, as layers without positions do.
+    False where it ignores the tables, as layers without position embeddings do.
     """
     with torch.no_grad():
         first = torch.zeros(len(hidden), 1, dtype=torch.long, device=hidden.device)
@@ -82,13 +89,13 @@ def rotates(
         if torch.allclose(rotate(still, none, one), turned, rtol=1e-2, atol=1e-3):
             return True
     raise UnsupportedModel(
-        f"{type(layer.self_attn).__name__} does more to queries than rotate them behind their "
-        "norms, so that columns can't be left without rotation; use a method that leaves them."
+        f"{type(layer.self_attn).__name__} changes queries in other ways than a rotary embedding, "
+        "so columns can't be left unrotated; use a method without its own rotation."
     )
 
 
 def _separate(attention: nn.Module) -> bool:
-    """Whether queries, keys and values come from linear maps of their own."""
+    """Whether queries, keys and values have separate linear projections."""
     maps = (getattr(attention, name, None) for name in ("q_proj", "k_proj", "v_proj"))
     return all(isinstance(getattr(m, "out_features", None), int) for m in maps)
 
@@ -96,7 +103,10 @@ def _separate(attention: nn.Module) -> bool:
 def _keys(
     layer: nn.Module, hidden: Tensor, given: Mapping[str, Any]
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """As `_handed`, with queries that nobody reads: of one head where the layer takes that."""
+    """Like `_handed`, but only the keys are valid.
+
+    The queries have a single head where the layer allows it.
+    """
     attention, spared = layer.self_attn, ("q_proj", "v_proj")
     heads = getattr(attention.config, "num_attention_heads", 0)
     head = getattr(attention, "head_dim", None)
@@ -107,7 +117,7 @@ def _keys(
         try:
             return _handed(layer, hidden, given, spared, head)
         except RuntimeError:
-            # It counts its heads instead of asking how many there are.
+            # The layer reshapes to its configured number of heads; compute all of them.
             pass
     return _handed(layer, hidden, given, spared)
 
@@ -119,9 +129,14 @@ def _handed(
     spared: tuple[str, ...] = (),
     width: int | None = None,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Queries (B, H, N, d), keys (B, Hkv, N, d), and scaling, softcap and sinks.
+    """Queries (B, H, N, d), keys (B, Hkv, N, d), and a dict with scaling, softcap and sinks.
 
-    spared: projections that nobody reads, which give zeros. width: of these, None for their own.
+    Args:
+        layer: The decoder layer.
+        hidden: (B, N, D) its input.
+        given: Its other arguments.
+        spared: Names of projections that are not needed. They return zeros.
+        width: Output width of these projections. None: their own.
     """
 
     def stop(kernel, query, key, value, mask, scaling=None, **more):
@@ -139,14 +154,14 @@ def _handed(
     except _Handed as handed:
         return handed.args
     raise UnsupportedModel(
-        f"{type(attention).__name__} calls no attention function of transformers, so that what "
-        "it will attend to can't be read; use a method that acts before the LLM, such as DivPrune."
+        f"{type(attention).__name__} does not use the attention interface of transformers, so its "
+        "attention can't be read; use a method that acts before the LLM, such as DivPrune."
     )
 
 
 @contextmanager
 def _silent(projection: Any, width: int | None) -> Iterator[None]:
-    """While open, a linear map gives zeros and computes nothing."""
+    """While open, a linear layer returns zeros and computes nothing."""
     before = projection.__dict__.get("forward")
     width = projection.out_features if width is None else width
     projection.forward = lambda x: x.new_zeros(1).expand(*x.shape[:-1], width)
@@ -159,7 +174,7 @@ def _silent(projection: Any, width: int | None) -> Iterator[None]:
 
 
 def _cut(given: Mapping[str, Any], rows: Tensor, hidden: Tensor) -> dict[str, Any]:
-    """Arguments of a layer for columns `rows` (B, R) of `hidden` (B, N, D) only."""
+    """Arguments of a layer for the columns `rows` (B, R) of `hidden` (B, N, D) only."""
     b, n, _ = hidden.shape
 
     def cut(x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Masks of decoder layers that hold fewer columns than layer 0 does."""
+"""Attention masks of decoder layers with fewer columns than layer 0."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from foveate.errors import UnsupportedCall
 def prefill_mask(
     stage: Stage, call: DecoderCall, module: nn.Module, hidden: Tensor, kw: dict[str, Any]
 ) -> Tensor | None:
-    """The mask of a layer behind a boundary while the prompt runs, in the kernel's own format."""
+    """Mask of a layer after a boundary in prefill, in the kernel's format."""
     mask = kw.get("attention_mask")
     kind = implementation(module.self_attn)
     _refuse_blocks(kind)
@@ -55,12 +55,12 @@ def prefill_mask(
 def softened(
     stage: Stage, call: DecoderCall, module: nn.Module, hidden: Tensor, kw: dict[str, Any]
 ) -> Tensor:
-    """The mask of a layer with what parts add to the logits of its keys."""
+    """Mask of a layer plus the weights that parts add to its key columns in training."""
     mask, kind = kw.get("attention_mask"), implementation(module.self_attn)
     if "flash" in kind or "flex" in kind:
         raise UnsupportedCall(
-            f"{kind} takes no weights of keys, which training a choice needs; "
-            "use attn_implementation='sdpa'."
+            f"attn_implementation={kind!r} does not support the key weights that training a token "
+            "selection needs; use attn_implementation='sdpa'."
         )
     n = stage.n
     if mask is None:
@@ -75,7 +75,7 @@ def softened(
 def decode_mask(
     i: int, call: DecoderCall, module: nn.Module, hidden: Tensor, kw: dict[str, Any]
 ) -> Tensor | None:
-    """The mask of layer i for columns that follow the prompt, of which its cache holds less."""
+    """Mask of layer i in decode, where the layer's cache has fewer columns."""
     cache, q = cache_in(kw), hidden.shape[1]
     stage = call.prompt.cached.get(i) or call.prompt.at(i)
     kind = implementation(module.self_attn)
@@ -84,7 +84,7 @@ def decode_mask(
     held = cache.layers[i].get_mask_sizes(q)[0]
     new = call.start + q
     width = stage.n + new
-    # The model has looked at the mask of a new column and found no padding if it gives none.
+    # If the model passes no mask for a new column, it found no padding.
     alone = q == 1 or "flash" in kind and call.later is None
     plain = not stage.ragged and window is None and held == width
     if plain and alone and kw.get("attention_mask") is None:
@@ -120,13 +120,13 @@ def decode_mask(
 
 
 def square(mask: Any) -> Tensor | None:
-    """A mask that says for every row what it sees; None for one that only marks padding."""
+    """A 4-D mask; None for a mask that marks padding only."""
     return mask if isinstance(mask, Tensor) and mask.dim() == 4 else None
 
 
 def _refuse_blocks(kind: str) -> None:
     if "flex" in kind:
         raise UnsupportedCall(
-            "FlexAttention's block masks can't be shortened between decoder layers; "
-            "use attn_implementation='sdpa' with methods that act inside the LLM."
+            "FlexAttention is not supported with methods that act inside the LLM, because its "
+            "block masks can't be shortened; use attn_implementation='sdpa'."
         )

@@ -1,4 +1,4 @@
-"""An MLP of a decoder layer with only its first neurons."""
+"""Runs the MLP of a decoder layer with some of its hidden neurons."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from foveate.errors import UnsupportedCall
 
 
 def narrowed(mlp: nn.Module) -> tuple[int, int, Callable[[Tensor, int], Tensor]]:
-    """Neurons of an MLP, its matrices, and a function that runs its first `neurons` on (..., D)."""
+    """Hidden neurons of an MLP, its number of matrices, and a function (x, neurons).
+
+    The function runs the first `neurons` hidden neurons on any x (..., D).
+    """
     down = getattr(mlp, "down_proj", None)
     fused = hasattr(mlp, "gate_up_proj")
     rising = (
@@ -21,8 +24,8 @@ def narrowed(mlp: nn.Module) -> tuple[int, int, Callable[[Tensor, int], Tensor]]
     activation = getattr(mlp, "act_fn", None) or getattr(mlp, "activation_fn", None)
     if down is None or activation is None or None in rising:
         raise UnsupportedCall(
-            f"The MLP of this model is a {type(mlp).__name__}, which rules can't look into; "
-            "use a method that leaves the MLP alone."
+            f"{type(mlp).__name__} is not a supported MLP (gate, up and down projection); use a "
+            "method that does not change the MLP."
         )
     width = down.in_features
 
@@ -30,8 +33,8 @@ def narrowed(mlp: nn.Module) -> tuple[int, int, Callable[[Tensor, int], Tensor]]
         for module in (down, *rising):
             if type(module) is not nn.Linear:
                 raise UnsupportedCall(
-                    f"An MLP of {type(module).__name__} can't be run on some of its neurons; "
-                    "merge adapters and load the model without quantisation."
+                    f"An MLP with {type(module).__name__} layers can't run with some of its "
+                    "neurons only; merge adapters and load the model without quantisation."
                 )
         with loaded((down, *rising)):
             gate, up = (_rows(m, s, neurons) for m, s in _starts(rising, width))
@@ -42,7 +45,7 @@ def narrowed(mlp: nn.Module) -> tuple[int, int, Callable[[Tensor, int], Tensor]]
 
 
 def _starts(rising: list[nn.Module], width: int):
-    """The gate and the rising matrix, each with its first row."""
+    """The gate and up projections, each with its first row in its matrix."""
     if len(rising) == 1:
         return ((rising[0], 0), (rising[0], width))
     return ((rising[0], 0), (rising[1], 0))

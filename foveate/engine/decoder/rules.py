@@ -1,4 +1,4 @@
-"""Rules at work: how decoder layers compute, in the prompt and for every token behind it."""
+"""Runs `RulePart`s: changes how decoder layers compute, in prefill and in decode."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Tables = tuple[Tensor, Tensor]
 
 
 class Rules:
-    """The rules of one attachment, by the layer in which they hold."""
+    """The rules of one attachment, by layer."""
 
     def __init__(self, anatomy: Anatomy, parts: list[RulePart], boundaries: Boundaries):
         self.anatomy = anatomy
@@ -50,19 +50,19 @@ class Rules:
             for i in part.layers(n):
                 if not 0 <= i < n:
                     raise InvalidParameter(
-                        f"Layer {i} lies outside a decoder of {n} layers; use 0 to {n - 1}."
+                        f"Layer {i} is out of range: the model has {n} decoder layers (0-{n - 1})."
                     )
                 self.at.setdefault(i, []).append(part)
         for i in self.at:
             self._refuse_together(i)
         self.parts = tuple(p for p in parts if any(p in held for held in self.at.values()))
         self.textual = any(p.textual for p in self.parts)
-        # By layer, the rules that have a say in rotation.
+        # By layer, the ids of the rules that change rotation.
         self.turning = {
             i: tuple(id(p) for p in held if p in [*self._at(i, "place"), *self._at(i, "raw")])
             for i, held in self.at.items()
         }
-        # By layer with columns that rules rotate, whether the model does.
+        # By layer: whether the model itself applies a rotary embedding.
         self._rotates: dict[int, bool] = {}
         if self.at:
             boundaries.ahead = self.ahead
@@ -71,7 +71,7 @@ class Rules:
         return bool(self.at)
 
     def _refuse_together(self, i: int) -> None:
-        """Raise where rules of layer i can't hold beside each other."""
+        """Raise where rules of layer i can't be combined."""
         asked = self._at(i, "attend")
         for part in asked:
             name = type(part.owner).__name__
@@ -82,12 +82,13 @@ class Rules:
             if part.virtual and others:
                 other = type(next(iter(others.values())).owner).__name__
                 raise InvalidParameter(
-                    f"{name} attends to columns that layer {i} doesn't hold, of which {other} "
-                    "can't say how they are attended to; attach one of them."
+                    f"{name} and {other} can't be combined in layer {i}: {name} attends to tokens "
+                    f"that the layer does not have, and {other} does not support that; attach "
+                    "one of them."
                 )
 
     def _at(self, i: int, name: str, prefill: bool = True) -> list[RulePart]:
-        """Rules of layer i that say something by the method `name`."""
+        """Rules of layer i that override the method `name`."""
         bare = getattr(RulePart, name)
         held = self.at.get(i, ())
         return [
@@ -101,7 +102,10 @@ class Rules:
         shadows: dict[int, Any],
         stack: ExitStack,
     ) -> set[int]:
-        """Surround layers until the stack closes, and say whose attention; readers there see it."""
+        """Surround layers until the stack closes; return those with changed attention.
+
+        Readers of these layers run inside.
+        """
         attended = {i for i in self.at if self._at(i, "attend", call.prefill)}
         for i in attended | {i for i in self.at if self._at(i, "feed", call.prefill)}:
             layer = self.anatomy.layers[i]
@@ -114,7 +118,7 @@ class Rules:
     def _inside(
         self, i: int, call: DecoderCall, reader: Reader | None, shadows: dict[int, Any]
     ) -> Iterator[None]:
-        """While open, the rules of layer i answer what its attention and its MLP are asked."""
+        """While open, the rules of layer i compute its attention and its MLP."""
         layer, feeding = self.anatomy.layers[i], self._at(i, "feed", call.prefill)
         with ExitStack() as stack:
             if self._at(i, "attend", call.prefill):
@@ -126,24 +130,27 @@ class Rules:
             yield
 
     def before_layer(self, i: int, call: DecoderCall, module: nn.Module, hidden: Tensor, kw: dict):
-        """Arguments of layer i with the rules' rotary tables, None where they are as they were."""
+        """Arguments of layer i with the rules' rotary tables; None where they are unchanged."""
         given = call.tables["turn", i] = kw["position_embeddings"]
         if not self.turning[i]:
             return None
         if i not in self._rotates and self.raw(i):
             rotate = partial(_rotate, module.self_attn)
             self._rotates[i] = rotates(module, hidden, kw, rotate)
-        key = ("told", self.turning[i], id(call.prompt.at(i)), id(given))
+        key = ("tables", self.turning[i], id(call.prompt.at(i)), id(given))
         if key not in call.tables:
-            # What is held can't hand its id on to another object.
-            call.tables[key] = given, *self._told(i, call, module, hidden, given)
-        _, call.tables["turn", i], told = call.tables[key]
-        return None if told is None else {**kw, "position_embeddings": told}
+            # The entry keeps `given` alive, so that no other object can get its id.
+            call.tables[key] = given, *self._tables(i, call, module, hidden, given)
+        _, call.tables["turn", i], tables = call.tables[key]
+        return None if tables is None else {**kw, "position_embeddings": tables}
 
-    def _told(
+    def _tables(
         self, i: int, call: DecoderCall, module: nn.Module, hidden: Tensor, given: Tables
     ) -> tuple[Tables, Tables | None]:
-        """Tables of the places where rules put columns, and those that layer i shall be given."""
+        """Rotary tables for the rules' position ids, and those that layer i gets.
+
+        They differ where columns are not rotated. None where the layer's tables are unchanged.
+        """
         columns = self._queries(i, call, hidden.shape[1])
         where, raw = self._placed(i, call, columns)
         moved = where is not columns.positions
@@ -156,15 +163,15 @@ class Rules:
     def ahead(
         self, i: int, call: DecoderCall, module: nn.Module, hidden: Tensor, tables: Tables
     ) -> Tables:
-        """Rotary tables of layer i for parts that look at it before it runs."""
+        """Rotary tables of layer i for parts that compute its attention before it runs."""
         if i not in self.at:
             return tables
         columns = stage_columns(call.prompt, call.prompt.at(i))
         where, raw = self._placed(i, call, columns)
         if raw is not None and bool(raw.any()):
             raise UnsupportedCall(
-                f"A rule leaves columns of layer {i} without rotation, so that what the layer will "
-                "attend to can't be told ahead; use methods that read layers which have run."
+                f"A rule leaves columns of layer {i} unrotated, so its attention can't be computed "
+                "ahead of the layer; use a method that reads the attention of earlier layers."
             )
         if where is columns.positions:
             return tables
@@ -173,7 +180,7 @@ class Rules:
     def _turn(
         self, i: int, call: DecoderCall, module: nn.Module, hidden: Tensor, columns: Columns
     ) -> Tables:
-        """Rotary tables of columns where the rules place them."""
+        """Rotary tables of columns at the rules' position ids."""
         kind = self.boundaries.layer_type(module)
         key = ("rules", *map(id, self.at[i]), id(columns), kind)
         if key not in call.tables:
@@ -182,11 +189,11 @@ class Rules:
         return call.tables[key]
 
     def raw(self, i: int) -> bool:
-        """Whether some columns of layer i may not be rotated."""
+        """Whether a rule leaves columns of layer i unrotated."""
         return bool(self._at(i, "raw"))
 
     def _placed(self, i: int, call: DecoderCall, columns: Columns):
-        """Position ids and unrotated columns, asked once for layers that hold the same columns."""
+        """Position ids and unrotated columns, computed once for layers with the same columns."""
         key = ("placed", *map(id, self.at[i]), id(columns))
         if key not in call.tables:
             where, raw = columns.positions, None
@@ -213,7 +220,7 @@ class Rules:
         return call.tables[key]
 
     def _behind(self, i: int, call: DecoderCall, q: int) -> Columns | None:
-        """Facts of the columns behind the prompt."""
+        """Facts of the columns after the prompt."""
         if call.prefill:
             return None
         stage = call.prompt.at(i)
@@ -255,7 +262,7 @@ class Rules:
 
         def last(attending: AttentionCall) -> Tensor:
             more = {**kw, "scaling": attending.scaling}
-            # As many columns as the layer has may be others, or stand in another order.
+            # Only a call with all columns in their order matches the layer's position ids.
             if not attending.entire:
                 more.pop("position_ids", None)
             elif unread:
@@ -264,7 +271,7 @@ class Rules:
                 more["is_causal"] = False
             given = attending.query, attending.key, attending.value
             if kind != "eager":
-                # Fused kernels take nothing else, or make the whole map where they do.
+                # Fused kernels need equal head widths, or fall back to the full attention map.
                 given = _equally_wide(*given)
             out, seen = kernel(*given, attending.mask, **more)
             weights.append(seen)
@@ -310,8 +317,8 @@ class Rules:
         if unread:
             if self.raw(i):
                 raise UnsupportedCall(
-                    f"What layer {i} attends to can't be read while a rule attends in pieces; "
-                    "attach the methods one at a time."
+                    f"The attention of layer {i} can't be read while another method computes it in "
+                    "blocks; attach the methods one at a time."
                 )
             unread.pop()(query, key, mask, **kw)
         return out, weights[0] if len(weights) == 1 else None
@@ -371,16 +378,16 @@ class Rules:
 
 
 def _equally_wide(*heads: Tensor) -> tuple[Tensor, ...]:
-    """Queries, keys and values of one width: zeros add nothing to products."""
+    """Queries, keys and values padded to one width; zeros do not change products."""
     width = max(x.shape[-1] for x in heads)
-    # Padding by nothing would copy.
+    # A pad of width 0 would copy the tensor.
     return tuple(
         x if x.shape[-1] == width else nn.functional.pad(x, (0, width - x.shape[-1])) for x in heads
     )
 
 
 def _account(call: DecoderCall, flops: Tensor, kv_bytes: Tensor | None = None) -> None:
-    # A checkpointed layer that is computed again costs what training costs, not what a prompt does.
+    # The recomputation of a checkpointed layer is not part of prefill.
     if call.prefill and not call.over:
         call.prompt.saved.append((flops, kv_bytes))
 
@@ -393,23 +400,23 @@ def _rotate(module: nn.Module, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     rotate = getattr(sys.modules[type(module).__module__], "apply_rotary_pos_emb", None)
     if rotate is None:
         raise UnsupportedModel(
-            f"How {type(module).__name__} rotates queries and keys is not known; use a method that "
-            "leaves rotation to the model."
+            f"{type(module).__name__} has no apply_rotary_pos_emb in its module, so its rotary "
+            "embedding can't be changed; use a method that does not change it."
         )
-    # It turns queries and keys; there are no keys here.
+    # The function takes queries and keys; pass no keys.
     return rotate(x, x[:, :0], cos.to(x.dtype), sin.to(x.dtype))[0]
 
 
 def _refuse(kind: str, what: str) -> None:
     raise UnsupportedCall(
-        f"{kind!r} can't be given {what}, which this method needs; "
-        "load the model with attn_implementation='sdpa'."
+        f"attn_implementation={kind!r} does not support {what}, which this method needs; load the "
+        "model with attn_implementation='sdpa'."
     )
 
 
 @contextmanager
 def _answered(module: nn.Module, answer: Callable) -> Iterator[None]:
-    """While open, `answer(module, forward, x)` stands in for the module's forward."""
+    """While open, `answer(module, forward, x)` replaces the module's forward."""
     before = module.__dict__.get("forward")
     own = module.forward
     module.forward = lambda x: answer(module, own, x)

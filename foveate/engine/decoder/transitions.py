@@ -1,4 +1,4 @@
-"""What the two sub-modules of a decoder layer do to its columns, by hooks on both of them."""
+"""Measures how much attention and MLP of a decoder layer change its columns, with hooks."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from foveate.ops.transition import transition
 
 @contextmanager
 def watched(layer: nn.Module, record: Callable[[Tensor], None]) -> Iterator[None]:
-    """While open, `record` gets what every pass of `layer` did to its columns, (B, 2, N, 2).
+    """While open, `record` gets the transitions (B, 2, N, 2) of every pass of `layer`.
 
-    Both sub-modules get their input normed; norms that a layer lays over their output come later.
+    The input of both modules is normed. Norms that a layer applies to their output are not
+    included.
     """
     if not isinstance(getattr(layer, "mlp", None), nn.Module):
         raise UnsupportedModel(
-            f"{type(layer).__name__} has no sub-module 'mlp' to watch; use a method that reads "
-            "attention only, such as PyramidDrop."
+            f"{type(layer).__name__} has no submodule 'mlp', which this method reads; use a method "
+            "that reads attention only, such as PyramidDrop."
         )
     seen: list[Tensor] = []
 

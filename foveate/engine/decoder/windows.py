@@ -1,4 +1,4 @@
-"""Which columns a decoder layer lets a row see."""
+"""Sliding windows and masks: which columns a row attends to in a decoder layer."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from foveate.errors import UnsupportedModel
 
 
 def window_of(attention: nn.Module) -> int | None:
-    """How many columns an attention module sees, None where it sees all.
+    """Length of an attention module's sliding window, None without one.
 
-    The config says which layers slide: some models write the number on all of them.
+    The layer types of the config decide, because some models set `sliding_window` on all layers.
     """
     config = attention.config
     kinds = getattr(config, "layer_types", None)
     kind = "sliding_attention" if kinds is None else kinds[attention.layer_idx]
     if kind == "chunked_attention" or getattr(config, "attention_chunk_size", None):
         raise UnsupportedModel(
-            f"{type(attention).__name__} sees chunks of columns, which can't be kept while columns "
-            "go inside the LLM; use a method that acts before the LLM, such as DivPrune."
+            f"{type(attention).__name__} uses chunked attention, which is not supported when "
+            "tokens are dropped inside the LLM; use a method that acts before the LLM, such as "
+            "DivPrune."
         )
     if kind != "sliding_attention":
         return None
@@ -31,11 +32,15 @@ def window_of(attention: nn.Module) -> int | None:
 def shown_to(
     rows: Tensor, stage: Stage, mask: Tensor | None, window: int | None, first: bool = False
 ) -> Tensor:
-    """What columns `rows` (B, R) of a stage see of its columns, (B, 1 or H, R, N).
+    """Mask (B, 1 or H, R, N) of the columns `rows` (B, R) of a stage.
 
-    mask (B or 1, 1 or H, L, W): what the layer is given, bool or added to logits; None is every
-    column up to a row's own, or the last `window` of these. Of the columns of the stage, or with
-    `first` of those of the first stage.
+    Args:
+        rows: Columns used as queries.
+        stage: The stage.
+        mask: (B or 1, 1 or H, L, W) the layer's mask, bool or additive. None for a causal mask,
+            limited to `window`.
+        window: Length of the sliding window, or None.
+        first: Whether `mask` is about the columns of the first stage instead of this one.
     """
     if mask is None:
         steps = torch.arange(stage.n, device=rows.device)
