@@ -9,6 +9,8 @@ from foveate import mini as mini
 from foveate.budget import Keep
 from foveate.catalogue import catalog as catalog
 from foveate.classifier import zero_shot as zero_shot
+from foveate.comparison import Comparison as Comparison
+from foveate.comparison import compare as compare
 from foveate.engine.attachment import Attachment as Attachment
 from foveate.engine.attachment import attach as attach
 from foveate.errors import BudgetError as BudgetError
@@ -25,6 +27,7 @@ from foveate.methods.layers.videollm_mod import Placement
 from foveate.processors import load_processor as load_processor
 from foveate.report import Report as Report
 from foveate.systems import MethodInfo as MethodInfo
+from foveate.totals import Totals as Totals
 from foveate.trained import TrainedMethod as TrainedMethod
 from foveate.trained import from_pretrained as from_pretrained
 from foveate.tuning import from_plan as from_plan

@@ -60,13 +60,12 @@ class Method:
         normalise(self, "keep")
         if not self.reduces and not (isinstance(self.keep, float) and self.keep == 1):
             raise BudgetError(
-                f"keep={self.keep!r} is no budget of {type(self).__name__}, which changes how "
-                "layers attend and keeps every token; leave keep=1.0, and add a method that "
-                "reduces with +."
+                f"keep={self.keep!r} is not valid: {type(self).__name__} changes attention and "
+                "keeps every token; leave keep=1.0, and add a method that drops tokens with +."
             )
         if self.positions not in POSITIONS:
             raise InvalidParameter(
-                f"positions={self.positions!r} is no rule; use 'native', 'original' or 'packed'."
+                f"positions={self.positions!r} is not valid: use 'native', 'original' or 'packed'."
             )
 
     def parts(self) -> tuple[Part, ...]:

@@ -112,11 +112,11 @@ def test_what_can_not_be_is_refused(tmp_path):
         DyMU(thresholds=(0.5,)).budget(Grid(1, 8, 8))
     with pytest.raises(BudgetError, match="r_total=64"):
         DyMU(r_total=64).budget(Grid(1, 8, 8))
-    with pytest.raises(InvalidParameter, match="1 entries for 3 blocks"):
+    with pytest.raises(InvalidParameter, match="1 entries, but 3 blocks"):
         tower(DyMU(thresholds=(0.5,)), 8, 3)
     (tmp_path / "x.json").write_text("{}")
     for path in (tmp_path / "x.json", tmp_path / "none.json"):
-        with pytest.raises(InvalidParameter, match="no file of a calibrated DyMU"):
+        with pytest.raises(InvalidParameter, match="not the file of a calibrated DyMU"):
             DyMU(thresholds=str(path))
 
 

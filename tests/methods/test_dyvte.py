@@ -71,7 +71,7 @@ def test_each_row_leaves_by_itself_and_sequences_end_short():
 
 def test_keep_is_the_latest_exit_and_gates_may_be_earlier():
     assert [latest(s, 6) for s in (0.999, 5 / 6, 0.5, 0.34, 1 / 6)] == [6, 5, 3, 2, 1]
-    with pytest.raises(BudgetError, match="layer 0 alone"):
+    with pytest.raises(BudgetError, match="layer 0 keeps all tokens"):
         latest(0.1, 6)
     assert DyVTE().boundaries(6) == (1, 2, 3, 4, 5) and DyVTE(keep=0.5).boundaries(6) == (1, 2, 3)
     assert DyVTE(keep=1.0).boundaries(6) == () and DyVTE(keep=7).boundaries(3) == (1, 2)

@@ -119,5 +119,5 @@ def test_what_is_no_network_is_refused():
         ExplainCompress(channels=())
     with pytest.raises(InvalidParameter, match="heads=0"):
         ExplainCompress(heads=0)
-    with pytest.raises(InvalidParameter, match="attends with 2 heads"):
+    with pytest.raises(InvalidParameter, match="has 2 attention heads"):
         network(3)(torch.rand(1, 2, 5))

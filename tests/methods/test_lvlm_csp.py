@@ -177,7 +177,7 @@ def test_refusals():
     ):
         with pytest.raises(InvalidParameter, match=words):
             LVLMCSP(**parameters)
-    with pytest.raises(InvalidParameter, match="b1=3 and b2=3"):
+    with pytest.raises(InvalidParameter, match="b1=3, b2=3"):
         LVLMCSP(b1=3, b2=3).bounds(8)
     with pytest.raises(BudgetError, match="out of reach"):
         LVLMCSP(keep=0.1).counts(64, 8)

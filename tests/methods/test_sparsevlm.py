@@ -98,7 +98,7 @@ def test_what_can_not_be_is_refused():
         SparseVLM(retained=(3, 0))
     with pytest.raises(InvalidParameter, match="up to 2"):
         SparseVLM(pruning_layers=(1, 3)).boundaries(4)
-    with pytest.raises(InvalidParameter, match="2 counts for 3"):
+    with pytest.raises(InvalidParameter, match="2 counts, but tokens are pruned after 3"):
         SparseVLM(retained=(3, 2)).boundaries(32)
     with pytest.raises(BudgetError, match="earlier layers"):
         SparseVLM(keep=0.05).at_boundary(3, 32, with_heads())

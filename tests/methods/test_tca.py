@@ -208,7 +208,7 @@ def test_the_state_goes_on_elsewhere():
 
 
 def test_what_can_not_be_is_refused():
-    with pytest.raises(BudgetError, match="delta=0.4 leaves -"):
+    with pytest.raises(BudgetError, match="delta=0.4 keeps -"):
         TCA(delta=0.4).merge(3, 12, block(40))
     with pytest.raises(UnsupportedCall, match="use keep="):
         TCA(delta=0.1).budget(Grid(1, 4, 4))

@@ -88,8 +88,11 @@ def test_layers_and_caches_hold_what_the_ratios_say():
     [
         ({"pruning_layer_list": (3, 2)}, "pruning_layer_list="),
         ({"accumulating_layer_list": (0, 1)}, "accumulating_layer_list="),
-        ({"image_token_ratio_list": (0.5, 0.6)}, "rises"),
-        ({"pruning_layer_list": (1,), "image_token_ratio_list": (0.5, 0.2)}, "2 shares for 1"),
+        ({"image_token_ratio_list": (0.5, 0.6)}, "never rise"),
+        (
+            {"pruning_layer_list": (1,), "image_token_ratio_list": (0.5, 0.2)},
+            "2 ratios, but pruning_layer_list has 1",
+        ),
         ({"alpha": 2}, "alpha=2"),
         ({"direction": "up"}, "direction='up'"),
         ({"softmax_over": "none"}, "softmax_over='none'"),
@@ -103,7 +106,7 @@ def test_what_is_no_schedule_is_refused(parameters, words):
 def test_what_the_decoder_lacks_is_refused():
     with pytest.raises(InvalidParameter, match="pruning_layer_list=.* up to 3"):
         TransPrune(pruning_layer_list=(2, 4)).boundaries(4)
-    with pytest.raises(InvalidParameter, match="starts behind boundary 1"):
+    with pytest.raises(InvalidParameter, match="starts after layer 1"):
         TransPrune(pruning_layer_list=(1, 3), accumulating_layer_list=(2,)).window(4)
 
 

@@ -43,7 +43,7 @@ def test_other_counts_are_told_by_hand():
     assert from_dict(method.to_dict()) == method
     with pytest.raises(BudgetError, match="dominant=42"):
         method.count(Grid(1, 6, 6, (36,)))
-    with pytest.raises(InvalidParameter, match="3 pairs for 1"):
+    with pytest.raises(InvalidParameter, match="3 pairs, but tokens are pruned before 1"):
         method.parts()[1].boundaries(2)
     with pytest.raises(InvalidParameter, match="up to 7"):
         VisionDrop(layer_list=(4, 8)).parts()[1].boundaries(8)

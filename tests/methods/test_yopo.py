@@ -188,7 +188,7 @@ def test_refuses_what_it_can_not_be():
     for name, value in wrong.items():
         with pytest.raises(InvalidParameter, match=f"{name}={value}"):
             YOPO(**{name: value})
-    with pytest.raises(InvalidParameter, match="2 rows for 5"):
+    with pytest.raises(InvalidParameter, match="2 rows, but the model has 5"):
         YOPO(headmask=((1,), (1,))).layers(5)
     model = zoo.model("llava")
     model.get_decoder().layers[0].mlp.gate_proj.__class__ = type("Other", (torch.nn.Linear,), {})

@@ -93,15 +93,13 @@ class ZipVL(Method, RulePart):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.tau <= 1:
-            raise InvalidParameter(f"tau={self.tau!r} is no share of attention; use (0, 1].")
+            raise InvalidParameter(f"tau={self.tau!r} is not valid: use 0 < tau <= 1.")
         if self.bits is not None and not {*self.bits} <= {*WIDTHS, 16}:
-            raise InvalidParameter(
-                f"bits={self.bits!r} can't be packed; use two of 2, 4, 8 and 16."
-            )
+            raise InvalidParameter(f"bits={self.bits!r} is not valid: use a pair of 2, 4, 8 or 16.")
         if self.probes[0] < 1 or self.probes[1] < 0 or self.streaming_gap < 1:
             raise InvalidParameter(
-                f"probes={self.probes!r}, streaming_gap={self.streaming_gap!r} see or hold nothing;"
-                " use at least 1 last token, 0 random ones and a gap of 1."
+                f"probes={self.probes!r}, streaming_gap={self.streaming_gap!r} are not valid: use "
+                "at least (1, 0) probes and a streaming_gap of 1 or more."
             )
 
     @property
@@ -121,8 +119,8 @@ class ZipVL(Method, RulePart):
     def attend(self, call: AttentionCall, proceed: Attend) -> Tensor:
         if not call.entire:
             raise UnsupportedCall(
-                f"ZipVL chooses among all tokens of layer {call.layer}, where a method in front of "
-                "it lets rows attend in pieces; put ZipVL first in the composition."
+                f"ZipVL needs the whole attention of layer {call.layer}, but a method before it "
+                "computes attention in blocks; put ZipVL first in the composition."
             )
         valid, heads = call.queries.valid, call.heads()
         lengths = call.queries.counts[0]

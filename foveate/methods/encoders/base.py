@@ -30,6 +30,6 @@ def out_of_reach(keep: Keep, n: int, blocks: int) -> BudgetError:
     for _ in range(blocks):
         least -= least // 2
     return BudgetError(
-        f"keep={keep} can't be reached: {blocks} blocks that halve {n} tokens at most leave "
-        f"{least}; use at least that many."
+        f"keep={keep} is out of reach: {blocks} blocks, each of which merges at most half of the "
+        f"tokens, turn {n} tokens into {least}; use at least that many."
     )

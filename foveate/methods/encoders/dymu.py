@@ -98,8 +98,8 @@ class DyMU(Method, EncodersPart):
         ratio = self.max_r_per_instance_ratio
         if self.r_total is not None and self.r_total < 0 or ratio is not None and not ratio > 0:
             raise InvalidParameter(
-                f"r_total={self.r_total}, max_r_per_instance_ratio={ratio} merge less than "
-                "nothing; use a count from 0 on and a ratio above 0."
+                f"r_total={self.r_total}, max_r_per_instance_ratio={ratio} are not valid: use an "
+                "r_total of 0 or more and a ratio above 0."
             )
 
     def parts(self) -> tuple[Part, ...]:
@@ -119,9 +119,9 @@ class DyMU(Method, EncodersPart):
         # Not where parameters are set: what calibrates thresholds has none yet.
         if self.max_r_per_instance_ratio is not None and not self.adaptive:
             raise InvalidParameter(
-                f"max_r_per_instance_ratio={self.max_r_per_instance_ratio} caps what thresholds "
-                "merge, and here every picture merges the same; calibrate thresholds, or leave it "
-                "None."
+                f"max_r_per_instance_ratio={self.max_r_per_instance_ratio} has no effect without "
+                "thresholds, because every image merges the same number of tokens; calibrate "
+                "thresholds, or use None."
             )
 
     def target(self, n: int) -> int:
@@ -129,7 +129,10 @@ class DyMU(Method, EncodersPart):
         if self.r_total is None:
             return resolve(self.keep, n)
         if self.r_total >= n:
-            raise BudgetError(f"r_total={self.r_total} of {n} patches; keep at least one.")
+            raise BudgetError(
+                f"r_total={self.r_total} is out of range: there are {n} patches; use at most "
+                f"{n - 1}."
+            )
         return n - self.r_total
 
     def shares(self, grid: Grid) -> tuple[int, ...] | None:
@@ -144,8 +147,8 @@ class DyMU(Method, EncodersPart):
     def count(self, grid: Grid) -> int:
         if self.adaptive:
             raise UnsupportedCall(
-                "With thresholds every picture keeps its own number of tokens; use "
-                "merge_mode='instance_level' to hold each to its budget."
+                "With thresholds the number of tokens depends on the image and is not known in "
+                "advance; use merge_mode='instance_level' for an exact budget."
             )
         return super().count(grid)
 
@@ -190,8 +193,8 @@ class DyMU(Method, EncodersPart):
         thresholds = self.thresholds if isinstance(self.thresholds, tuple) else ()
         if len(thresholds) != blocks:
             raise InvalidParameter(
-                f"thresholds has {len(thresholds)} entries for {blocks} blocks that merge; "
-                "calibrate on this model."
+                f"thresholds has {len(thresholds)} entries, but {blocks} blocks of this vision "
+                "encoder merge; calibrate on this model."
             )
         idle = self.r_total is not None and not self.planned(block, blocks, state.entered)
         # The cosine of equal keys may be a little above 1.
@@ -301,8 +304,8 @@ def _virtual(call: AttentionCall) -> Virtual:
     alive, own = held >= 0, held.clamp(min=0)
     if call.prefill and not _in_place(call, whole):
         raise UnsupportedCall(
-            "Virtual unmerging puts tokens where they were, which packed positions leave; use "
-            "positions='original' for the methods beside it, or repeat_merged_tokens=False."
+            "DyMU's virtual unmerging needs the original position ids, but a method renumbers "
+            "them; give the other methods positions='original', or use repeat_merged_tokens=False."
         )
     steps = torch.arange(held.shape[1], device=held.device).expand_as(held)
     keys = replace(call.keys.take(own).but(alive), at=steps, positions=where)
@@ -388,6 +391,6 @@ def _read(path: str) -> tuple[float, ...]:
             return tuple(float(x) for x in json.load(file)["thresholds"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidParameter(
-            f"thresholds={path!r} is no file of a calibrated DyMU ({error}); write "
-            "json.dumps(method.to_dict()) of what DyMU.calibrate gives."
+            f"thresholds={path!r} is not the file of a calibrated DyMU ({error}); write "
+            "json.dumps(method.to_dict()) of the method that DyMU.calibrate returns."
         ) from None

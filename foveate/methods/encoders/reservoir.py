@@ -142,7 +142,8 @@ class Adapter(EncodersPart):
             "label", "feature", "entropy", "states", "number"
         }:  # fmt: skip
             raise InvalidParameter(
-                f"A state with {sorted(state)} is none of a stream; pass what state_dict() gave."
+                f"A state with the keys {sorted(state)} is not the state of a stream; pass the "
+                "result of state_dict()."
             )
         self.seen, self.rows = int(state["seen"]), dict(rows)
         self.anchors = state.get("anchors")

@@ -100,13 +100,15 @@ class TCA(Method, EncodersPart):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.delta is not None and not 0 <= self.delta < 1:
-            raise InvalidParameter(f"delta={self.delta} is no share that goes; use 0 to below 1.")
+            raise InvalidParameter(f"delta={self.delta} is not valid: use 0 <= delta < 1.")
         if not self.drop_loc or not all(0 <= i < DEPTH for i in self.drop_loc):
-            raise InvalidParameter(f"drop_loc={self.drop_loc} are no layers of {DEPTH}; use 0..11.")
+            raise InvalidParameter(
+                f"drop_loc={self.drop_loc} is not valid: use layers 0 to 11 of 12."
+            )
         if self.centers < 0 or self.reservoir_size < 0 or not self.scale > 0:
             raise InvalidParameter(
                 f"centers={self.centers}, reservoir_size={self.reservoir_size}, scale={self.scale} "
-                "are out of range; use counts from 0 on and a scale above 0."
+                "are not valid: use counts of 0 or more and a scale above 0."
             )
 
     def adapter(self, generator: torch.Generator | None = None) -> Adapter:
@@ -123,8 +125,8 @@ class TCA(Method, EncodersPart):
     def count(self, grid: Grid) -> int:
         if self.delta is not None:
             raise UnsupportedCall(
-                f"delta={self.delta} condenses per layer, so the number of tokens depends on the "
-                "depth of the tower; use keep=... in place of delta to know it beforehand."
+                f"With delta={self.delta} the number of tokens depends on the depth of the vision "
+                "encoder and is not known in advance; use keep=... instead of delta."
             )
         return super().count(grid)
 
@@ -144,8 +146,9 @@ class TCA(Method, EncodersPart):
                 kept, doubt = left, 0
             if kept < 1 or doubt < centres:
                 raise BudgetError(
-                    f"delta={self.delta} leaves {kept} of {n} tokens as they are and {doubt} for "
-                    f"{self.centers} centres; use another delta, fewer centers, or keep."
+                    f"delta={self.delta} keeps {kept} of {n} tokens and averages {doubt} around "
+                    f"{self.centers} centers, which is not possible; use another delta, fewer "
+                    "centers, or keep=..."
                 )
             return kept, doubt, centres
         target = resolve(self.keep, entered)
@@ -185,7 +188,8 @@ class TCA(Method, EncodersPart):
             return None
         if not state.even and not bool(state.valid.all()):
             raise UnsupportedCall(
-                "TCA can't rank rows of different lengths, as DyMU leaves them; use one of the two."
+                "TCA cannot rank images with different numbers of tokens, which DyMU produces; use "
+                "one of the two."
             )
         kept, doubt, centres = planned
         seen = state.attention()[:, :, skip:]

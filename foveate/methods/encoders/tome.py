@@ -75,10 +75,11 @@ class ToMe(Method, EncodersPart):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.r is not None and min(schedule(self.r, 2)) < 0:
-            raise InvalidParameter(f"r={self.r!r} merges less than nothing; use counts from 0 on.")
+            raise InvalidParameter(f"r={self.r!r} is not valid: use counts of 0 or more.")
         if self.kth is not None and (self.kth < 1 or self.r is not None):
             raise InvalidParameter(
-                f"kth={self.kth!r}, r={self.r!r}: use a kth from 1 on, in place of r."
+                f"kth={self.kth!r}, r={self.r!r} are not valid: use a kth of 1 or more, and no r "
+                "with it."
             )
 
     @property
@@ -97,8 +98,8 @@ class ToMe(Method, EncodersPart):
     def count(self, grid: Grid) -> int:
         if self.r is not None:
             raise UnsupportedCall(
-                f"r={self.r!r} merges per block, so the number of tokens depends on the depth of "
-                "the tower; use keep=... in place of r to know it beforehand."
+                f"With r={self.r!r} the number of tokens depends on the depth of the vision "
+                "encoder and is not known in advance; use keep=... instead of r."
             )
         return super().count(grid)
 
@@ -134,7 +135,9 @@ class ToMe(Method, EncodersPart):
     def _groups(self, n: int) -> int:
         """Tokens that `kth` leaves of n patches."""
         if self.kth > n:
-            raise BudgetError(f"kth={self.kth} of {n} patches leaves none; use at most {n}.")
+            raise BudgetError(
+                f"kth={self.kth} is out of range: there are {n} patches; use at most {n}."
+            )
         return n // self.kth
 
     def _each_kth(self, state: BlockState) -> tuple[Tensor, int, Tensor]:

@@ -51,8 +51,8 @@ class Downsample(Method, FramesPart):
         super().__post_init__()
         if not self.stretch >= 1:
             raise InvalidParameter(
-                f"stretch={self.stretch!r} allows no shape; use 1.0 for the picture's own aspect "
-                "ratio, or more."
+                f"stretch={self.stretch!r} is not valid: use 1.0 for the aspect ratio of the "
+                "image, or more."
             )
 
     def count(self, grid: Grid) -> int:
@@ -64,7 +64,7 @@ class Downsample(Method, FramesPart):
         area = resolve(self.keep, grid.patches) * grid.h * grid.w // grid.patches
         if area < 1:
             raise BudgetError(
-                f"keep={self.keep} leaves some of {grid.t} frames without a token; "
+                f"keep={self.keep} is less than one token for each of {grid.t} frames; "
                 f"use at least keep={grid.t}."
             )
         sides = product(range(1, grid.h + 1), range(1, grid.w + 1))

@@ -43,7 +43,7 @@ from torch import Tensor, nn
 from foveate.budget import Keep
 from foveate.errors import InvalidParameter
 from foveate.method import register
-from foveate.methods.layers.base import ratios_of_share, rows_share
+from foveate.methods.layers.base import beyond_depth, ratios_of_share, rows_share
 from foveate.ops.attention import Heads, paid
 from foveate.ops.select import columns_of, top_mask
 from foveate.ops.transfer import on_device
@@ -96,14 +96,16 @@ class ATPLLaVA(TrainedMethod, LayersPart):
         found = self.layers_of
         if found is not None and (not found or list(found) != sorted({*found}) or found[0] < 0):
             raise InvalidParameter(
-                f"layers_of={found} is no staircase; use ascending layers from 0 on."
+                f"layers_of={found} is not valid: use ascending layers from 0 on."
             )
         if list(self.rates) != sorted(self.rates) or not all(0 < r <= 1 for r in self.rates):
-            raise InvalidParameter(f"rates={self.rates} must rise within (0, 1].")
+            raise InvalidParameter(
+                f"rates={self.rates} is not valid: use ascending ratios in (0, 1]."
+            )
         if self.min_keep < 1 or self.hidden < 1 or not self.temperature > 0:
             raise InvalidParameter(
                 f"min_keep={self.min_keep}, hidden={self.hidden}, temperature={self.temperature} "
-                "must be 1 or more, 1 or more and above 0."
+                "are not valid: use min_keep >= 1, hidden >= 1 and temperature > 0."
             )
 
     @property
@@ -123,10 +125,7 @@ class ATPLLaVA(TrainedMethod, LayersPart):
             behind = (round(layers * share) for share in (5 / 32, 15 / 32, 25 / 32))
             return tuple(dict.fromkeys(min(max(1, k), layers - 1) for k in behind))
         if self.layers_of[-1] + 1 >= layers:
-            raise InvalidParameter(
-                f"layers_of={self.layers_of} leaves no layer behind it in a decoder of {layers}; "
-                f"use layers up to {layers - 2}."
-            )
+            raise beyond_depth("layers_of", self.layers_of, layers, layers - 2)
         return tuple(layer + 1 for layer in self.layers_of)
 
     def cost(self, n: int, keep: int, widths: Widths) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from foveate.budget import Keep, resolve
-from foveate.errors import BudgetError
+from foveate.errors import BudgetError, InvalidParameter
 from foveate.ops.grouped import top_per_group
 from foveate.ops.select import top_mask
 from foveate.ops.transfer import on_device
@@ -100,6 +100,17 @@ def rows_share(keep: Keep, state: BoundaryState) -> list[float]:
     return [resolve(keep * items, n) / n if n else 1.0 for n, items in counts]
 
 
+def beyond_depth(
+    name: str, value: object, layers: int, most: int | None = None
+) -> InvalidParameter:
+    """The error for layers that a model of `layers` decoder layers does not have, up to `most`."""
+    most = layers - 1 if most is None else most
+    return InvalidParameter(
+        f"{name}={value} is out of range: the model has {layers} decoder layers "
+        f"(0-{layers - 1}); use layers up to {most}."
+    )
+
+
 def item_batches(state: BoundaryState) -> Iterator[tuple[Tensor, Tensor]]:
     """Visual items that have equally many columns, together: rows (M,) and columns (M, n)."""
     for rows, columns, _ in wanted_batches(state, [[0] * n for n in state.known.items]):
@@ -187,9 +198,9 @@ def ratios_of_share(
         return (1.0,) * len(stages)
     if share <= mean(0):
         raise BudgetError(
-            f"A mean share of {share:.4g} over the layers is out of reach: the layers before "
-            f"boundary {stages[0]} alone hold {mean(0):.4g}; raise keep, or let tokens go "
-            "in earlier layers."
+            f"A mean retention ratio of {share:.4g} over the layers is out of reach: the layers "
+            f"before layer {stages[0]} keep all tokens, which is {mean(0):.4g} already; raise "
+            "keep, or prune in earlier layers."
         )
     low, high = 0.0, 1.0
     for _ in range(60):

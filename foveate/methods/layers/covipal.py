@@ -42,7 +42,7 @@ from torch.nn import functional as F
 from foveate.budget import Keep
 from foveate.errors import InvalidParameter
 from foveate.method import register
-from foveate.methods.layers.base import ScoredLayers, ratios_of_share, rows_share
+from foveate.methods.layers.base import ScoredLayers, beyond_depth, ratios_of_share, rows_share
 from foveate.methods.layers.covipal_mixer import Mixer
 from foveate.ops.gather import rows_at
 from foveate.ops.select import columns_of, soft_top_k
@@ -89,12 +89,13 @@ class CoViPAL(TrainedMethod, ScoredLayers):
         super().__post_init__()
         if not self.boundary or list(self.boundary) != sorted({*self.boundary}):
             raise InvalidParameter(
-                f"boundary={self.boundary} is no staircase; use ascending layers from 0 on."
+                f"boundary={self.boundary} is not valid: use ascending layers from 0 on."
             )
         if min(self.boundary[0], self.blocks) < 0 or self.heads < 1 or self.inner % self.heads:
             raise InvalidParameter(
                 f"boundary={self.boundary}, inner={self.inner}, blocks={self.blocks}, "
-                f"heads={self.heads} make no module; inner is a multiple of heads, the rest from 0."
+                f"heads={self.heads} are not valid: inner must be a multiple of heads, heads at "
+                "least 1, the others at least 0."
             )
 
     def build(self, width: int, layers: int) -> nn.Module:
@@ -107,10 +108,7 @@ class CoViPAL(TrainedMethod, ScoredLayers):
         if isinstance(self.keep, float) and self.keep == 1:
             return ()
         if self.boundary[-1] >= layers:
-            raise InvalidParameter(
-                f"boundary={self.boundary} reaches behind the last of {layers} decoder layers; "
-                f"use boundaries up to {layers - 1}."
-            )
+            raise beyond_depth("boundary", self.boundary, layers)
         return self.boundary
 
     def cost(self, n: int, keep: int, widths: Widths) -> int:

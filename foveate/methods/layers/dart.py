@@ -36,7 +36,7 @@ from torch.nn.functional import normalize
 from foveate.budget import Keep
 from foveate.errors import InvalidParameter
 from foveate.method import Method, register
-from foveate.methods.layers.base import rows_budget
+from foveate.methods.layers.base import beyond_depth, rows_budget
 from foveate.ops.gather import rows_at
 from foveate.ops.select import top_mask
 from foveate.parts import BoundaryState, LayersPart, Widths
@@ -69,12 +69,12 @@ class DART(Method, LayersPart):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.pruning_loc >= 1:
-            raise InvalidParameter(
-                f"pruning_loc={self.pruning_loc!r} has no layer before it; use 1 or more."
-            )
+            raise InvalidParameter(f"pruning_loc={self.pruning_loc!r} is not valid: use 1 or more.")
         for name, least in (("pivot_image_token", 1), ("pivot_text_token", 0)):
             if not getattr(self, name) >= least:
-                raise InvalidParameter(f"{name}={getattr(self, name)!r}; use {least} or more.")
+                raise InvalidParameter(
+                    f"{name}={getattr(self, name)!r} is not valid: use {least} or more."
+                )
 
     @property
     def needs(self) -> tuple[Need, ...]:
@@ -82,10 +82,7 @@ class DART(Method, LayersPart):
 
     def boundaries(self, layers: int) -> tuple[int, ...]:
         if self.pruning_loc >= layers:
-            raise InvalidParameter(
-                f"pruning_loc={self.pruning_loc} lies behind the last of {layers} decoder layers; "
-                f"use at most pruning_loc={layers - 1}."
-            )
+            raise beyond_depth("pruning_loc", self.pruning_loc, layers)
         return (self.pruning_loc,)
 
     def cost(self, n: int, keep: int, widths: Widths) -> int:

@@ -69,8 +69,8 @@ class DyVTE(TrainedMethod, LayersPart):
         super().__post_init__()
         if not self.hidden >= 1 or not abs(self.exit_bias) < float("inf"):
             raise InvalidParameter(
-                f"hidden={self.hidden}, exit_bias={self.exit_bias} make no gate; use a width of at "
-                "least 1 and a finite bias."
+                f"hidden={self.hidden}, exit_bias={self.exit_bias} are not valid: use a width of "
+                "at least 1 and a finite bias."
             )
 
     def build(self, width: int, layers: int) -> nn.Module:
@@ -141,8 +141,9 @@ def latest(share: float, layers: int) -> int:
         return layers
     if (k := int(share * layers + 1e-9)) == 0:
         raise BudgetError(
-            f"A mean share of {share:.4g} over the layers is out of reach: layer 0 alone holds "
-            f"{1 / layers:.4g}; raise keep, or prune in front of the decoder too."
+            f"A mean retention ratio of {share:.4g} over the layers is out of reach: layer 0 keeps "
+            f"all tokens, which is {1 / layers:.4g} already; raise keep, or add a method that "
+            "prunes before the LLM."
         )
     return k
 

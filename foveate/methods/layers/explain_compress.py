@@ -77,8 +77,8 @@ class Relevance(nn.Module):
             attention = attention.mean(1, keepdim=True)
         elif attention.shape[1] != self.heads:
             raise InvalidParameter(
-                f"heads={self.heads}, but the decoder attends with {attention.shape[1]} heads; "
-                "use that number, or None."
+                f"heads={self.heads}, but the LLM has {attention.shape[1]} attention heads; use "
+                "that number, or None."
             )
         scaled = attention / attention.mean(2, keepdim=True).clamp(min=1e-12)
         weight: Tensor = self.layers[-1].weight  # type: ignore[assignment]
@@ -116,11 +116,12 @@ class ExplainCompress(TrainedMethod, ScoredLayers):
         super().__post_init__()
         if not self.channels or min(self.channels) < 1:
             raise InvalidParameter(
-                f"channels={self.channels!r} is no network; give one width or more, each from 1 on."
+                f"channels={self.channels!r} is not valid: use one width or more, each at least 1."
             )
         if self.heads is not None and not self.heads >= 1:
             raise InvalidParameter(
-                f"heads={self.heads!r} is no count; use the decoder's number of heads, or None."
+                f"heads={self.heads!r} is not valid: use the LLM's number of attention heads, or "
+                "None."
             )
 
     def build(self, **base: int) -> Relevance:

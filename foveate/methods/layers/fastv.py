@@ -35,7 +35,7 @@ from torch import Tensor
 from foveate.budget import Keep
 from foveate.errors import InvalidParameter
 from foveate.method import Method, register
-from foveate.methods.layers.base import ScoredLayers
+from foveate.methods.layers.base import ScoredLayers, beyond_depth
 from foveate.ops.transfer import on_device
 from foveate.parts import BoundaryState, Widths
 from foveate.signals import DecoderAttention, Need
@@ -65,7 +65,7 @@ class FastV(Method, ScoredLayers):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.k >= 0:
-            raise InvalidParameter(f"k={self.k!r} is no decoder layer; use 0 or more.")
+            raise InvalidParameter(f"k={self.k!r} is not a decoder layer: use 0 or more.")
 
     @property
     def needs(self) -> tuple[Need, ...]:
@@ -73,10 +73,7 @@ class FastV(Method, ScoredLayers):
 
     def boundaries(self, layers: int) -> tuple[int, ...]:
         if self.k >= layers:
-            raise InvalidParameter(
-                f"k={self.k} lies behind the last of {layers} decoder layers; "
-                f"use at most k={layers - 1}."
-            )
+            raise beyond_depth("k", self.k, layers)
         return (self.k,)
 
     def cost(self, n: int, keep: int, widths: Widths) -> int:

@@ -80,8 +80,8 @@ class GSearch(Method, ScoredLayers):
             check_schedule(self.schedule)
         if not self.kappa < 0 or not 0 <= self.floor < 1:
             raise InvalidParameter(
-                f"kappa={self.kappa}, floor={self.floor} is no falling sigmoid; use a slope below "
-                "0 and a least rate in [0, 1)."
+                f"kappa={self.kappa}, floor={self.floor} are not valid: use kappa < 0 and "
+                "0 <= floor < 1."
             )
 
     @property
@@ -94,8 +94,8 @@ class GSearch(Method, ScoredLayers):
             return sigmoid_rates(share, layers, self.kappa, self.floor)
         if len(self.schedule) != layers:
             raise InvalidParameter(
-                f"schedule has {len(self.schedule)} rates for {layers} decoder layers; "
-                "give one for each."
+                f"schedule has {len(self.schedule)} ratios, but the model has {layers} decoder "
+                "layers; give one for each."
             )
         return self.schedule
 
@@ -121,14 +121,14 @@ def check_schedule(schedule: tuple[float, ...]) -> None:
     """`InvalidParameter` where rates start elsewhere than at 1, rise, or leave [0, 1]."""
     if not schedule or schedule[0] != 1:
         raise InvalidParameter(
-            f"schedule={schedule} cuts in front of the first layer, which nothing ranks; "
+            f"schedule={schedule} prunes before the first layer, where no attention is known yet; "
             "start it with 1.0."
         )
     for layer, (above, rate) in enumerate(zip(schedule, schedule[1:], strict=False), 1):
         if not 0 <= rate <= above:
             raise InvalidParameter(
-                f"schedule grows or leaves [0, 1] at layer {layer}, from {above} to {rate}; "
-                "tokens that left can't come back, use rates that fall."
+                f"schedule goes from {above} to {rate} at layer {layer}; use ratios in [0, 1] that "
+                "never rise, because dropped tokens do not come back."
             )
 
 
@@ -140,8 +140,8 @@ def sigmoid_rates(share: float, layers: int, kappa: float, floor: float = 0.0) -
     least = (1 + (layers - 1) * floor) / layers
     if share <= least:
         raise BudgetError(
-            f"A mean share of {share:.4g} over the layers is out of reach: layer 0 reads all, "
-            f"which is {least:.4g} already; raise keep."
+            f"A mean retention ratio of {share:.4g} over the layers is out of reach: layer 0 keeps "
+            f"all tokens, which is {least:.4g} already; raise keep."
         )
 
     def at(alpha: float) -> tuple[float, ...]:

@@ -39,7 +39,7 @@ from torch import Tensor
 from foveate.budget import Keep, resolve
 from foveate.errors import InvalidParameter
 from foveate.method import Method, register
-from foveate.methods.layers.base import item_batches
+from foveate.methods.layers.base import beyond_depth, item_batches
 from foveate.ops.transfer import on_device
 from foveate.parts import BoundaryState, LayersPart, Merge
 
@@ -68,16 +68,13 @@ class LLaVolta(Method, LayersPart):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.layer >= 0:
-            raise InvalidParameter(f"layer={self.layer!r} is no decoder layer; use 0 or more.")
+            raise InvalidParameter(f"layer={self.layer!r} is not a decoder layer: use 0 or more.")
         if self.stride is not None and not self.stride >= 1:
-            raise InvalidParameter(f"stride={self.stride!r} is no window; use 1 or more.")
+            raise InvalidParameter(f"stride={self.stride!r} is not valid: use 1 or more.")
 
     def boundaries(self, layers: int) -> tuple[int, ...]:
         if self.layer >= layers:
-            raise InvalidParameter(
-                f"layer={self.layer} lies behind the last of {layers} decoder layers; "
-                f"use at most layer={layers - 1}."
-            )
+            raise beyond_depth("layer", self.layer, layers)
         return (self.layer,)
 
     def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Merge | None:

@@ -96,7 +96,10 @@ class LVLMCSP(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.selector == "seg_first") != (self.segmenter is not None):
-            raise InvalidParameter("selector='seg_first' and a segmenter come together; pass both.")
+            raise InvalidParameter(
+                "selector='seg_first' needs a segmenter, and only it uses one; pass both or "
+                "neither."
+            )
         for name in ("N_c", "N_p"):
             if getattr(self, name) is not None:
                 check_keep(getattr(self, name), name)
@@ -110,7 +113,7 @@ class LVLMCSP(Method):
         b2 = max(b1 + 1, layers // 2) if self.b2 is None else self.b2
         if not 0 <= b1 < b2 < layers:
             raise InvalidParameter(
-                f"b1={b1} and b2={b2} make no three phases of {layers} layers; "
+                f"b1={b1}, b2={b2} are out of range: the model has {layers} decoder layers; "
                 f"use 0 <= b1 < b2 < {layers}."
             )
         return b1, b2
@@ -131,8 +134,9 @@ class LVLMCSP(Method):
             end = (left - b1 * few) / last if last else n
         if min(few, end) < 0.5 or max(few, end) > n + 0.5:
             raise BudgetError(
-                f"A mean share of {share:.4g} over {layers} layers is out of reach with all tokens "
-                f"in layers {b1} to {layers - last - 1}; change keep, b1 and b2, N_c or N_p."
+                f"A mean retention ratio of {share:.4g} over {layers} layers is out of reach with "
+                f"all tokens in layers {b1} to {layers - last - 1}; change keep, b1, b2, N_c or "
+                "N_p."
             )
         return round(few), round(end)
 

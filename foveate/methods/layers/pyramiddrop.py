@@ -67,7 +67,7 @@ class PyramidDrop(Method, ScoredLayers):
         super().__post_init__()
         check_staircase(self.layer_list, self.image_token_ratio_list)
         if not self.min_tokens >= 0:
-            raise InvalidParameter(f"min_tokens={self.min_tokens!r} is no count; use 0 or more.")
+            raise InvalidParameter(f"min_tokens={self.min_tokens!r} is not valid: use 0 or more.")
 
     def boundaries(self, layers: int) -> tuple[int, ...]:
         if self.layer_list is None:

@@ -39,6 +39,7 @@ from foveate.budget import Keep
 from foveate.errors import InvalidParameter
 from foveate.method import Method, register
 from foveate.methods.layers.base import (
+    beyond_depth,
     item_batches,
     item_totals,
     ratios_of_share,
@@ -81,10 +82,12 @@ class SparseVLM(Method, LayersPart):
         chosen = self.pruning_layers
         if chosen is not None and (min(chosen, default=-1) < 0 or sorted(set(chosen)) != [*chosen]):
             raise InvalidParameter(
-                f"pruning_layers={chosen} is no staircase; use ascending layers from 0 on."
+                f"pruning_layers={chosen} is not valid: use ascending layers from 0 on."
             )
         if self.retained is not None and min(self.retained, default=0) < 1:
-            raise InvalidParameter(f"retained={self.retained} keeps nothing; use counts from 1 on.")
+            raise InvalidParameter(
+                f"retained={self.retained} is not valid: use counts of 1 or more."
+            )
 
     @property
     def needs(self) -> tuple[Need, ...]:
@@ -137,14 +140,11 @@ class SparseVLM(Method, LayersPart):
         else:
             stages = tuple(k + 1 for k in self.pruning_layers)
         if stages and stages[-1] >= layers:
-            raise InvalidParameter(
-                f"pruning_layers={self.pruning_layers} leaves no layer behind the last of them in "
-                f"a decoder of {layers}; use layers up to {layers - 2}."
-            )
+            raise beyond_depth("pruning_layers", self.pruning_layers, layers, layers - 2)
         if self.retained is not None and len(self.retained) != len(stages):
             raise InvalidParameter(
-                f"retained has {len(self.retained)} counts for {len(stages)} pruning layers of "
-                f"{layers}; give one for each."
+                f"retained has {len(self.retained)} counts, but tokens are pruned after "
+                f"{len(stages)} of {layers} layers; give one for each."
             )
         return stages
 

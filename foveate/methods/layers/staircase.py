@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from foveate.budget import Keep, resolve
 from foveate.errors import InvalidParameter
+from foveate.methods.layers.base import beyond_depth
 from foveate.parts import BoundaryState
 
 
@@ -19,19 +20,17 @@ def check_staircase(
     if stages is not None and (
         min(stages, default=0) < 1 or any(a >= b for a, b in zip(stages, stages[1:], strict=False))
     ):
-        raise InvalidParameter(
-            f"{name}={stages} is no staircase; use ascending boundaries from 1 on."
-        )
+        raise InvalidParameter(f"{name}={stages} is not valid: use ascending layers from 1 on.")
     if ratios is None:
         return
     if not all(0 <= b <= a <= 1 for a, b in zip((1.0, *ratios), ratios, strict=False)):
         raise InvalidParameter(
-            f"{shares}={ratios} leaves [0, 1] or rises; use shares that fall from stage to stage."
+            f"{shares}={ratios} is not valid: use ratios in [0, 1] that never rise."
         )
     if stages is not None and len(ratios) != len(stages):
         raise InvalidParameter(
-            f"{shares} has {len(ratios)} shares for {len(stages)} entries of {name}; "
-            "give one for each."
+            f"{shares} has {len(ratios)} ratios, but {name} has {len(stages)} layers; give one "
+            "for each."
         )
 
 
@@ -44,14 +43,11 @@ def check_depth(
 ) -> None:
     """`InvalidParameter` where a decoder of `layers` layers lacks a boundary."""
     if stages and stages[-1] >= layers:
-        raise InvalidParameter(
-            f"{name}={stages} reaches behind the last of {layers} decoder layers; "
-            f"use boundaries up to {layers - 1}."
-        )
+        raise beyond_depth(name, stages, layers)
     if ratios is not None and len(ratios) != len(stages):
         raise InvalidParameter(
-            f"{shares} has {len(ratios)} shares, but a decoder of {layers} layers has "
-            f"{len(stages)} stages; give one share for each."
+            f"{shares} has {len(ratios)} ratios, but a model of {layers} decoder layers has "
+            f"{len(stages)} pruning stages; give one for each."
         )
 
 

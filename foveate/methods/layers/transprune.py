@@ -93,8 +93,8 @@ class TransPrune(Method, ScoredLayers):
             check_staircase(self.accumulating_layer_list, None, "accumulating_layer_list")
         if not 0 <= self.alpha <= 1 or not self.eps > 0:
             raise InvalidParameter(
-                f"alpha={self.alpha}, eps={self.eps} weigh nothing; use an alpha in [0, 1] and an "
-                "eps above 0."
+                f"alpha={self.alpha}, eps={self.eps} are not valid: use 0 <= alpha <= 1 and eps > "
+                "0."
             )
 
     def boundaries(self, layers: int) -> tuple[int, ...]:
@@ -110,8 +110,8 @@ class TransPrune(Method, ScoredLayers):
             return tuple(range(stages[0] - 1, stages[-1])) if stages else ()
         if stages and not counts[0] <= stages[0]:
             raise InvalidParameter(
-                f"accumulating_layer_list={counts} starts behind boundary {stages[0]}, where "
-                f"tokens are ranked first; start at layer {stages[0]} at the latest."
+                f"accumulating_layer_list={counts} starts after layer {stages[0]}, the first at "
+                f"which tokens are pruned; start at {stages[0]} or earlier."
             )
         return tuple(n - 1 for n in counts if stages and n <= stages[-1])
 

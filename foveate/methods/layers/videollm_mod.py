@@ -111,8 +111,8 @@ class VideoLLMMoD(TrainedMethod, DetourPart):
         ratio = 1 - (1 - share) * layers / max(some, 1)
         if bool(((ratio <= 0) | (ratio > 1)).logical_and(sizes > 0).any()):
             raise BudgetError(
-                f"keep={self.keep} is out of reach where {layers - some} of {layers} layers "
-                f"process everything; raise keep, or use placement='all'."
+                f"keep={self.keep} is out of reach: {layers - some} of {layers} layers process all "
+                "tokens; raise keep, or use placement='all'."
             )
         return ratio
 

@@ -84,20 +84,19 @@ class YOPO(Method, RulePart, LayersPart):
         super().__post_init__()
         if isinstance(self.keep, int):
             raise BudgetError(
-                f"keep={self.keep} is a count, but YOPO cuts layers, the same for every picture; "
-                "use a share such as keep=0.5."
+                f"keep={self.keep} is a count of tokens, but YOPO's keep is a share of the layers; "
+                "use a float such as keep=0.5."
             )
         if self.attncut_w is not None and (self.attncut_w < 1 or self.attncut_w % 2 == 0):
             raise InvalidParameter(
-                f"attncut_w={self.attncut_w} has no middle; use an odd side, or None for no window."
+                f"attncut_w={self.attncut_w} is not valid: use an odd number, or None for no "
+                "window."
             )
         if self.layercut_num is not None and self.layercut_num < 1:
-            raise InvalidParameter(
-                f"layercut_num={self.layercut_num} leaves no layer that sees; use 1 or more."
-            )
+            raise InvalidParameter(f"layercut_num={self.layercut_num} is not valid: use 1 or more.")
         if not self.mlpcut_ratio >= 1:
             raise InvalidParameter(
-                f"mlpcut_ratio={self.mlpcut_ratio} is below 1; use 1.0 for all neurons."
+                f"mlpcut_ratio={self.mlpcut_ratio} is not valid: use 1.0 for all neurons, or more."
             )
 
     @property
@@ -115,7 +114,8 @@ class YOPO(Method, RulePart, LayersPart):
             return ()
         if self.headmask is not None and len(self.headmask) != n:
             raise InvalidParameter(
-                f"headmask has {len(self.headmask)} rows for {n} decoder layers; give one for each."
+                f"headmask has {len(self.headmask)} rows, but the model has {n} decoder layers; "
+                "give one for each."
             )
         return tuple(range(self.cut(n) if self.renormalize else n))
 

@@ -41,7 +41,7 @@ from torch import Tensor
 from foveate.budget import Keep
 from foveate.errors import BudgetError, InvalidParameter
 from foveate.method import register
-from foveate.methods.layers.base import ScoredLayers
+from foveate.methods.layers.base import ScoredLayers, beyond_depth
 from foveate.methods.tokens.progressive import ProgressiveMethod
 from foveate.ops.allocate import share_evenly, view_batches
 from foveate.ops.attention import Heads, page_rank
@@ -92,13 +92,12 @@ class AIM(ProgressiveMethod):
         super().__post_init__()
         if self.l1 is not None and self.l1 < 0 or self.step is not None and not self.step > 0:
             raise InvalidParameter(
-                f"l1={self.l1}, step={self.step} is no schedule; use a layer from 0 on and a share "
-                "above 0."
+                f"l1={self.l1}, step={self.step} are not valid: use l1 >= 0 and step > 0."
             )
         if not self.tau_imp > 0 or not self.iters >= 0 or not 0 <= self.d <= 1:
             raise InvalidParameter(
-                f"tau_imp={self.tau_imp}, iters={self.iters}, d={self.d} rank nothing; use a "
-                "temperature above 0, 0 rounds or more and a damping in [0, 1]."
+                f"tau_imp={self.tau_imp}, iters={self.iters}, d={self.d} are not valid: use "
+                "tau_imp > 0, iters >= 0 and 0 <= d <= 1."
             )
 
     def parts(self) -> tuple[Part, ...]:
@@ -174,10 +173,7 @@ class Pruning(ScoredLayers):
     def _slope(self, layers: int, share: float) -> tuple[int, float]:
         m = self.method
         if m.l1 is not None and m.l1 >= layers:
-            raise InvalidParameter(
-                f"l1={m.l1} lies behind the last of {layers} decoder layers; "
-                f"use at most l1={layers - 1}."
-            )
+            raise beyond_depth("l1", m.l1, layers)
         if m.step is not None and m.l1 is not None:
             return m.l1, m.step
         first, step = slope_of_share(share, layers, m.l1)
@@ -211,8 +207,9 @@ def slope_of_share(share: float, layers: int, first: int | None = None) -> tuple
 
     if layers > 1 and wanted < first + 1 - 1e-9:
         raise BudgetError(
-            f"A mean share of {share:.4g} over the layers is out of reach: those up to l1={first} "
-            f"alone hold {(first + 1) / layers:.4g}; lower l1 or give step."
+            f"A mean retention ratio of {share:.4g} over the layers is out of reach: the layers up "
+            f"to l1={first} keep all tokens, which is {(first + 1) / layers:.4g} already; lower l1 "
+            "or give step."
         )
     low, high = 0.0, 1.0
     for _ in range(60):

@@ -42,6 +42,7 @@ from torch.nn.functional import normalize
 from foveate.budget import Keep
 from foveate.errors import BudgetError, InvalidParameter, UnsupportedCall
 from foveate.method import register
+from foveate.methods.layers.base import beyond_depth
 from foveate.methods.tokens.base import is_everything
 from foveate.methods.tokens.progressive import ProgressiveMethod
 from foveate.ops.allocate import share_evenly, view_batches
@@ -89,9 +90,11 @@ class CATP(ProgressiveMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.R is not None and not 0 <= self.R < 1:
-            raise InvalidParameter(f"R={self.R!r} is no share; use one in [0, 1).")
+            raise InvalidParameter(f"R={self.R!r} is not valid: use 0 <= R < 1.")
         if self.K is not None and not self.K >= 1:
-            raise InvalidParameter(f"K={self.K!r} is no layer counted from 1; use 1 or more.")
+            raise InvalidParameter(
+                f"K={self.K!r} is not valid: layers count from 1; use 1 or more."
+            )
 
     def parts(self) -> tuple[Part, ...]:
         return (self, Contextual(self))
@@ -172,8 +175,8 @@ class Contextual(LayersPart):
         before = state.notes.get("row")
         if before is not None and before.shape != row.shape:
             raise UnsupportedCall(
-                f"Another method drops tokens at boundary {k - 1} or {k}, between the layers that "
-                "CATP compares; give CATP another K."
+                f"Another method drops tokens before layer {k - 1} or {k}, between the layers "
+                "whose attention CATP compares; give CATP another K."
             )
         growth = row if before is None else (row - before).clamp(min=0)
         score = growth + self.method.lambda2 * likeness(
@@ -187,10 +190,7 @@ class Contextual(LayersPart):
     def _layer(self, layers: int) -> int:
         k = max(1, round(layers * 6 / 32)) if self.method.K is None else self.method.K
         if k + 1 >= layers:
-            raise InvalidParameter(
-                f"K={k} leaves no layer behind K + 1 in a decoder of {layers}; "
-                f"use at most K={layers - 2}."
-            )
+            raise beyond_depth("K", k, layers, layers - 2)
         return k
 
     def _left(self, layers: int, state: BoundaryState) -> Iterator[tuple[int, int]]:
@@ -220,8 +220,8 @@ class Contextual(LayersPart):
         spent, rest = entered * k + query, entered - query + entered * (layers - k - 1)
         if wanted < spent - 1e-6:
             raise BudgetError(
-                f"keep={self.method.keep} is out of reach: the layers up to K={k} alone hold "
-                f"{spent / layers / entered:.4g} of what enters; raise keep or lower K."
+                f"keep={self.method.keep} is out of reach: the layers up to K={k} alone cost a "
+                f"mean retention ratio of {spent / layers / entered:.4g}; raise keep or lower K."
             )
         return min(1.0, (wanted - spent) / rest) if rest else 1.0
 

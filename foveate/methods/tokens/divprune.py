@@ -70,8 +70,8 @@ class DivPrune(TokensMethod):
         free = n - grid.special if self.protect else n
         if free < 1:
             raise BudgetError(
-                f"keep={self.keep} is taken up by the {grid.special} newlines that protect=True "
-                f"keeps; use at least keep={grid.special + 1}."
+                f"keep={self.keep} leaves no patch besides the {grid.special} newline tokens that "
+                f"protect=True keeps; use at least keep={grid.special + 1}."
             )
         if self.per_crop:
             share_evenly(free, grid.views or (grid.patches,))

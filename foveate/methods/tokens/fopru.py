@@ -79,8 +79,8 @@ class FoPru(ScoredTokens):
         n = sum(k * plane.tokens for k, plane in zip(self.rows(grid), planes(grid), strict=True))
         if isinstance(self.keep, int) and n != self.keep:
             raise BudgetError(
-                f"keep={self.keep} is no whole number of rows of patches here; use keep={n}, a "
-                "share, or strategy='rank'."
+                f"keep={self.keep} is not a whole number of rows of patches; use keep={n}, a "
+                "ratio, or strategy='rank'."
             )
         return n
 

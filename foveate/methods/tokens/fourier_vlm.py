@@ -78,9 +78,9 @@ class FourierVLM(TokensMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.reserve is not None and not min(self._reserved()) >= 1:
-            raise InvalidParameter(f"reserve={self.reserve!r} leaves nothing; use 1 or more.")
+            raise InvalidParameter(f"reserve={self.reserve!r} is not valid: use 1 or more.")
         if self.ratio is not None and not 0 < self.ratio <= 1:
-            raise InvalidParameter(f"ratio={self.ratio!r} is no share; use one in (0, 1].")
+            raise InvalidParameter(f"ratio={self.ratio!r} is not valid: use 0 < ratio <= 1.")
 
     @property
     def needs(self) -> tuple[Need, ...]:
@@ -94,7 +94,9 @@ class FourierVLM(TokensMethod):
             return sum(sum(self._bands(shape, 0)) for shape in shapes)
         if self.ratio is not None:
             if grid.patches != grid.t * grid.h * grid.w:
-                raise BudgetError("ratio= needs whole frames, not stitched crops; use keep=.")
+                raise BudgetError(
+                    f"ratio={self.ratio} needs whole frames, but this image is tiled; use keep=..."
+                )
             return grid.t * sum(self._bands((grid.h, grid.w), 0))
         n = super().count(grid)
         if not is_everything(self.keep, grid.n):
@@ -139,8 +141,8 @@ class FourierVLM(TokensMethod):
             rows, columns = self._reserved()
             if rows > shape[0] or columns > shape[1]:
                 raise BudgetError(
-                    f"reserve={self.reserve} is more than the {shape[0]} x {shape[1]} patches of a "
-                    f"crop or frame allow; use at most {shape[0]} x {shape[1]}, or keep=."
+                    f"reserve={self.reserve} is out of range: a crop or frame has {shape[0]} x "
+                    f"{shape[1]} patches; use at most ({shape[0]}, {shape[1]}), or keep=..."
                 )
             return [columns] * rows
         if self.ratio is not None:

@@ -80,7 +80,9 @@ class GlobalCom2(TokensMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.temperature > 0:
-            raise InvalidParameter(f"temperature={self.temperature!r} must be above 0.")
+            raise InvalidParameter(
+                f"temperature={self.temperature!r} is not valid: use a number above 0."
+            )
 
     @property
     def needs(self) -> tuple[Need, ...]:

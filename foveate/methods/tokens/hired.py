@@ -69,7 +69,7 @@ class HiRED(TokensMethod):
     paper = "arXiv 2408.10945"
     drops_special = True
     coincides = MappingProxyType(
-        {"fastervlm": "a picture without tiles has one view, so there is no budget to divide"}
+        {"fastervlm": "an image without tiles has one view, so there is no budget to divide"}
     )
 
     keep: Keep = 0.2
@@ -83,7 +83,7 @@ class HiRED(TokensMethod):
         for name in ("alpha", "mark_ratio"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
-                raise InvalidParameter(f"{name}={value!r} is no share; use 0 to 1.")
+                raise InvalidParameter(f"{name}={value!r} is not valid: use 0 <= {name} <= 1.")
 
     @property
     def needs(self) -> tuple[Need, ...]:

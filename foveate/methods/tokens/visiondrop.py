@@ -39,6 +39,7 @@ from foveate.budget import Keep
 from foveate.errors import BudgetError, InvalidParameter
 from foveate.method import register
 from foveate.methods.layers.base import (
+    beyond_depth,
     item_totals,
     quarters,
     ratios_of_share,
@@ -87,15 +88,15 @@ class VisionDrop(ProgressiveMethod, VisionZip):
         if targets is not None:
             if any(d < 1 or c < 0 for d, c in targets):
                 raise InvalidParameter(
-                    f"image_token_list={targets} keeps no dominant token somewhere; use pairs from "
-                    "(1, 0) on."
+                    f"image_token_list={targets} is not valid: use pairs (dominant, contextual) of "
+                    "at least (1, 0)."
                 )
         if stages is not None and (min(stages, default=0) < 1 or sorted(set(stages)) != [*stages]):
             raise InvalidParameter(
-                f"layer_list={stages} is no staircase; use ascending boundaries from 1 on."
+                f"layer_list={stages} is not valid: use ascending layers from 1 on."
             )
         if self.dominant is not None and not self.dominant >= 1:
-            raise InvalidParameter(f"dominant={self.dominant!r} keeps nothing; use 1 or more.")
+            raise InvalidParameter(f"dominant={self.dominant!r} is not valid: use 1 or more.")
 
     def parts(self) -> tuple[Part, ...]:
         return (self, Stages(self, self.positions))
@@ -107,8 +108,8 @@ class VisionDrop(ProgressiveMethod, VisionZip):
         own = self.dominant + self._contextual(self.dominant * 8 // 7)
         if own > min(views):
             raise BudgetError(
-                f"dominant={self.dominant} and its contextual tokens are more than the {min(views)}"
-                " patches of a crop or frame; use fewer, or keep=."
+                f"dominant={self.dominant} and the contextual tokens are more than the "
+                f"{min(views)} patches of a crop or frame; use fewer, or keep=..."
             )
         return own * len(views)
 
@@ -132,14 +133,11 @@ class Stages(LayersPart):
             return ()
         stages = quarters(layers) if m.layer_list is None else m.layer_list
         if stages and stages[-1] >= layers:
-            raise InvalidParameter(
-                f"layer_list={stages} reaches behind the last of {layers} decoder layers; "
-                f"use boundaries up to {layers - 1}."
-            )
+            raise beyond_depth("layer_list", stages, layers)
         if m.image_token_list is not None and len(m.image_token_list) != len(stages):
             raise InvalidParameter(
-                f"image_token_list has {len(m.image_token_list)} pairs for {len(stages)} "
-                f"boundaries of {layers} decoder layers; give one for each."
+                f"image_token_list has {len(m.image_token_list)} pairs, but tokens are pruned "
+                f"before {len(stages)} of {layers} decoder layers; give one for each."
             )
         return stages
 

@@ -78,7 +78,7 @@ class VisionZip(TokensMethod):
         super().__post_init__()
         if self.contextual is not None and not self.contextual >= 0:
             raise InvalidParameter(
-                f"contextual={self.contextual!r} is no count; use 0 or more, or None."
+                f"contextual={self.contextual!r} is not valid: use 0 or more, or None."
             )
 
     @property
@@ -91,7 +91,7 @@ class VisionZip(TokensMethod):
             for share in share_evenly(n, grid.views or (grid.patches,)):
                 if 0 < share <= self._contextual(share):
                     raise BudgetError(
-                        f"contextual={self.contextual} leaves no dominant token of a budget of "
+                        f"contextual={self.contextual} leaves no dominant token in a budget of "
                         f"{share} per crop or frame; use contextual={share - 1} or a larger keep."
                     )
         return n

@@ -72,10 +72,10 @@ class VisPruner(TokensMethod):
         super().__post_init__()
         if not 0 <= self.important_ratio <= 1:
             raise InvalidParameter(
-                f"important_ratio={self.important_ratio!r} is no share; use 0 to 1."
+                f"important_ratio={self.important_ratio!r} is not valid: use a ratio from 0 to 1."
             )
         if not self.round_size >= 1:
-            raise InvalidParameter(f"round_size={self.round_size!r} is too few; use 1 or more.")
+            raise InvalidParameter(f"round_size={self.round_size!r} is not valid: use 1 or more.")
 
     @property
     def needs(self) -> tuple[Need, ...]:
