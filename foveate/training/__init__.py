@@ -1,6 +1,7 @@
-"""Training of what methods have to learn, with the base model frozen and the world as teacher.
+"""Training of the learned modules of methods, on the procedural world.
 
-`foveate train --method SLUG` runs the recipe in `recipes/SLUG.py`; `loop` is all of the training.
+`foveate train --method SLUG` runs the recipe in `recipes/SLUG.py`. The training loop is `loop.py`.
+Most recipes keep the base model frozen; some fine-tune it.
 """
 
 from foveate.training.loop import train

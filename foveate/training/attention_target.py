@@ -1,4 +1,4 @@
-"""What visual tokens matter by a deep layer's attention: what small parts learn to foretell."""
+"""Training targets from attention: how much attention each token receives in a deeper layer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ TARGETS = ("raw", "mean", "log1p", "standard")
 
 
 def attention_target(heads: Heads, visual: Tensor, rows: str, target: str) -> Tensor:
-    """Attention (B, N) that columns receive, summed over heads and the rows asked for."""
+    """Attention (B, N) that tokens receive in one layer, over all heads.
+
+    Args:
+        heads: queries and keys of the layer.
+        visual: which tokens are visual, bool (B, N).
+        rows: whose attention counts: "last_nv" (as many last tokens as there are visual ones),
+            "from_visual" (all from the first visual token on) or "text" (text after it).
+        target: "raw" (sum), "mean", "log1p" of the sum, or "standard" (logarithm of the mean,
+            standardised per prompt).
+    """
     before = visual.long().cumsum(1) == 0
     if rows == "text":
         asked = heads.valid & ~visual & ~before

@@ -1,4 +1,4 @@
-"""Questions about pictures of the world with their answers, as the base model reads them."""
+"""Batches of questions with answers, about images of the procedural world."""
 
 from __future__ import annotations
 
@@ -16,32 +16,40 @@ from foveate.mini.world.scene import Canvas
 from foveate.mini.world.tasks import tasks
 
 IGNORED = -100
-# Lessons of other seeds: no picture that a mini model was trained on comes again.
+# Offset of the seed, so that no training image of an embedded model is used again.
 STREAM = 1000
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B questions, padded on the left. inputs: the model's, prompt and answer in one row.
+    """B questions with their answers, left-padded to length L.
 
-    labels (B, L): ids of the answers, -100 elsewhere. told: columns of the longest answer.
+    Attributes:
+        inputs: of the model; a row is the prompt followed by the answer.
+        labels: answer ids, -100 elsewhere, (B, L).
+        answer_length: tokens of the longest answer.
     """
 
     inputs: dict[str, Any]
     labels: Tensor
-    told: int
+    answer_length: int
 
     @property
     def prompts(self) -> dict[str, Any]:
-        """The inputs with the answers hidden behind the mask, so that prompts end where they do."""
+        """The inputs with the answers masked out, so that every row ends with its prompt."""
         asked = self.inputs["attention_mask"] * (self.labels == IGNORED)
         return {**self.inputs, "attention_mask": asked}
 
 
 def draw(base: LoadedModel, step: int, seed: int, pictures: int, questions: int) -> Batch:
-    """The batch of one step: `questions` about each of `pictures`, the same whenever it is asked.
+    """The batch of one step; equal arguments give equal batches.
 
-    A picture that has less to ask makes the batch smaller.
+    Args:
+        base: the model that reads the batch.
+        step: 0-based.
+        seed: of the training data.
+        pictures: images per batch.
+        questions: questions per image, at most; an image with fewer makes the batch smaller.
     """
     known = tasks(base.size, base.patch, medium="image")
     drawn = training_batches.draw(

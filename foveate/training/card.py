@@ -1,4 +1,4 @@
-"""The card of a trained set of parts: JSON for machines, Markdown for people."""
+"""The card of a training run: `card.json` and the page `README.md`."""
 
 from __future__ import annotations
 
@@ -19,24 +19,33 @@ from foveate.mini.progress import bar
 from foveate.trained import RANDOM
 from foveate.training.recipe import Row
 
+# The row without a method.
+FULL = "full model"
+
 
 def measure(
     base: LoadedModel, rows: Mapping[str, Row], count: int, progress: bool = False
 ) -> dict[str, dict[str, Any]]:
-    """By name of a method: accuracy by task on `count` test items each, and what it cost.
+    """Accuracy by task, retention ratio and FLOPs of every row.
 
-    "tokens": visual tokens that a layer held on average, as a share of all. "spread": the standard
-    deviation of the mean accuracy, from the number of items.
+    "tokens" is the mean retention ratio over the decoder layers, "flops" the prefill FLOPs relative
+    to the full model, "spread" the standard error of the mean accuracy.
+
+    Args:
+        base: the base model.
+        rows: methods by label.
+        count: test items per task.
+        progress: show a progress bar.
     """
     pairs = {name: row if isinstance(row, tuple) else (base, row) for name, row in rows.items()}
-    pairs = {"bare": (base, Composed()), **pairs}
+    pairs = {FULL: (base, Composed()), **pairs}
     table: dict[str, dict[str, Any]] = {name: {"tasks": {}} for name in pairs}
-    with bar("measuring", len(base.tasks) * len(pairs), show=progress) as tick, torch.no_grad():
+    with bar("evaluating", len(base.tasks) * len(pairs), show=progress) as tick, torch.no_grad():
         done = 0
         for task in base.tasks:
             questions = TaskItems(base, task, count)
             for name, (under, method) in pairs.items():
-                # Some rows of a table must see the questions ahead.
+                # Oracle rows read the questions before the call.
                 before = getattr(method, "before", None)
                 found = evaluate_method(under, questions.batches, method, before=before)
                 table[name]["tasks"][task] = round(float(found.right.mean()), 4)
@@ -56,7 +65,7 @@ def measure(
 
 
 def _told(method: Method) -> str:
-    """A method without the folder of its weights, which is where the card lies."""
+    """`repr` of a method without the folder of its weights, which holds the card too."""
     weights = getattr(method, "weights", None)
     own = weights is not None and not weights.startswith(RANDOM)
     return repr(replace(method, weights=None) if own else method)
@@ -71,7 +80,7 @@ def write_card(
     count: int,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Measure the methods in `rows` and write `card.json` and `README.md` into `folder`."""
+    """Evaluate the methods in `rows` and write `card.json` and `README.md` to `folder`."""
     card = {**facts, "base": {"name": base.name, "weights": base.weights}}
     if rows:
         card["items"] = count
@@ -86,33 +95,36 @@ def markdown(card: dict[str, Any]) -> str:
     """The card as a page."""
     name = card["base"]["name"]
     what = {
-        "parts": f"Trained parts of `{card['slug']}` for the base model {name}, whose own weights "
-        "stayed as they were.",
-        "model": f"The base model {name}, trained on with `{card['slug']}`.",
+        "parts": f"Learned modules of `{card['slug']}` for the base model `{name}`, which stays "
+        "frozen.",
+        "model": f"The base model `{name}`, fine-tuned with `{card['slug']}`.",
     }[card["trains"]]
     parts = [
         f"# {card['slug']} for {name}",
-        f"{what} {card['recipe']['steps']} steps in "
-        f"{card['seconds'] / 60:.1f} minutes, seed {card['seed']}.",
+        what,
+        f"- training: {card['recipe']['steps']} steps in {card['seconds'] / 60:.1f} minutes\n"
+        f"- seed: {card['seed']}",
     ]
     if "test" in card:
         parts += [
             "## Accuracy",
             _accuracy(card["test"]),
-            f"{card['items']} test items per task, the likeliest candidate counts. Tokens: visual "
-            "tokens that a decoder layer holds on average; FLOPs: of the decoder's prefill; both "
-            "as shares of the bare model. ± is one standard deviation of the mean.",
+            f"{card['items']} test items per task. The answer is the candidate with the highest "
+            "likelihood.",
+            "- Tokens: retention ratio of the visual tokens, mean over the decoder layers.\n"
+            "- FLOPs: of the LLM's prefill, relative to the full model.\n"
+            "- ±: one standard error of the mean.",
         ]
-    parts += ["## Loss", *filter(None, [card["summary"]]), _curve(card["history"])]
+    parts += ["## Training history", *filter(None, [card["summary"]]), _curve(card["history"])]
     if card["command"]:
-        parts.append(f"Made by `{card['command']}`; all numbers are in `card.json`.")
+        parts.append(f"Reproduce with `{card['command']}`. All numbers are in `card.json`.")
     return "\n\n".join(parts) + "\n"
 
 
 def _accuracy(table: dict[str, dict[str, Any]]) -> str:
     tasks = list(next(iter(table.values()))["tasks"])
     lines = [
-        f"| | tokens | FLOPs | {' | '.join(tasks)} | mean |",
+        f"| method | tokens | FLOPs | {' | '.join(tasks)} | mean |",
         "|---" * (len(tasks) + 4) + "|",
     ]
     for name, row in table.items():

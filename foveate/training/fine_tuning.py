@@ -18,9 +18,10 @@ from foveate.training.recipe import Recipe, Run
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuningRecipe(Recipe):
-    """Language model and projector are trained on with the method attached.
+    """Fine-tunes the LLM and the projector with the method attached.
 
-    The same steps run beside it without, so that the card tells what is due to more training.
+    A second copy trains on the same batches without the method. The card compares both, which
+    separates the effect of the method from that of longer training.
     """
 
     trains: ClassVar[str] = "model"
@@ -49,8 +50,9 @@ class FineTuningRecipe(Recipe):
     def summary(self, history: list[dict[str, float]]) -> str:
         first, last = history[0], history[-1]
         return (
-            f"The loss with the method goes from {first['tuned']:.3f} to {last['tuned']:.3f}, "
-            f"without it from {first['plain']:.3f} to {last['plain']:.3f}."
+            f"Training loss with the method: {first['tuned']:.3f} at the start, "
+            f"{last['tuned']:.3f} at the end. Without it: {first['plain']:.3f} and "
+            f"{last['plain']:.3f}."
         )
 
     def rows(self, run: Run, trained: Method) -> dict[str, Any]:
@@ -59,8 +61,8 @@ class FineTuningRecipe(Recipe):
             for name in ("tuned", "plain")
         )
         return {
-            f"as it was, {trained!r}": trained,
-            f"tuned, {trained!r}": (tuned, trained),
-            f"trained on without, {trained!r}": (plain, trained),
-            "trained on without": (plain, Composed()),
+            f"not fine-tuned, {trained!r}": trained,
+            f"fine-tuned with the method, {trained!r}": (tuned, trained),
+            f"fine-tuned without the method, {trained!r}": (plain, trained),
+            "fine-tuned without the method": (plain, Composed()),
         }

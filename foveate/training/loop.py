@@ -1,4 +1,4 @@
-"""The training loop: one recipe, one base model, steps from first to last."""
+"""The training loop: runs a recipe on a base model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from foveate.training.recipe import Recipe, Run, recipe_of
 
 
 class Trainer:
-    """The state of a run: what is trained, its optimiser, step and history."""
+    """The state of a run: trained module, optimiser, step and history."""
 
     def __init__(self, recipe: Recipe, model: Any, processor: Any, seed: int):
         self.recipe, self.seed = recipe, seed
@@ -44,10 +44,10 @@ class Trainer:
         return r.rate * rise * fall
 
     def advance(self) -> dict[str, float]:
-        """One step; the loss and the recipe's figures."""
+        """One step; returns the loss and the recipe's figures."""
         run = self.run
         run.share = run.step / self.recipe.steps
-        # A generator per step, so that a resumed run draws what an uninterrupted one draws.
+        # One generator per step: a resumed run draws the same numbers as an uninterrupted one.
         run.generator = torch.Generator().manual_seed(self.seed * 1_000_003 + run.step)
         loss, figures = self.recipe.loss(run, self.recipe.batch(run, self.seed))
         self.optimiser.zero_grad(set_to_none=True)
@@ -60,7 +60,7 @@ class Trainer:
         return {"loss": loss.item(), **figures}
 
     def steps(self, stride: int) -> Iterator[dict[str, float]]:
-        """Advance to the end; the history gets the mean of every `stride` steps."""
+        """Train to the end; the history gets the mean of every `stride` steps."""
         sums: dict[str, list[float]] = {}
         while self.run.step < self.recipe.steps:
             began = time.perf_counter()
@@ -117,16 +117,25 @@ def train(
     recipe: Recipe | None = None,
     command: str = "",
 ) -> Path:
-    """Train what the method `slug` has to learn for `model`, into the folder `out`.
+    """Train the learned modules of a method, or fine-tune a copy of the model for it.
 
-    model: in eval mode, its weights stay as they are. steps: in place of the recipe's. evaluate:
-    test items per task for the card, 0 for none. command: what the card says made it. An
-    interrupted run continues from `out/checkpoint.pt` when `resume` is true.
+    Args:
+        slug: of the method; it must have a recipe.
+        model: the base model; its own weights do not change.
+        processor: of the model.
+        out: folder to write.
+        seed: of the initial weights and the training data.
+        steps: number of steps; None is the recipe's.
+        resume: continue from `out/checkpoint.pt` if it exists.
+        progress: show a progress bar.
+        evaluate: test items per task for the card; 0 for none.
+        recipe: hyper-parameters; None is the recipe's defaults.
+        command: the command line to print in the card.
     """
     recipe = recipe or recipe_of(slug)()
     if steps is not None:
         if steps < 1:
-            raise TrainingError(f"steps must be at least 1, got {steps}.")
+            raise TrainingError(f"steps={steps} is too small: use at least 1.")
         recipe = replace(recipe, steps=steps)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)

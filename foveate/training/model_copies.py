@@ -1,4 +1,4 @@
-"""Copies of one model, trained beside each other on the same batches."""
+"""Copies of one model that are trained on the same batches, with and without a method."""
 
 from __future__ import annotations
 
@@ -25,29 +25,35 @@ def copies(base: LoadedModel, *names: str) -> nn.ModuleDict:
 
 
 def without_vision_tower(module: nn.Module) -> Iterable[nn.Parameter]:
-    """The language models and the projectors."""
+    """Parameters of the LLMs and the projectors."""
     return [p for name, p in module.named_parameters() if "vision_tower" not in name]
 
 
 def losses(
     models: nn.ModuleDict, methods: Mapping[str, Method | None], batch: Batch, clip: float
 ) -> tuple[Tensor, dict[str, float]]:
-    """One loss with the gradients of all copies, the value of the first, and figures of each.
+    """A loss whose gradients are those of all copies and whose value is that of the first.
 
-    methods: what is attached to each copy by name, None for nothing.
+    The second value has the loss and the seconds of each copy.
+
+    Args:
+        models: the copies by name.
+        methods: the method attached to each copy, None for none.
+        batch: the training batch.
+        clip: largest gradient norm of the recipe.
     """
     total, figures = torch.zeros(()), {}
     for name, method in methods.items():
         model: Any = models[name]
         parameters = [p for p in model.parameters() if p.requires_grad]
-        # Time of the process: on a busy machine all copies wait, but not equally long.
+        # Process time: on a busy machine wall time would not compare the copies.
         began = time.process_time()
         with nullcontext() if method is None else foveate.attach(model, method):
             value = model(**batch.inputs, labels=batch.labels, use_cache=False).loss
             gradients = torch.autograd.grad(value, parameters)
         figures[f"{name}_seconds"] = time.process_time() - began
         figures[name] = value.item()
-        # Each copy is clipped by itself, so far that the loop finds nothing left to clip.
+        # Clip each copy separately, below the limit of the joint clipping in the loop.
         norm = torch.stack([g.norm() for g in gradients]).norm()
         limit = clip / len(methods) ** 0.5
         share = limit / norm.clamp(min=limit)
@@ -57,7 +63,7 @@ def losses(
 
 
 def save(models: nn.ModuleDict, base: LoadedModel, out: Path) -> None:
-    """Write every copy in bfloat16, with its processor, into a folder of its name."""
+    """Write every copy in bfloat16, with the processor, into a folder of its name."""
     for name, model in models.items():
         with silent_bars():
             copy.deepcopy(model).to(torch.bfloat16).save_pretrained(out / name)

@@ -1,4 +1,4 @@
-"""`Recipe`: how one method is trained, and the registry of recipes."""
+"""`Recipe`: how a method is trained, and the registry of recipes."""
 
 from __future__ import annotations
 
@@ -23,9 +23,15 @@ from foveate.training.batches import Batch, draw
 
 @dataclass(kw_only=True)
 class Run:
-    """What a loss may use. base: the base model. module: what is in training.
+    """The state that a loss may use.
 
-    step: 0-based; share: of the steps done. generator: of this step's own random numbers.
+    Attributes:
+        base: the base model with its processor and facts.
+        module: the module in training.
+        method: the method that is trained.
+        step: current step, 0-based.
+        share: fraction of the steps that are done, in 0..1.
+        generator: random numbers of this step.
     """
 
     base: LoadedModel
@@ -41,21 +47,30 @@ class Run:
         return self.base.model
 
 
-# What a row of the card measures.
+# What a row of the card evaluates: a method, on the base model or on another one.
 Row = Method | tuple[LoadedModel, Method]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """steps, pictures, questions: length of the run, and what a step shows.
+    """Hyper-parameters of a training run, and what a subclass defines.
 
-    rate, ramp, floor: top learning rate, share of the steps in which it rises, and what is left of
-    it at the end of a cosine. clip: largest norm of the gradient.
+    Attributes:
+        steps: number of steps.
+        pictures: images per step.
+        questions: questions per image.
+        rate: top learning rate.
+        ramp: fraction of the steps in which the learning rate rises.
+        floor: final learning rate of the cosine schedule as a ratio of the top one.
+        clip: largest gradient norm.
+        weight_decay: of AdamW.
+        checkpoint_every: steps between checkpoints.
     """
 
     slug: ClassVar[str]
-    # What is trained, "parts" beside the base model or the "model" itself, and how it is used.
+    # "parts": learned modules of the method; "model": the base model itself.
     trains: ClassVar[str] = "parts"
+    # Options of `foveate ask` that use the result.
     usage: ClassVar[str] = "--set weights={folder}"
 
     steps: int = 400
@@ -73,51 +88,53 @@ class Recipe:
         for name in ("steps", "pictures", "questions", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InvalidParameter(
-                    f"{name}={getattr(self, name)} trains nothing; use a count of at least 1."
+                    f"{name}={getattr(self, name)} is too small: use at least 1."
                 )
 
     def method(self, base: LoadedModel) -> Method:
-        """The method as it will be saved: with the sizes that suit this base model."""
+        """The method with module sizes that fit this base model."""
         return trained_class(self.slug)(weights="random")
 
     def start(self, base: LoadedModel, method: Method, seed: int) -> nn.Module:
-        """What is trained, as it is before the first step. A recipe that trains the base model
-        itself gives the model, and says in `finish` where it goes."""
+        """The module to train, with initial weights.
+
+        A recipe that fine-tunes the base model returns a copy of it and writes it in `finish`.
+        """
         return untrained(method, seed, **base_facts(base))
 
     def parameters(self, module: nn.Module) -> Iterable[nn.Parameter]:
-        """Parameters that the optimiser may change."""
+        """The parameters to train."""
         return module.parameters()
 
     def batch(self, run: Run, seed: int) -> Batch:
-        """What step `run.step` is about."""
+        """The batch of step `run.step`."""
         return draw(run.base, run.step, seed, self.pictures, self.questions)
 
     def loss(self, run: Run, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """The loss of a step, and figures for the history."""
+        """The loss of a step, and figures for the training history."""
         raise NotImplementedError
 
     def finish(self, run: Run, out: Path, **made: Any) -> Method:
-        """Write what was trained into `out`, in bfloat16, and give the method that uses it."""
+        """Write the trained module to `out` in bfloat16; returns the method that uses it."""
         facts = {"name": run.base.name, **base_facts(run.base)}
         save_parts(run.method, copy.deepcopy(run.module).to(torch.bfloat16), out, facts, **made)
         return trained_class(self.slug)(**{**_plain(run.method), "weights": str(out)})
 
     def summary(self, history: list[dict[str, float]]) -> str:
-        """A sentence for the card on how the run went."""
+        """A sentence for the card about the training history."""
         return ""
 
     def rows(self, run: Run, trained: Method) -> dict[str, Row]:
-        """Methods to measure for the card, by name: what was trained and what it must beat.
+        """Methods to evaluate for the card, by label: the trained method and its baselines.
 
-        A pair with a base is measured on that one in place of the base model.
+        A pair (model, method) is evaluated on that model instead of the base model.
         """
         untrained_parts = trained_class(self.slug)(**{**_plain(trained), "weights": "random"})
         return {"trained": trained, "untrained": untrained_parts}
 
 
 def base_facts(base: LoadedModel) -> dict[str, int]:
-    """Facts of the base model that trained parts may depend on."""
+    """Sizes of the base model that learned modules depend on."""
     return {
         "width": base.model.config.get_text_config().hidden_size,
         "layers": base.layers,
@@ -132,7 +149,7 @@ def recipe_slugs() -> list[str]:
 
 
 def recipe_of(slug: str) -> type[Recipe]:
-    """The recipe of a method: the class `Recipe` that `recipes/SLUG.py` registers."""
+    """The recipe class of a method, from `recipes/SLUG.py`."""
     if slug not in recipe_slugs():
         raise unknown_method(slug, recipe_slugs(), "training recipe for a method")
     module = importlib.import_module(f"foveate.training.recipes.{slug}")

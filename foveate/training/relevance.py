@@ -1,7 +1,6 @@
-"""Which visual tokens an answer depends on: gradient times attention, through all layers.
+"""Relevance of visual tokens for an answer: gradient times attention, through all layers.
 
-Every layer's attention maps are made and kept for the gradients, so this is for small models and
-for training alone.
+It stores the attention maps of all layers, so it is for small models and for training only.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from foveate.training.batches import IGNORED
 
 @contextmanager
 def attention_maps(model: Any) -> Iterator[list[Tensor]]:
-    """Collects the decoder's maps (B, H, L, L) of every layer, in order, as parts of the graph."""
+    """Collects the attention maps (B, H, L, L) of all decoder layers, with gradients."""
     decoder, maps = model.get_decoder(), []
     before = decoder.config._attn_implementation
     model.enable_input_require_grads()
@@ -38,10 +37,14 @@ def attention_maps(model: Any) -> Iterator[list[Tensor]]:
 
 @torch.enable_grad()
 def relevance(model: Any, inputs: dict[str, Any], labels: Tensor) -> tuple[Tensor, Tensor]:
-    """How much the answers depend on every column, (B, L), and whether all of each is right, (B,).
+    """Relevance (B, L) of every token for the answers, and whether each answer is correct (B,).
 
-    inputs: prompts with their answers. labels (B, L): answer tokens, -100 elsewhere. Per answer
-    token the logit that gives it is explained; the mean over tokens counts.
+    For every answer token, the relevance of all tokens for its logit; the result is the mean.
+
+    Args:
+        model: the base model.
+        inputs: prompts followed by their answers.
+        labels: answer tokens, -100 elsewhere, (B, L).
     """
     with attention_maps(model) as maps:
         logits = model(**inputs, use_cache=False).logits
@@ -59,10 +62,15 @@ def relevance(model: Any, inputs: dict[str, Any], labels: Tensor) -> tuple[Tenso
 
 
 def explained(row: Tensor, maps: list[Tensor], gradients: tuple[Tensor, ...]) -> Tensor:
-    """Rows (B, L) of R, where R <- R + A R from the first layer to the last, R = 1 before.
+    """One row (B, L) of the relevance matrix R; R <- R + A R over the layers, from R = 1.
 
-    row (B, L): which row is asked for, one-hot. A: mean over heads of relu(map * gradient). One row
-    needs no product of whole maps: it runs back from the last layer.
+    A is the mean over heads of relu(map * gradient). A single row needs no matrix products: it is
+    propagated from the last layer back to the first.
+
+    Args:
+        row: the wanted row, one-hot (B, L).
+        maps: attention maps (B, H, L, L) by layer.
+        gradients: of the maps.
     """
     for attention, gradient in zip(reversed(maps), reversed(gradients), strict=True):
         layer = (attention * gradient).relu().mean(1)
@@ -71,7 +79,7 @@ def explained(row: Tensor, maps: list[Tensor], gradients: tuple[Tensor, ...]) ->
 
 
 def upper_half(scores: Tensor) -> Tensor:
-    """Scores (B, n) with the lower half of each row at 0, as shares that sum to 1."""
+    """Scores (B, n) with the lower half of each row set to 0, normalised to sum 1."""
     n = scores.shape[1]
     order = scores.argsort(dim=1, stable=True)
     kept = scores.scatter(1, order[:, : n // 2], 0.0)
@@ -79,7 +87,7 @@ def upper_half(scores: Tensor) -> Tensor:
 
 
 def overlap(scores: Tensor, truth: Tensor, share: float = 0.5) -> Tensor:
-    """Share (B,) of the best of `truth` (B, n) that are among the best of `scores` (B, n)."""
+    """Overlap (B,) of the top `share` of `truth` (B, n) with the top `share` of `scores`."""
     k = max(1, int(share * scores.shape[1]))
     best = torch.zeros_like(scores).scatter_(1, truth.topk(k).indices, 1.0)
     return best.gather(1, scores.topk(k).indices).mean(1)

@@ -1,7 +1,7 @@
-"""Learning when to speak: the loss of a streaming dialogue, and what of its text is learned.
+"""Loss and labels of streaming dialogues: the model learns when to answer.
 
-VideoLLM-online, CVPR 2024, arXiv 2406.11816: behind each frame the model learns whether to go on
-watching (the interval comes next) or to answer (the stream ends).
+VideoLLM-online, CVPR 2024, arXiv 2406.11816: after each frame the model predicts either the
+interval token (continue watching) or the first token of an answer.
 """
 
 from __future__ import annotations
@@ -14,10 +14,15 @@ from torch.nn.functional import cross_entropy
 def stream_loss(
     logits: Tensor, labels: Tensor, frame_tokens: Tensor, weight: float = 1.0
 ) -> Tensor:
-    """Mean cross entropy over the labels, those at frame tokens counted `weight` times.
+    """Mean cross-entropy over the labels, with another weight at frame tokens.
 
-    logits (B, L, V). labels (B, L): the next tokens, already shifted, -100 for none. frame_tokens
-    (B, L) bool. The divisor counts every label once, whatever its weight.
+    The divisor counts every label once, whatever its weight.
+
+    Args:
+        logits: (B, L, V).
+        labels: the next tokens, already shifted, -100 for none, (B, L).
+        frame_tokens: which tokens belong to frames, bool (B, L).
+        weight: of the loss at frame tokens.
     """
     each = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
     share = torch.where(frame_tokens.flatten(), weight, 1.0)
@@ -33,15 +38,15 @@ def stream_labels(
     placeholder: str = "<v>",
     interval: str = ",",
 ) -> Tensor:
-    """Ids (L,) of what is learned behind each frame of one stream in a text, -100 elsewhere.
+    """Labels (L,) of one stream: the token after each frame, -100 elsewhere.
 
     Args:
-        text: with `frames` frames in a row, each `tokens` placeholders, joined by `interval`.
-        ids: of its tokens (L,), not shifted.
-        offsets: characters (start, stop) of every token (L, 2), as fast tokenizers tell.
-        frames: how many there are.
-        tokens: placeholders of a frame.
-        placeholder: text of one.
+        text: the stream: `frames` frames of `tokens` placeholders each, joined by `interval`.
+        ids: its token ids, not shifted, (L,).
+        offsets: characters (start, stop) of every token, from a fast tokenizer, (L, 2).
+        frames: number of frames.
+        tokens: placeholders per frame.
+        placeholder: text of a placeholder.
         interval: text between two frames.
     """
     first = text.index(placeholder)
@@ -54,9 +59,13 @@ def stream_labels(
 def stream_learn_ranges(
     frames: int, tokens: int, placeholder: str = "<v>", interval: str = ","
 ) -> list[tuple[int, int]]:
-    """Characters (start, stop) behind each of `frames` frames whose prediction is learned.
+    """Characters (start, stop) after each frame that are labels, counted from the first frame.
 
-    A frame is `tokens` placeholders, frames are joined by `interval`; counted from the first one.
+    Args:
+        frames: number of frames.
+        tokens: placeholders per frame.
+        placeholder: text of a placeholder.
+        interval: text between two frames.
     """
     width = tokens * len(placeholder)
     length = len(interval) or len(placeholder)

@@ -55,5 +55,5 @@ def test_a_trained_set_is_measured_and_found_again(nano, tmp_path, slug):
     out = train(slug, *nano, tmp_path, recipe=small(slug), evaluate=2, progress=False)
     assert foveate.from_pretrained(out).slug == slug
     card = json.loads((out / "card.json").read_text())
-    assert card["test"]["bare"]["tokens"] == 1 and len(card["test"]) > 3
+    assert card["test"]["full model"]["tokens"] == 1 and len(card["test"]) > 3
     assert all(0 < row["tokens"] <= 1 for row in card["test"].values())

@@ -80,7 +80,7 @@ def test_batches_are_drawn_by_number_and_end_in_answers(nano):
     assert all(torch.equal(batch.inputs[k], again.inputs[k]) for k in batch.inputs)
     assert not torch.equal(batch.inputs["pixel_values"][0], batch.inputs["pixel_values"][-1])
     told = batch.labels != IGNORED
-    assert told[:, -1].all() and int(told.sum(1).max()) == batch.told
+    assert told[:, -1].all() and int(told.sum(1).max()) == batch.answer_length
     assert (batch.labels[:, -1] == nano[1].tokenizer.eos_token_id).all()
     assert not (batch.prompts["attention_mask"].bool() & told).any()
 
@@ -108,8 +108,8 @@ def test_what_training_writes_is_what_the_method_uses(nano, tmp_path):
     method = foveate.from_pretrained(out)
     assert method == Brightest(weights=str(out))
     card = json.loads((out / "card.json").read_text())
-    assert set(card["test"]) == {"bare", "trained", "untrained"}
-    assert card["test"]["bare"]["tokens"] == 1 and len(card["history"]) == 3
+    assert set(card["test"]) == {"full model", "trained", "untrained"}
+    assert card["test"]["full model"]["tokens"] == 1 and len(card["history"]) == 3
     assert "| trained |" in (out / "README.md").read_text()
 
 

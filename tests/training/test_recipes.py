@@ -26,7 +26,7 @@ def nano():
     return foveate.mini("nano")
 
 
-def test_pooling_starts_heavy_and_ends(nano):
+def test_pooling_starts_strong_and_ends(nano):
     recipe = LLaVoltaRecipe(steps=4, **BRIEF)
     trainer = Trainer(recipe, *nano, seed=0)
     assert recipe._layers(trainer.run.base) == (1, 1, 3, 1)
@@ -36,7 +36,7 @@ def test_pooling_starts_heavy_and_ends(nano):
     assert towers and not any(p.requires_grad for p in towers)
 
 
-def test_without_pooling_both_runs_are_one(nano):
+def test_without_pooling_both_copies_train_alike(nano):
     trainer = Trainer(LLaVoltaRecipe(steps=2, strides=(1, 1), **BRIEF), *nano, seed=0)
     for figures in trainer.steps(1):
         assert figures["staged"] == figures["plain"] == figures["loss"]
@@ -47,20 +47,20 @@ def test_without_pooling_both_runs_are_one(nano):
 
 
 @pytest.mark.slow
-def test_llavolta_leaves_a_model_and_its_twin(nano, tmp_path):
+def test_llavolta_writes_both_models(nano, tmp_path):
     out = train(
         "llavolta", *nano, tmp_path, recipe=LLaVoltaRecipe(steps=2, **BRIEF), evaluate=2,
         progress=False,
     )  # fmt: skip
     card = json.loads((out / "card.json").read_text())
-    assert len(card["test"]) == 5 and {"bare", "staged", "plain"} <= set(card["test"])
+    assert len(card["test"]) == 5 and {"full model", "trained without pooling"} <= set(card["test"])
     page = (out / "README.md").read_text()
-    assert "trained on with `llavolta`" in page and "Pooling saves" in page
+    assert "fine-tuned with `llavolta`" in page and "Pooling saves" in page
     assert inspect_model(*load_folder(out / "staged")).layers == 6
 
 
 @pytest.mark.parametrize("slug", ["vista_llama", "tc_llava"])
-def test_a_model_is_tuned_to_a_rule_beside_its_twin(nano, slug):
+def test_the_model_is_fine_tuned_with_and_without_the_method(nano, slug):
     trainer = Trainer(recipe_of(slug)(steps=2, **BRIEF), *nano, seed=0)
     for figures in trainer.steps(1):
         assert figures["loss"] == figures["tuned"] != figures["plain"]
@@ -70,33 +70,33 @@ def test_a_model_is_tuned_to_a_rule_beside_its_twin(nano, slug):
 
 
 @pytest.mark.slow
-def test_a_tuned_model_is_used_with_its_method(nano, tmp_path):
+def test_a_fine_tuned_model_works_with_its_method(nano, tmp_path):
     recipe = recipe_of("tc_llava")(steps=2, **BRIEF)
     out = train("tc_llava", *nano, tmp_path, recipe=recipe, evaluate=2, progress=False)
     card = json.loads((out / "card.json").read_text())
-    assert len(card["test"]) == 5 and "trained on without" in card["test"]
-    assert "The loss with the method goes from" in (out / "README.md").read_text()
+    assert len(card["test"]) == 5 and "fine-tuned without the method" in card["test"]
+    assert "Training loss with the method:" in (out / "README.md").read_text()
     assert inspect_model(*load_folder(out / "tuned")).layers == 6
 
 
-def test_learning_relevance_asks_the_prompt_alone(nano):
+def test_relevance_is_learned_from_the_prompt_alone(nano):
     trainer = Trainer(ExplainCompressRecipe(steps=2, **BRIEF), *nano, seed=0)
     for figures in trainer.steps(1):
         assert 0 < figures["loss"] and 0 <= figures.get("overlap", 0.5) <= 1
 
 
 @pytest.mark.slow
-def test_relevance_is_compared_with_what_it_must_beat(nano, tmp_path):
+def test_the_relevance_card_has_its_baselines(nano, tmp_path):
     recipe = ExplainCompressRecipe(steps=2, **BRIEF)
     out = train("explain_compress", *nano, tmp_path, recipe=recipe, evaluate=2, progress=False)
     card = json.loads((out / "card.json").read_text())
     assert len(card["test"]) == 9
-    assert card["test"]["true relevance at 50%"]["tokens"] == 0.5
+    assert card["test"]["oracle relevance at 50%"]["tokens"] == 0.5
     method = foveate.from_pretrained(out)
     assert method.keep == 0.5 and (out / "parts.safetensors").stat().st_size < 500_000
 
 
-def test_routers_start_from_open_gates_that_follow_attention(nano):
+def test_routers_start_near_one_and_follow_attention(nano):
     recipe = VideoLLMMoDRecipe(warm=4, spread=0.2)
     trainer = Trainer(recipe, *nano, seed=0)
     seen = {}

@@ -1,4 +1,4 @@
-"""ATP-LLaVA: thresholds learn from the answers, and from what they let through."""
+"""ATP-LLaVA: thresholds learn from the answer loss and from the retention ratio."""
 
 from __future__ import annotations
 
@@ -20,10 +20,16 @@ from foveate.training.recipe import Recipe, Run
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Watched(Method, LayersPart):
-    """ATP-LLaVA with its soft masks laid open: by boundary, (B, N) and the visual columns."""
+class RecordedMasks(Method, LayersPart):
+    """ATP-LLaVA that records its soft masks.
 
-    slug = "watched"
+    Attributes:
+        positions: "original" keeps the position ids.
+        method: the method in training.
+        masks: by boundary, soft mask (B, N) and which tokens are visual (B, N).
+    """
+
+    slug = "recorded_masks"
 
     positions: str = "original"
     method: ATPLLaVA
@@ -44,11 +50,16 @@ class Watched(Method, LayersPart):
 
 @dataclass(frozen=True, kw_only=True)
 class ATPLLaVARecipe(Recipe):
-    """lambda_atp, lambda_target: weights of the cost of late tokens and of the missed share, the
-    latter rising over the first `anneal` of the steps. least, most: the share that is asked for is
-    drawn between them at every step; equal ones are the paper's single target. scores: of the
-    method; visual queries of the embedded models look for what is like them, which is background,
-    so that with "both" no threshold helps as long as the model itself isn't trained.
+    """The loss is the answer loss + lambda_atp * cost of late tokens + lambda_target * keep error.
+
+    Attributes:
+        lambda_atp: weight of the cost of tokens that are kept until late layers.
+        lambda_target: weight of the difference between mean and target retention ratio.
+        anneal: fraction of the steps in which lambda_target rises from 0.
+        least: smallest target retention ratio; one is drawn per step.
+        most: largest one. least == most is the paper's single target.
+        scores: of the method. In the embedded models self-attention between visual tokens favours
+            background, so "both" does not help while the model stays frozen.
     """
 
     slug = "atp_llava"
@@ -69,24 +80,27 @@ class ATPLLaVARecipe(Recipe):
         span = torch.rand((), generator=run.generator).item()
         share = self.least + (self.most - self.least) * span
         masks: dict[int, tuple[Tensor, Tensor]] = {}
-        watched = Watched(method=replace(run.method, keep=share), masks=masks)
-        with lent(self.slug, run.module), foveate.attach(run.model, watched):
-            told = run.model(**batch.inputs, labels=batch.labels, use_cache=False).loss
+        recorded = RecordedMasks(method=replace(run.method, keep=share), masks=masks)
+        with lent(self.slug, run.module), foveate.attach(run.model, recorded):
+            answers = run.model(**batch.inputs, labels=batch.labels, use_cache=False).loss
         layers = run.base.layers
         bounds = [0, *sorted(masks), layers]
-        kept = [torch.ones(len(batch.labels), device=told.device)]
+        kept = [torch.ones(len(batch.labels), device=answers.device)]
         for k in sorted(masks):
             m, visual = masks[k]
             kept.append((m * visual).sum(1) / visual.sum(1).clamp(min=1))
         spans = [b - a for a, b in zip(bounds, bounds[1:], strict=False)]
         mean = sum(x * n for x, n in zip(kept, spans, strict=True)) / layers
         late = sum(x.mean() * k for x, k in zip(kept[1:], sorted(masks), strict=True))
-        # On average over the batch, so that hard pictures may take what easy ones leave.
-        missed = (mean.mean() - share).abs()
+        # The target is for the batch mean: hard images may keep more than easy ones.
+        keep_error = (mean.mean() - share).abs()
         rise = min(1.0, run.share / self.anneal) if self.anneal else 1.0
-        loss = told + self.lambda_atp * late + rise * self.lambda_target * missed
-        figures = {"answers": told.item(), "missed": missed.item(), "spread": mean.std().item()}
-        return loss, figures
+        loss = answers + self.lambda_atp * late + rise * self.lambda_target * keep_error
+        return loss, {
+            "answer_loss": answers.item(),
+            "keep_error": keep_error.item(),
+            "keep_std": mean.std().item(),
+        }
 
     def rows(self, run: Run, trained: Method) -> dict[str, Method]:
         rows: dict[str, Method] = {}

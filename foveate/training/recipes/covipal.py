@@ -1,4 +1,4 @@
-"""CoViPAL: the module foretells a deep layer's attention, then learns from the answers."""
+"""CoViPAL: the module first learns to predict a deep layer's attention, then from the answers."""
 
 from __future__ import annotations
 
@@ -24,14 +24,20 @@ from foveate.training.recipe import Recipe, Run
 
 @dataclass(frozen=True, kw_only=True)
 class CoViPALRecipe(Recipe):
-    """guided: share of the steps that learn from attention; the rest learn from answers.
+    """Two phases: regression of attention, then the answer loss with soft selection.
 
-    layer: whose attention is foretold; None is half of the depth. rows_of: whose attention counts,
-    the last n_v columns (the paper), all from the first visual one, or text. target: "raw" sums
-    (the paper), their "mean", "log1p", which tames sinks, or "standard": logarithms with mean 0 and
-    variance 1 in every prompt, so that scores fit the temperature of the soft choice however many
-    tokens share the attention. keeps: budgets of the soft choice, one drawn per step. ppm, inner:
-    kind and width of the module.
+    Attributes:
+        guided: fraction of the steps in the first phase.
+        layer: decoder layer whose attention is predicted; None is the middle one.
+        rows_of: whose attention counts: "last_nv" (the paper: as many last tokens as there are
+            visual ones), "from_visual" (all from the first visual token on) or "text".
+        target: "raw" (the paper: sum over heads and rows), "mean", "log1p" of the sum (limits
+            attention sinks) or "standard" (log of the mean, standardised per prompt: scores then
+            fit the temperature for any number of tokens).
+        keeps: retention ratios of the second phase; one is drawn per step.
+        boundary: decoder layers before which the method prunes.
+        ppm: kind of the module, as in the method.
+        inner: width of the module; None is a quarter of the model's, at most 256.
     """
 
     slug = "covipal"
@@ -63,22 +69,22 @@ class CoViPALRecipe(Recipe):
 
     def loss(self, run: Run, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         if run.share < self.guided:
-            loss = self._foretell(run, batch)
-            return loss, {"attention": loss.item()}
+            loss = self._attention_loss(run, batch)
+            return loss, {"attention_loss": loss.item()}
         drawn = int(torch.randint(len(self.keeps), (1,), generator=run.generator))
         method = replace(run.method, keep=self.keeps[drawn])
         with lent(self.slug, run.module), foveate.attach(run.model, method):
             loss = run.model(**batch.inputs, labels=batch.labels, use_cache=False).loss
-        return loss, {"answers": loss.item()}
+        return loss, {"answer_loss": loss.item()}
 
-    def _foretell(self, run: Run, batch: Batch) -> Tensor:
+    def _attention_loss(self, run: Run, batch: Batch) -> Tensor:
         states: dict[int, BoundaryState] = {}
         deep = run.base.layers // 2 if self.layer is None else self.layer
         wanted: dict[str, Tensor] = {}
         if deep <= max(run.method.boundary):
             raise TrainingError(
-                f"layer={deep} guides the module at boundary {max(run.method.boundary)}; take the "
-                "attention of a deeper layer."
+                f"layer={deep} must be deeper than the pruning layer {max(run.method.boundary)}, "
+                "because its attention is the training target."
             )
 
         def note(state: BoundaryState) -> None:
@@ -106,7 +112,7 @@ class CoViPALRecipe(Recipe):
             plain = replace(trained, weights="random", keep=keep)
             rows[f"untrained, {keep:.1%}"] = plain
             rows[f"random, {keep:.1%}"] = Random(keep=keep, positions="original")
-            # The same mean over the layers: all of them in layer 0, fewer behind it.
+            # The same mean retention ratio: all tokens in layer 0, fewer after it.
             later = (keep * run.base.layers - 1) / (run.base.layers - 1)
             if later > 0:
                 rows[f"FastV from layer 1, {keep:.1%}"] = FastV(keep=later, k=1)

@@ -1,4 +1,4 @@
-"""DyVTE: gates learn where the answer stays the same without the picture."""
+"""DyVTE: exit gates learn after which layer the answer no longer needs the visual tokens."""
 
 from __future__ import annotations
 
@@ -22,9 +22,13 @@ from foveate.training.recipe import Recipe, Run
 
 @dataclass(frozen=True, kw_only=True)
 class DyVTERecipe(Recipe):
-    """agreement, loss_ratio: the rule of the labels. gates: how many are trained per step, drawn
-    anew; the paper trains one. hidden: of the gates; None is half the width, for the paper's 2048
-    suit a width of 4096.
+    """Each step trains a few gates on labels from forward passes with and without visual tokens.
+
+    Attributes:
+        gates: randomly drawn gates per step; the paper trains one.
+        agreement: the label is "exit" if at least this ratio of predicted tokens stays the same.
+        loss_ratio: and if the loss grows by at most this factor.
+        hidden: width of the gates; None is half the model's width (2048 of 4096 in the paper).
     """
 
     slug = "dyvte"
@@ -44,13 +48,13 @@ class DyVTERecipe(Recipe):
         drawn = torch.randperm(run.base.layers - 1, generator=run.generator)[: self.gates]
         given, target = self.judged(run.model, run.module, batch, drawn.tolist())
         right = (given.argmax(1) == target).float().mean()
-        figures = {"accuracy": right.item(), "exits": target.float().mean().item()}
+        figures = {"gate_accuracy": right.item(), "exit_ratio": target.float().mean().item()}
         return F.cross_entropy(given, target), figures
 
     def judged(
         self, model: Any, gates: nn.Module, batch: Batch, drawn: list[int]
     ) -> tuple[Tensor, Tensor]:
-        """What the gates of some layers say, (G B, 2) logits, and what they should, (G B,)."""
+        """Logits (G B, 2) of the gates of some layers, and their labels (G B,)."""
         seen: dict[str, Tensor] = {}
 
         def leave(state: BoundaryState) -> Tensor:
@@ -59,21 +63,21 @@ class DyVTERecipe(Recipe):
             seen["x"] = text_features(state.hidden, state.visual, asks, last)
             return ~state.visual
 
-        full, told = _logits(model, batch), batch.labels[:, -batch.told :]
+        full, labels = _logits(model, batch), batch.labels[:, -batch.answer_length :]
         logits, targets = [], []
         for layer in drawn:
             with foveate.attach(model, BoundaryHook(hooks={layer + 1: leave})):
                 out = _logits(model, batch)
-            targets.append(exit_labels(full, out, told, self.agreement, self.loss_ratio))
+            targets.append(exit_labels(full, out, labels, self.agreement, self.loss_ratio))
             logits.append(gates(layer, seen["x"]))
         return torch.cat(logits), torch.cat(targets)
 
     def rows(self, run: Run, trained: Method) -> dict[str, Method]:
         rows: dict[str, Method] = {"trained": trained}
         for bias in (-2.0, 2.0):
-            rows[f"exit_bias {bias:+g}"] = _with(trained, exit_bias=bias)
+            rows[f"trained, exit_bias={bias:+g}"] = _with(trained, exit_bias=bias)
         for k in range(1, run.base.layers):
-            rows[f"all leave at {k}"] = DropAllTokens(k=k)
+            rows[f"fixed exit before layer {k}"] = DropAllTokens(k=k)
         return rows
 
 
@@ -83,5 +87,6 @@ def _with(method: Method, **changed: Any) -> Method:
 
 @torch.no_grad()
 def _logits(model: Any, batch: Batch) -> Tensor:
-    """Logits (B, T, V) that predict the last T tokens, of which answers are made."""
-    return model(**batch.inputs, logits_to_keep=batch.told + 1, use_cache=False).logits[:, :-1]
+    """Logits (B, T, V) that predict the last T tokens, which hold the answers."""
+    last = batch.answer_length + 1
+    return model(**batch.inputs, logits_to_keep=last, use_cache=False).logits[:, :-1]

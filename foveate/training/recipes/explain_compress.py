@@ -1,4 +1,4 @@
-"""Explainability-guided compression: the network learns what the base model's answers rest on."""
+"""Explainability-guided compression: the network learns to predict gradient-based relevance."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHARES = (0.5, 0.25)
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainCompressRecipe(Recipe):
-    """Every map is used once, where the paper shows 10,000 a hundred times."""
+    """Every relevance map is used once; the paper uses 10,000 maps for 100 epochs."""
 
     slug = "explain_compress"
 
@@ -46,7 +46,7 @@ class ExplainCompressRecipe(Recipe):
             seen["attention"] = instruction_attention(state)
 
         answers = batch.labels.masked_fill(batch.labels == _end(run.base), IGNORED)
-        # The labels tell which columns are answers, which don't ask.
+        # The labels mark the answer tokens, which are not part of the question.
         inputs = {**batch.inputs, "labels": batch.labels}
         with foveate.attach(run.model, BoundaryHook(hooks={0: look})):
             truth, right = relevance(run.model, inputs, answers)
@@ -59,7 +59,7 @@ class ExplainCompressRecipe(Recipe):
             return logits.sum(), {}
         loss = F.kl_div(logits.log_softmax(1), upper_half(truth), reduction="batchmean")
         figures = {
-            "right": right.float().mean(),
+            "correct_ratio": right.float().mean(),
             "overlap": overlap(logits, truth).mean(),
             "overlap_attention": overlap(attention.mean(1), truth).mean(),
         }
@@ -71,30 +71,30 @@ class ExplainCompressRecipe(Recipe):
             at = f"at {keep:.0%}"
             own = {k: v for k, v in trained.to_dict().items() if k != "method"}
             rows[f"trained {at}"] = ExplainCompress(**{**own, "keep": keep})
-            rows[f"true relevance {at}"] = Ranked(keep=keep, oracle=Oracle(run.base))
+            rows[f"oracle relevance {at}"] = Ranked(keep=keep, oracle=Oracle(run.base))
             rows[f"attention {at}"] = Ranked(keep=keep)
             rows[f"random {at}"] = foveate.create("random", keep=keep)
         return rows
 
 
 class Oracle:
-    """The relevance of a batch's tokens to what the bare model answers to it."""
+    """Relevance of the tokens of a batch for the full model's own answers."""
 
     def __init__(self, base: LoadedModel):
         self.base = base
-        # What is attached to the model must not reach the labels.
+        # A copy: the attached method must not change the labels.
         self.model = copy.deepcopy(base.model)
         self.scores: Tensor | None = None
 
     @torch.no_grad()
     def read(self, batch: task_items.Batch) -> None:
-        """Answer the batch, and explain the answers."""
+        """Answer the batch and compute the relevance of its tokens."""
         prompt = batch.inputs["input_ids"].shape[1]
         ids = self.model.generate(**batch.inputs, max_new_tokens=8, do_sample=False)
         said = ids[:, prompt:] != _end(self.base)
-        # Behind the first end of text nothing counts.
+        # Ignore everything after the first end of text.
         said = said & (said.cumprod(1) == 1)
-        # An answer that ends at once is explained by its end.
+        # An empty answer is explained by its end of text.
         said[:, 0] = True
         labels = ids.clone()
         labels[:, :prompt] = IGNORED
@@ -106,7 +106,12 @@ class Oracle:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Ranked(Method, LayersPart):
-    """Keep the best by true relevance where there is an oracle, else by plain attention."""
+    """Keeps the top tokens by oracle relevance, or by attention without an oracle.
+
+    Attributes:
+        keep: retention ratio or number of tokens.
+        oracle: gives the relevance; None ranks by attention.
+    """
 
     slug = "ranked"
     prompt_agnostic = False
@@ -115,7 +120,7 @@ class Ranked(Method, LayersPart):
     oracle: Oracle | None = field(default=None, compare=False)
 
     def before(self, batch: task_items.Batch) -> None:
-        """Called ahead of each batch of questions."""
+        """Called before each batch of questions."""
         if self.oracle is not None:
             self.oracle.read(batch)
 

@@ -1,6 +1,6 @@
-"""LLaVolta: the model itself is trained on, with visual tokens pooled from heavily to not at all.
+"""LLaVolta: fine-tuning in stages, from strong pooling of visual tokens to none.
 
-The same steps run beside it without pooling, so that the card shows what pooling saves and costs.
+A second copy trains on the same batches without pooling, so the card shows savings and cost.
 """
 
 from __future__ import annotations
@@ -23,8 +23,13 @@ from foveate.training.recipe import Recipe, Run
 
 @dataclass(frozen=True, kw_only=True)
 class LLaVoltaRecipe(Recipe):
-    """strides: windows of the stages, which are equally long. layers: where pooling starts, as
-    shares of the decoder; the paper's are 2, 2, 16 and 0 of 32."""
+    """Stages of equal length.
+
+    Attributes:
+        strides: pooling window of each stage.
+        layers: layer where pooling starts in each stage, as a fraction of the depth. The paper's
+            are 2, 2, 16 and 0 of 32.
+    """
 
     slug = "llavolta"
     trains: ClassVar[str] = "model"
@@ -57,24 +62,25 @@ class LLaVoltaRecipe(Recipe):
         return run.method
 
     def summary(self, history: list[dict[str, float]]) -> str:
-        # Records stand for equally many steps, but for the last one.
+        # All records but the last cover equally many steps.
         took, whole = (sum(r[f"{n}_seconds"] for r in history) for n in ("staged", "plain"))
         last = [r for r in history if r["stride"] == self.strides[-1]]
         loss, other = (sum(r[n] for r in last) / len(last) for n in ("staged", "plain"))
         return (
-            f"Pooling saves {1 - took / whole:.0%} of the processor time of all steps. In the last "
-            f"stage, which doesn't pool, the mean loss is {loss:.3f} against {other:.3f} without "
-            "pooling before."
+            f"Pooling saves {1 - took / whole:.0%} of the training time (process time). Mean loss "
+            f"in the last stage, which has no pooling: {loss:.3f}. Mean loss there without pooling "
+            f"in any stage: {other:.3f}."
         )
 
     def rows(self, run: Run, trained: Method) -> dict[str, Any]:
         rows: dict[str, Any] = {}
+        labels = {"staged": "trained with staged pooling", "plain": "trained without pooling"}
         for name, model in run.module.items():  # type: ignore[operator]
             base = replace(run.base, model=model.eval(), name=name)
-            rows[name] = base, foveate.method.Composed()
-            rows[f"{name}, {trained!r}"] = base, trained
+            rows[labels[name]] = base, foveate.method.Composed()
+            rows[f"{labels[name]}, {trained!r}"] = base, trained
         return rows
 
     def _layers(self, base: LoadedModel) -> tuple[int, ...]:
-        # Before layer 1 nothing was seen of the text.
+        # Layer 0 has no text information yet.
         return tuple(max(1, round(share * base.layers)) for share in self.layers)

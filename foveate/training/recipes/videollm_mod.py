@@ -1,4 +1,4 @@
-"""VideoLLM-MoD: routers start from the attention that tokens get, then learn from the answers."""
+"""VideoLLM-MoD: routers are initialised from attention, then learn from the answers."""
 
 from __future__ import annotations
 
@@ -19,19 +19,22 @@ from foveate.training.boundary_hook import BoundaryHook
 from foveate.training.recipe import Recipe, Run
 from foveate.training.streaming import stream_loss
 
-# Gates that leave a layer nearly as it is.
+# Gate values at which a layer is nearly unchanged.
 OPEN = {"raw": 1.0, "sigmoid": 4.0}
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoLLMMoDRecipe(Recipe):
-    """keep_ratio, gate: of the method. The decoder stays frozen, unlike in the paper.
+    """The decoder stays frozen, unlike in the paper.
 
-    stream_weight: of labels at tokens of frames, where a stream learns when to answer; questions
-    about pictures have none there.
-    warm: batches by which routers are fitted, by least squares, before the first step: a frozen
-    decoder stands no gates far from 1. spread: how far apart they set tokens that get much and
-    little attention from text, per standard deviation of its logarithm.
+    Attributes:
+        keep_ratio: of the method.
+        gate: of the method, "raw" or "sigmoid".
+        stream_weight: loss weight of labels at frame tokens, where a stream learns when to answer.
+            Questions about images have none there.
+        warm: batches for a least-squares initialisation of the routers; 0 for none. A frozen
+            decoder needs gates near 1 from the start.
+        spread: gate difference per standard deviation of the log attention from text.
     """
 
     slug = "videollm_mod"
@@ -39,7 +42,7 @@ class VideoLLMMoDRecipe(Recipe):
     steps: int = 200
     pictures: int = 4
     questions: int = 4
-    # The residual stream is wide and unnormed: larger steps throw raw gates about.
+    # Hidden states are not normalised: larger steps make raw gates unstable.
     rate: float = 2e-4
     keep_ratio: float = 0.2
     gate: str = "raw"
@@ -71,7 +74,7 @@ class VideoLLMMoDRecipe(Recipe):
         return stream_loss(*ahead, self.stream_weight), {}
 
     def rows(self, run: Run, trained: Method) -> dict[str, Method]:
-        """Other choices of equally many tokens, and layers skipped at least at that cost."""
+        """Also other selections of as many tokens, and skipped layers at about that cost."""
         return {
             **super().rows(run, trained),
             "random": replace(trained, weights=None, selector="random"),
@@ -82,7 +85,7 @@ class VideoLLMMoDRecipe(Recipe):
 
 
 class Fit:
-    """Sums of a layer's inputs from which the router that foretells attention follows."""
+    """Least-squares fit of a router that predicts the attention to a token from its state."""
 
     def __init__(self, width: int, spread: float, centre: float):
         self.spread, self.centre = spread, centre
