@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections import defaultdict
 from pathlib import Path
 
 from foveate import mini
+from foveate.atomic_file import replacing
 from foveate.benchmarks.acceptance import check
 from foveate.benchmarks.errors import BenchError
 from foveate.benchmarks.key_findings import key_findings, ratios
@@ -43,10 +43,9 @@ def write_page(results: Results, path: str | Path, plot: bool = True) -> list[Pa
     path = Path(path)
     written = draw(results, path.with_suffix(""), ("svg",)) if plot else []
     text = page(results, [picture.name for picture in written])
-    partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            partial.write_text(text, encoding="utf-8")
     except OSError as error:
         raise BenchError(f"{str(path)!r} cannot be written ({error.strerror}).") from None
     return [path, *written]

@@ -1,4 +1,4 @@
-"""A search as it goes, and what it found: the settings that no cheaper one equals."""
+"""Progress of `foveate tune`, and its result: the Pareto-optimal settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROWS = 12
 
 
 class Watcher:
-    """Is told of every measurement and draws the front; draws nothing where no one watches."""
+    """Shows the Pareto front after every measurement, on standard error if it is a terminal."""
 
     def __init__(self, show: bool):
         errors = Console(stderr=True)
@@ -40,46 +40,45 @@ class Watcher:
             return
         self._scores[repr(score.method)] = score
         full = next(iter(self._scores.values()))
-        table = _table(f"{len(self._scores)} measured, last by {score.source}")
+        table = _table(f"{len(self._scores)} settings measured, last: {_source(score)}")
         for best in pareto_front(self._scores.values())[-ROWS:]:
-            lost = full.accuracy - best.accuracy
-            table.add_row(_words(best.method), f"{best.cost:.1%}", f"{100 * lost:+.1f}", "")
+            change = best.accuracy - full.accuracy
+            table.add_row(_words(best.method), f"{best.cost:.1%}", _points(change), "")
         self._live.update(table, refresh=True)
 
 
 def print_plan(plan: Plan, path: Path) -> None:
-    """The front with both figures, what was chosen, and how to use it."""
+    """The Pareto front on both splits, the chosen setting, and where the plan is."""
     out = console()
     drop = plan.asked["max_drop"]
-    table = _table("no cheaper setting is as accurate on the fitted part")
+    table = _table("Pareto-optimal settings on the search split")
     for row in plan.front:
-        held = row["held_out"]
-        low, high = (100 * x for x in held["drop_interval"])
         table.add_row(
             row["words"],
             f"{row['fit']['cost']:.1%}",
-            f"{100 * row['fit']['drop']:+.1f}",
-            f"{100 * held['drop']:+.1f} ({low:+.1f} to {high:+.1f})",
+            _points(-row["fit"]["drop"]),
+            _with_interval(row["held_out"]),
             style="bold" if row["method"] == plan.setting else "",
         )
     out.print(table)
     out.print(f"\n{plan.evaluations} settings measured", style="dim", markup=False)
     if plan.setting is None:
-        out.print(f"Nothing cheaper loses at most {drop:.1%} on the fitted part.", style="yellow")
+        out.print(
+            f"No cheaper setting stays within an accuracy drop of {drop:.1%} on the search split.",
+            style="yellow",
+        )
         return
     held = plan.held_out
-    low, high = (100 * x for x in held["drop_interval"])
     out.print(f"\n{plan.method!r}", style="bold", markup=False, soft_wrap=True)
     out.print(
-        f"{held['cost']:.1%} of the prefill FLOPs; on {held['n']} held-out samples accuracy "
-        f"{held['accuracy']:.1%}, lost {100 * held['drop']:.1f} points "
-        f"(95 %: {low:.1f} to {high:.1f})",
+        f"Prefill FLOPs: {held['cost']:.1%} of the full model. Held-out split ({held['n']} "
+        f"samples): accuracy {held['accuracy']:.1%}, {_with_interval(held)} points (95 % CI).",
         markup=False,
     )
     if held["drop"] > drop:
         out.print(
-            f"That is more than the {drop:.1%} asked for: the fitted part flattered it. Give more "
-            "samples, or a smaller --max-drop.",
+            f"The drop is larger than --max-drop {drop:.1%} (selection bias: the best of many "
+            "settings was chosen on the search split). Use more samples or a smaller --max-drop.",
             style="yellow",
         )
     out.print(f"plan: {path}", markup=False)
@@ -88,10 +87,25 @@ def print_plan(plan: Plan, path: Path) -> None:
 def _table(title: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="dim", box=None)
     table.add_column("setting", header_style="dim")
-    for name in ("FLOPs", "points lost", "held out (95 %)"):
+    for name in ("prefill FLOPs", "accuracy, search split", "accuracy, held-out split (95 % CI)"):
         table.add_column(name, justify="right", header_style="dim")
     return table
 
 
+def _with_interval(held: dict[str, Any]) -> str:
+    low, high = held["drop_interval"]
+    return f"{_points(-held['drop'])} ({_points(-high)} to {_points(-low)})"
+
+
+def _points(change: float) -> str:
+    """A change of accuracy in points, with its sign."""
+    return f"{100 * change + 0.0:+.1f}"
+
+
+def _source(score: Score) -> str:
+    """What proposed a setting; stored rows call the full model the bare model."""
+    return "full model" if score.source == "bare model" else score.source
+
+
 def _words(method: dict[str, Any]) -> str:
-    return repr(from_dict(method)) or "bare model"
+    return repr(from_dict(method)) or "full model"

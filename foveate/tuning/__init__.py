@@ -1,8 +1,8 @@
-"""The best method and schedule for a model and your own questions, under a bound on what is lost.
+"""The cheapest method and budget for your model and data, within a given accuracy drop.
 
 >>> import foveate
 >>> model, processor = foveate.mini("nano")
->>> plan = foveate.tune(model, processor, "questions.jsonl", max_drop=0.01)
+>>> plan = foveate.tune(model, processor, "samples.jsonl", max_drop=0.01)
 >>> foveate.attach(model, plan.method)
 """
 

@@ -1,4 +1,4 @@
-"""Samples as tensors: prepared once, asked under every setting."""
+"""Samples as batches of model inputs, prepared once for all settings."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ from foveate.tuning.samples import Sample
 def batches_of(
     model: Any, processor: Any, samples: Sequence[Sample], size: int, frames: int = 8
 ) -> dict[str, list[Batch]]:
-    """By how they are answered, "likelihood" or "generate", batches of at most `size` samples.
+    """Batches of at most `size` samples, by answer mode "likelihood" or "generate".
 
-    Samples of one batch have the same choices and as many pictures; `numbers` count all samples.
-    frames: of each video. A model that reads no videos gets them as pictures.
+    All samples of a batch have the same choices and the same number of images.
+
+    Args:
+        model: the model.
+        processor: its processor. Without a video processor, videos are passed as images.
+        samples: the samples.
+        size: batch size.
+        frames: frames per video. Default 8.
     """
     watches = watches_videos(model, processor)
     groups: dict[tuple, list[tuple[int, Media]]] = {}
@@ -35,7 +41,7 @@ def batches_of(
         key = mode, choices, media.kind, len(media.pictures)
         groups.setdefault(key, []).append((number, media))
         if len(groups[key]) == size:
-            # Decoded pictures are let go of as soon as a batch is full.
+            # A full batch is prepared at once, which frees its decoded images.
             made.setdefault(mode, []).append(prepare(groups.pop(key)))
     for (mode, *_), group in groups.items():
         made.setdefault(mode, []).append(prepare(group))

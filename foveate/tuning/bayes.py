@@ -1,4 +1,4 @@
-"""Bayesian optimisation of one number: a Gaussian process with expected improvement."""
+"""Bayesian optimisation of one number: Gaussian process, expected improvement."""
 
 from __future__ import annotations
 
@@ -20,16 +20,21 @@ def maximise(
     seed: int = 0,
     enough: float | None = None,
 ) -> list[tuple[float, float]]:
-    """Every (x, function(x)) of a search for the largest value in [low, high], best first.
+    """Maximise a function of one number; all evaluated points (x, function(x)), best first.
 
-    start: points drawn at random before the model has a say; steps: points after these. log: search
-    in the logarithm of x. enough: stop where a value reaches it. The same seed gives the same
-    points.
+    Args:
+        function: what to maximise.
+        low, high: range of x.
+        log: search in the logarithm of x. Default False.
+        start: number of random points before the Gaussian process is used. Default 5.
+        steps: number of points after these. Default 15.
+        seed: equal seeds give equal points. Default 0.
+        enough: stop as soon as a value reaches this one. Default None: evaluate all points.
     """
     if find_spec("optuna") is None or find_spec("scipy") is None:
         raise TuneError(
-            "Bayesian optimisation needs optuna; pip install 'foveate[search]', or search with "
-            "searcher='bisect' and without P-Sigmoid."
+            "Bayesian optimisation needs optuna: pip install 'foveate[search]', or use "
+            "searcher='bisect' and methods other than gsearch."
         )
     import optuna
     import torch
@@ -43,7 +48,7 @@ def maximise(
         study = optuna.create_study(direction="maximize", sampler=sampler)
         seen: list[tuple[float, float]] = []
         for _ in range(start + steps):
-            # The process is fitted by gradients, whatever the caller does without them.
+            # optuna fits the Gaussian process by gradients; the caller may have disabled them.
             with torch.enable_grad():
                 trial = study.ask({"x": optuna.distributions.FloatDistribution(low, high, log=log)})
             x = float(trial.params["x"])

@@ -1,7 +1,7 @@
-"""What can be wrong about a search."""
+"""The error of the tuner."""
 
 from foveate.errors import FoveateError
 
 
 class TuneError(FoveateError, ValueError):
-    """A search that was asked for wrongly, or whose data or plan can't be read or written."""
+    """Wrong arguments of a search, or a data file or plan that cannot be read or written."""

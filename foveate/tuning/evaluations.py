@@ -1,4 +1,4 @@
-"""Measurements of a search, each on disk when it is done, so that none is made twice."""
+"""Measurements of a search, each saved when it is done: no setting is measured twice."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from foveate.method import Method
 from foveate.tuning.pictures import Pictures
 
 PARTS = ("fit", "held_out")
+"""Search split and held-out split, as stored rows and plans name them."""
 
 
 class Evaluations(RunFolder):
-    """The measurements of one search."""
+    """The stored measurements of one search."""
 
     fields = frozenset({"part", "source", "method", "right"})
-    origin = ("a search", "foveate tune --out")
+    origin = ("foveate tune", "foveate tune --out")
 
     @classmethod
     def start(cls, folder: Path | None, configuration: dict[str, Any]) -> Evaluations:
-        """What a folder holds of the same search, a new one in it, or one in memory for None."""
+        """The measurements in a folder, continued or new; in memory only if `folder` is None."""
         if folder is None:
             return cls(Path(), configuration, [])
         found = cls.open(folder, configuration)
@@ -39,7 +40,7 @@ class Evaluations(RunFolder):
     kept = False
 
     def add(self, row: dict[str, Any]) -> None:
-        """Take a row in; it is on disk when this returns, where there is a folder."""
+        """Add a row; if there is a folder, it is on disk when this returns."""
         if self.kept:
             super().add(row)
         else:
@@ -48,11 +49,16 @@ class Evaluations(RunFolder):
 
 @dataclass(frozen=True)
 class Score:
-    """What a setting did on a part: right (n,) of 0 and 1, and means per sample.
+    """The measurement of one setting on one split.
 
-    cost: FLOPs of the language model's prefill over those of the bare model. source: who proposed
-    it. tokens: visual ones, mean over the decoder's layers. refused: why the method can't be run
-    so, and nothing else then.
+    Attributes:
+        method: the method as `Method.to_dict` gives it.
+        source: what proposed the setting: "bare model", "sweep", "p-sigmoid" or "g-search".
+        right: answers (n,), 1 correct and 0 wrong.
+        flops: prefill FLOPs of the LLM and FLOPs of the token selection, per sample.
+        cost: `flops` over the prefill FLOPs of the full model.
+        tokens: visual tokens per sample, mean over the decoder layers.
+        refused: why the setting cannot run; "" if it can. All other values are empty then.
     """
 
     method: dict[str, Any]
@@ -65,14 +71,19 @@ class Score:
 
     @property
     def accuracy(self) -> float:
-        """Share of right answers, 0 for a refused setting."""
+        """Share of correct answers; 0 for a refused setting."""
         return float(self.right.mean()) if len(self.right) else 0.0
 
 
 class Evaluator:
-    """Measures methods on the parts of the samples; what the ledger knows is not run again.
+    """Measures methods on the two splits; stored measurements are not repeated.
 
-    batches: per part and mode. watch(score) is told of every score on the part that is fitted.
+    Args:
+        model: the model.
+        processor: its processor.
+        batches: prepared batches by split ("fit", "held_out") and answer mode.
+        stored: the stored measurements.
+        watch: called with every score on the search split.
     """
 
     def __init__(
@@ -80,26 +91,26 @@ class Evaluator:
         model: Any,
         processor: Any,
         batches: dict[str, dict[str, list[Batch]]],
-        ledger: Evaluations,
+        stored: Evaluations,
         watch: Callable[[Score], None] = lambda score: None,
     ):
         self._subject: Any = SimpleNamespace(model=model, processor=processor)
         self._batches = batches
-        self._ledger = ledger
+        self._stored = stored
         self._watch = watch
         self._pictures = {part: Pictures(model) for part in batches}
-        self._known = {(row["part"], _key(row["method"])): _score(row) for row in ledger.rows}
+        self._known = {(row["part"], _key(row["method"])): _score(row) for row in stored.rows}
         self.scores: dict[str, Score] = {}
         self.run = 0
 
     def __call__(self, method: Method, source: str, part: str = "fit") -> Score:
-        """The score of `method` on a part."""
+        """The score of `method` on the search split ("fit") or the held-out split."""
         plain = method.to_dict()
         key = part, _key(plain)
         if key not in self._known:
             row = {"part": part, "source": source, "method": plain, **self._measured(method, part)}
-            self._ledger.add(row)
-            # As the file has it, so that a search that goes on compares the same.
+            self._stored.add(row)
+            # Through JSON, so that a continued search compares exactly the same numbers.
             self._known[key] = _score(json.loads(json.dumps(row)))
             self.run += 1
         score = self._known[key]

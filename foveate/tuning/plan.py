@@ -1,4 +1,4 @@
-"""What a search found, as a file that `attach` and the commands read."""
+"""The result of a search, as a file for `from_plan` and `foveate ask --plan`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,18 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Plan:
-    """The chosen setting, None where none is cheap and good enough, and what speaks for it.
+    """The result of a search.
 
-    model, layers: what it was found on. held_out: its figures on samples that chose nothing.
-    front: the settings that no cheaper one equals on the fitted samples, with both figures.
-    evaluations: measurements that the search rests on. asked: what was asked for.
+    Attributes:
+        setting: the chosen method with its parameters; None if no cheaper setting is accurate
+            enough.
+        model: name of the model that was measured.
+        layers: number of its decoder layers.
+        held_out: metrics of the setting on the held-out split: "accuracy", "drop", "cost", ...
+        front: the Pareto-optimal settings on the search split ("fit"), with the metrics of both
+            splits.
+        evaluations: number of measured settings.
+        asked: "max_drop" and "budget" of the search.
     """
 
     setting: dict[str, Any] | None
@@ -37,28 +44,28 @@ class Plan:
     def method(self) -> Method:
         """The method with its parameters, ready for `attach`."""
         if self.setting is None:
-            raise TuneError("The search found no setting that keeps what was asked for.")
+            raise TuneError("The plan has no setting: no cheaper setting was within max_drop.")
         return from_dict(self.setting)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """The plan as plain values for JSON."""
         return {"plan": VERSION, **asdict(self)}
 
     def save(self, path: str | Path) -> Path:
-        """Write the plan; a file of that name is replaced only by a whole one."""
+        """Write the plan; an existing file is replaced only after a complete write."""
         path = Path(path)
         try:
             with replacing(path) as partial:
                 partial.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
         except OSError as error:
-            raise TuneError(f"{str(path)!r} can't be written ({error.strerror}).") from None
+            raise TuneError(f"{str(path)!r} cannot be written ({error.strerror}).") from None
         return path
 
 
 def read_plan(path: str | Path) -> Plan:
     """The plan in a file that `foveate tune` wrote."""
     if not isinstance(path, str | os.PathLike):
-        raise TuneError(f"{shown(path)} is no plan; give a file that 'foveate tune --out' wrote.")
+        raise TuneError(f"{shown(path)} is not a plan: use a file that 'foveate tune --out' wrote.")
     path = Path(path)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -66,17 +73,17 @@ def read_plan(path: str | Path) -> Plan:
             raise ValueError
         return Plan(**data)
     except FileNotFoundError:
-        raise TuneError(f"There is no plan {str(path)!r}; check the path.") from None
+        raise TuneError(f"There is no plan {str(path)!r}: check the path.") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise TuneError(
-            f"{str(path)!r} holds no plan; give a file that 'foveate tune --out' wrote."
+            f"{str(path)!r} is not a plan: use a file that 'foveate tune --out' wrote."
         ) from None
 
 
 def from_plan(path: str | Path) -> Method:
-    """The method that a plan chose, for `attach`."""
+    """The method of a plan, for `attach`."""
     plan = read_plan(path)
     try:
         return plan.method
     except FoveateError as error:
-        raise TuneError(f"The plan {str(path)!r} can't be used: {error}") from None
+        raise TuneError(f"The plan {str(path)!r} cannot be used: {error}") from None

@@ -1,8 +1,7 @@
-"""What a search measures on: questions about pictures with their answers, from a file or the world.
+"""The samples that a search measures on, from a JSONL file or from the synthetic tasks.
 
-A file holds one JSON object per line: "image", "images" or "video" (paths, relative to the file),
-"question", "answer", and "choices" where the answer is one of a few. What `foveate world` writes is
-such a file.
+A file has one JSON object per line: "image", "images" or "video" (paths, relative to the file),
+"question", "answer", and optionally "choices". `foveate world` writes such files.
 """
 
 from __future__ import annotations
@@ -20,10 +19,15 @@ from foveate.tuning.errors import TuneError
 
 @dataclass(frozen=True)
 class Sample:
-    """A question about pictures, which are paths or PIL images, or about a video file.
+    """A question about images or a video, with its answer.
 
-    candidates: the answers among which the likeliest is taken. likely: whether there are any to
-    choose from; otherwise the model writes, and its words must be `answer`.
+    Attributes:
+        question: the question.
+        answer: the correct answer.
+        images: paths or PIL images; empty for a video.
+        candidates: possible answers, of which the one with the highest likelihood counts.
+        likely: True to score `candidates`; False to generate text, which must equal `answer`.
+        video: path of a video. Default None.
     """
 
     question: str
@@ -35,20 +39,20 @@ class Sample:
 
     @property
     def files(self) -> tuple[Any, ...]:
-        """What the question is about, as it was given."""
+        """The images, or the video."""
         return self.images if self.video is None else (self.video,)
 
 
 def read_samples(path: str | Path) -> list[Sample]:
-    """All samples of a JSONL file; `TuneError` names the line that is no sample."""
+    """All samples of a JSONL file; `TuneError` names an invalid line."""
     path = Path(path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        raise TuneError(f"There is no file {str(path)!r}; check the path.") from None
+        raise TuneError(f"There is no file {str(path)!r}: check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
-        raise TuneError(f"{str(path)!r} can't be read ({reason}); give a JSONL file.") from None
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise TuneError(f"{str(path)!r} cannot be read ({reason}): use a JSONL file.") from None
     samples = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -59,14 +63,14 @@ def read_samples(path: str | Path) -> list[Sample]:
             raise TuneError(f"Line {number} of {str(path)!r}: {error}") from None
     if not samples:
         raise TuneError(
-            f"{str(path)!r} holds no samples; write one JSON object per line with image, question "
+            f"{str(path)!r} has no samples: write one JSON object per line with image, question "
             "and answer."
         )
     return samples
 
 
 def world_samples(tasks: Sequence[str], n: int, size: int, patch: int) -> list[Sample]:
-    """`n` items of each task of the world, of the split that is kept for choosing."""
+    """`n` items of each synthetic task, of the split "val", in images of `size` pixels."""
     from foveate.mini import world
 
     return [
@@ -77,7 +81,13 @@ def world_samples(tasks: Sequence[str], n: int, size: int, patch: int) -> list[S
 
 
 def split(samples: Sequence[Sample], held_out: float, seed: int) -> tuple[list[Sample], ...]:
-    """(fit, held out): samples that share a picture go to the same part."""
+    """(search split, held-out split): samples that share an image go to the same split.
+
+    Args:
+        samples: all samples.
+        held_out: share of the held-out split, in (0, 1).
+        seed: seed of the shuffle.
+    """
     groups: dict[Any, list[Sample]] = {}
     for number, sample in enumerate(samples):
         names = [file for file in sample.files if isinstance(file, str | Path)]
@@ -89,8 +99,8 @@ def split(samples: Sequence[Sample], held_out: float, seed: int) -> tuple[list[S
         (out if len(out) + len(group) / 2 <= wanted else fit).extend(group)
     if not fit or not out:
         raise TuneError(
-            f"{len(samples)} samples of {len(groups)} pictures can't be split into one part to fit "
-            "and one to report; give more pictures."
+            f"{len(samples)} samples of {len(groups)} images cannot be split into a search split "
+            "and a held-out split: use more images."
         )
     return fit, out
 
@@ -99,15 +109,15 @@ def _sample(line: str, folder: Path) -> Sample:
     try:
         row = json.loads(line)
     except ValueError:
-        raise TuneError("it is no JSON; write one object per line.") from None
+        raise TuneError("it is not JSON: write one object per line.") from None
     if not isinstance(row, dict):
-        raise TuneError("it is no JSON object; write image, question and answer.")
+        raise TuneError("it is not a JSON object: write image, question and answer.")
     question, answer = _words(row, "question"), _words(row, "answer")
     choices = row.get("choices") or row.get("candidates") or ()
     if not all(isinstance(c, str) and c for c in choices) or isinstance(choices, str):
-        raise TuneError(f"choices={choices!r} is no list of words; write a list of strings.")
+        raise TuneError(f"choices={choices!r} is not valid: use a list of strings.")
     if choices and answer not in choices:
-        raise TuneError(f"the answer {answer!r} is none of its choices {list(choices)}.")
+        raise TuneError(f"the answer {answer!r} is not one of the choices {list(choices)}.")
     files = tuple(_file(folder, name) for name in _names(row))
     video = files[0] if row.get("video") else None
     images = () if video else files
@@ -117,7 +127,7 @@ def _sample(line: str, folder: Path) -> Sample:
 def _words(row: dict[str, Any], name: str) -> str:
     value = row.get(name)
     if not isinstance(value, str) or not value.strip():
-        raise TuneError(f"it has no {name}; write it as a string.")
+        raise TuneError(f"it has no {name}: write it as a string.")
     return value.strip()
 
 
@@ -127,12 +137,12 @@ def _names(row: dict[str, Any]) -> list[str]:
     names = row.get("images") or row.get("image") or exported
     video = row.get("video")
     if video and (names or not isinstance(video, str)):
-        raise TuneError("it has more than one video, or pictures beside it; ask about one of them.")
+        raise TuneError("it has more than one video, or a video and images: use one of them.")
     names = names or video
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise TuneError(
-            "it has no picture; write image or video as a path, or images as a list of them."
+            "it has no image: write image or video as a path, or images as a list of paths."
         )
     return names
 
@@ -140,5 +150,5 @@ def _names(row: dict[str, Any]) -> list[str]:
 def _file(folder: Path, name: str) -> Path:
     path = folder / Path(name).expanduser()
     if not path.is_file():
-        raise TuneError(f"there is no picture or video {str(path)!r}; check the path.")
+        raise TuneError(f"there is no image or video {str(path)!r}: check the path.")
     return path

@@ -1,6 +1,6 @@
-"""G-Search and P-Sigmoid: which share of the visual tokens each decoder layer shall read.
+"""G-Search and P-Sigmoid: searches for a retention ratio of every decoder layer.
 
-Zhao et al., CVPR 2025, arXiv 2412.00556; `foveate.GSearch` runs what these find.
+Zhao et al., CVPR 2025, arXiv 2412.00556; `foveate.GSearch` applies the schedules that they find.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from foveate.tuning.bayes import maximise
 GRID = 32
 SLOPES = (0.05, 5.0)
 SEARCHERS = ("bisect", "bo")
-# Weight of a lower rate against what is lost, where Bayesian optimisation trades one for the other.
+# Weight of a lower rate against the accuracy drop in the objective of Bayesian optimisation.
 LAMBDA = 0.5
 SLACK = 1e-9
 
@@ -27,12 +27,20 @@ def g_search(
     tolerance: float = 0.01,
     seed: int = 0,
 ) -> tuple[float, ...]:
-    """The rate of every layer, each the smallest that leaves accuracy(rates) >= `least`.
+    """G-Search: the retention ratio (rate) of every layer, from the first layer to the last.
 
-    From shallow to deep: a trial gives its rate to all layers from this one on, so every accepted
-    schedule was measured whole and the rates fall. searcher: "bisect" halves the multiples of
-    1 / grid, where accuracy falls with the rate; "bo" optimises the rate in [0, last rate].
-    tolerance: what a loss is measured against in the objective of "bo".
+    For each layer it finds the smallest rate with accuracy(rates) >= `least`. A trial uses its rate
+    for this and all later layers, so that every accepted schedule was measured as a whole, and
+    rates never increase with depth.
+
+    Args:
+        accuracy: measures a schedule, one rate per layer.
+        layers: number of decoder layers.
+        least: smallest acceptable accuracy.
+        grid: "bisect" tries multiples of 1 / grid. Default 32.
+        searcher: "bisect" (accuracy is assumed to fall with the rate) or "bo".
+        tolerance: scale of an accuracy drop in the objective of "bo". Default 0.01.
+        seed: seed of "bo". Default 0.
     """
     rates = (1.0,)
     while len(rates) < layers and rates[-1]:
@@ -50,7 +58,7 @@ def g_search(
 
 
 def _halved(trial: Callable[[float], float], last: float, least: float, grid: int) -> float:
-    """The smallest multiple of 1 / grid up to `last`, which is known to do, that does."""
+    """The smallest accepted multiple of 1 / grid; `last` is known to be accepted."""
     low, high = 0, round(last * grid)
     while low < high:
         middle = (low + high) // 2
@@ -64,7 +72,7 @@ def _halved(trial: Callable[[float], float], last: float, least: float, grid: in
 def _optimised(
     trial: Callable[[float], float], last: float, least: float, tolerance: float, seed: int
 ) -> float:
-    """The rate of the best objective that is no worse than `least`; `last` where none is."""
+    """The smallest accepted rate found by Bayesian optimisation, `last` if there is none."""
     fine: list[float] = [last]
 
     def objective(rate: float) -> float:
@@ -85,9 +93,14 @@ def p_sigmoid(
     seed: int = 0,
     enough: float | None = None,
 ) -> tuple[float, float]:
-    """The slope kappa of the most accurate sigmoid, and accuracy(kappa).
+    """P-Sigmoid: the slope kappa of the most accurate sigmoid over depth, and its accuracy.
 
-    The budget is the business of `accuracy`: for every slope the midpoint follows from it.
+    Args:
+        accuracy: measures a slope at a fixed budget, which determines the midpoint.
+        start: number of random slopes. Default 5.
+        steps: number of slopes proposed by Bayesian optimisation. Default 15.
+        seed: seed of the search. Default 0.
+        enough: stop at this accuracy. Default None.
     """
     low, high = SLOPES
     found = maximise(

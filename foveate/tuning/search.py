@@ -1,25 +1,30 @@
-"""What proposes settings: sweeps over shares, sigmoids over depth, a rate for every layer."""
+"""The settings that a search tries: retention-ratio sweeps, P-Sigmoid and G-Search."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from foveate.method import Composed, Method, create
+from foveate.benchmarks.settings import compose, with_keep
 from foveate.methods.layers.gsearch import GSearch
 from foveate.tuning.evaluations import Evaluator, Score
 from foveate.tuning.schedules import SLACK, g_search, p_sigmoid
 
 METHODS = ("fastervlm", "visionzip", "divprune", "fastv", "pyramiddrop", "transprune", "gsearch")
 KEEPS = (0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.0625)
-# Settings in a row that lose too much before smaller ones of the same method are left out.
+# A sweep stops after so many settings in a row with too large an accuracy drop.
 PATIENCE = 2
 
 
 class Search:
-    """One search; all that it proposes is measured on the fitted part.
+    """One search; every setting is measured on the search split.
 
-    full: the bare model there. max_drop: accuracy that may be lost. limit: share of the bare
-    model's FLOPs that may be spent, None for no limit. layers: of the decoder.
+    Args:
+        evaluate: measures a method.
+        full: score of the full model.
+        max_drop: largest accuracy drop, in [0, 1).
+        limit: largest share of the prefill FLOPs of the full model; None for no limit.
+        layers: number of decoder layers.
+        seed: seed of Bayesian optimisation.
     """
 
     def __init__(
@@ -33,14 +38,15 @@ class Search:
     ):
         self.evaluate, self.full, self.layers, self.seed = evaluate, full, layers, seed
         self.max_drop, self.limit = max_drop, limit
-        # A hair less, so that a loss of exactly what is allowed is allowed.
+        # SLACK: a drop of exactly max_drop is accepted despite rounding.
         self.least = full.accuracy - max_drop - SLACK
 
     def good(self, score: Score) -> bool:
-        """Whether a setting loses no more than it may."""
+        """Whether a setting runs and its accuracy drop is at most `max_drop`."""
         return not score.refused and score.accuracy >= self.least
 
     def run(self, methods: Sequence[str], keeps: Sequence[float], searcher: str) -> None:
+        """Measure the settings of all methods; `keeps` are ratios, largest first."""
         for slug in methods:
             if slug == "gsearch":
                 self._sigmoids(keeps)
@@ -49,7 +55,7 @@ class Search:
                 self._sweep(slug, keeps)
 
     def choice(self) -> Score | None:
-        """The cheapest good setting, or with a budget the most accurate one within it."""
+        """The cheapest good setting, or the most accurate good one within `limit`."""
         scores = [s for s in self.evaluate.scores.values() if self.good(s) and s.cost < 1 - SLACK]
         if self.limit is not None:
             within = [s for s in scores if s.cost <= self.limit + SLACK]
@@ -59,14 +65,14 @@ class Search:
     def _sweep(self, slug: str, keeps: Sequence[float]) -> None:
         failed = 0
         for keep in keeps:
-            score = self.evaluate(_made(slug, keep), "sweep")
+            score = self.evaluate(with_keep(compose(slug), keep), "sweep")
             failed = 0 if self.good(score) else failed + (not score.refused)
             if failed == PATIENCE:
                 return
 
     def _sigmoids(self, keeps: Sequence[float]) -> None:
         if self.limit is not None:
-            self._sigmoid(self._share_of(self.limit), 5, 15, None)
+            self._sigmoid(self._ratio_for(self.limit), 5, 15, None)
             return
         for keep in keeps:
             if keep * self.layers <= 1 or self._sigmoid(keep, 4, 6, self.least) < self.least:
@@ -78,8 +84,8 @@ class Search:
 
         return p_sigmoid(accuracy, start=start, steps=steps, seed=self.seed, enough=enough)[1]
 
-    def _share_of(self, limit: float) -> float:
-        """The mean share for which a sigmoid costs `limit`; cost is all but linear in it."""
+    def _ratio_for(self, limit: float) -> float:
+        """The mean ratio at which a sigmoid costs `limit`; the cost is almost linear in it."""
         least = 1 / self.layers + 1e-3
         share = (1 + least) / 2
         for _ in range(3):
@@ -97,9 +103,3 @@ class Search:
             accuracy, self.layers, self.least, searcher=searcher, tolerance=self.max_drop,
             seed=self.seed,
         )  # fmt: skip
-
-
-def _made(words: str, keep: float) -> Method:
-    """The method, or several joined by "+", each with `keep`."""
-    members = tuple(create(slug, keep=keep) for slug in words.split("+"))
-    return members[0] if len(members) == 1 else Composed(methods=members)

@@ -1,4 +1,4 @@
-"""`tune`: the cheapest setting of many methods that loses next to nothing on your own questions."""
+"""`tune`: the cheapest method and budget within a given accuracy drop on your data."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from foveate.tuning.schedules import SEARCHERS
 from foveate.tuning.search import KEEPS, METHODS, Search
 
 ENDS = 1 << 20
-"""Bytes at either end of a file by which it is known."""
+"""Bytes at the start and the end of a file that identify it."""
 
 
 def tune(
@@ -50,15 +50,34 @@ def tune(
     name: str | None = None,
     watch: Callable[[Score], None] = lambda score: None,
 ) -> Plan:
-    """The cheapest setting that loses at most `max_drop` of accuracy, measured on `data`.
+    """Find the cheapest setting with an accuracy drop of at most `max_drop` on `data`.
 
-    data: samples, or a JSONL file of them. methods: slugs, or several as "a+b"; "gsearch" searches
-    a rate for every layer. keep: shares to try, larger first. max_drop: 0.01 is one point.
-    budget_flops: share of the bare model's prefill FLOPs that may be spent, or FLOPs per sample
-    from 1 on; the most accurate setting within it is chosen then. searcher: of G-Search, "bisect"
-    or "bo". held_out: share of the samples that chooses nothing and is reported. frames: of each
-    video; models that read none get them as pictures. folder: keeps every measurement, so that an
-    interrupted search goes on. watch: is told of every measurement.
+    Settings are compared on the search split; the result is reported on the held-out split.
+
+    Args:
+        model: the model.
+        processor: its processor.
+        data: samples, or the path of a JSONL file of samples.
+        methods: slugs, or compositions such as "divprune+fastv"; "gsearch" searches a retention
+            ratio for every layer. Default None: seven methods.
+        keep: retention ratios to try, in (0, 1). Default None: seven ratios from 0.7 to 0.0625.
+        max_drop: largest accuracy drop, in [0, 1). Default 0.01, one point.
+        budget_flops: prefill FLOPs: up to 1 a share of the full model's, above 1 FLOPs per sample.
+            The most accurate setting within this budget is chosen. Default None: the cheapest
+            setting is chosen.
+        searcher: "bisect" or "bo" (Bayesian optimisation, needs optuna), for "gsearch". Default
+            "bisect".
+        held_out: share of the held-out split, in (0, 1). Default 0.5.
+        batch: batch size. Default 32.
+        frames: frames per video. Models without video input get them as images. Default 8.
+        seed: seed of the split and of the search. Default 0.
+        folder: folder in which every measurement is saved; an interrupted search continues from
+            it. Default None: measurements stay in memory.
+        name: name of the model in the plan. Default None: its path or class name.
+        watch: called with every measurement on the search split.
+
+    Returns:
+        The plan. Its `setting` is None if no cheaper setting is accurate enough.
     """
     methods = as_declared("methods", methods, Sequence[str] | None)
     keep = as_declared("keep", keep, Sequence[float] | None)
@@ -70,7 +89,9 @@ def tune(
     seed = as_declared("seed", seed, int)
     anatomy(model)
     if not isinstance(data, str | Path | Sequence):
-        raise InvalidParameter(f"data={shown(data)} is no list of samples and no JSONL file.")
+        raise InvalidParameter(
+            f"data={shown(data)} is not valid: use a list of samples or the path of a JSONL file."
+        )
     named = check(methods, keep, max_drop, budget_flops, searcher, held_out, batch, frames)
     samples = read_samples(data) if isinstance(data, str | Path) else list(data)
     parts = dict(zip(PARTS, split(samples, held_out, seed), strict=True))
@@ -78,12 +99,12 @@ def tune(
     configuration = _configuration(model, name, samples, held_out, seed, batch)
     if any(sample.video for sample in samples):
         configuration["frames"] = frames
-    ledger = Evaluations.start(None if folder is None else Path(folder), configuration)
+    stored = Evaluations.start(None if folder is None else Path(folder), configuration)
     with _evaluating(model):
         batches = {
             part: batches_of(model, processor, own, batch, frames) for part, own in parts.items()
         }
-        evaluate = Evaluator(model, processor, batches, ledger, watch)
+        evaluate = Evaluator(model, processor, batches, stored, watch)
         full = evaluate(Composed(), "bare model")
         limit = budget_flops
         if limit is not None and limit > 1:
@@ -108,7 +129,7 @@ def _plan(
         out = evaluate(method, score.source, "held_out")
         row = {
             "method": score.method,
-            "words": repr(method) or "bare model",
+            "words": repr(method) or "full model",
             "source": score.source,
             "fit": _figures(search.full, score),
             "held_out": _figures(whole, out),
@@ -127,7 +148,7 @@ def _plan(
 
 
 def _figures(full: Score, score: Score) -> dict[str, Any]:
-    """Figures of a setting on one part; intervals hold with 95 %."""
+    """Metrics of a setting on one split; intervals are 95 % intervals."""
     n = len(score.right)
     lost, between = accuracy_drop(full.right, score.right)
     return {
@@ -152,33 +173,31 @@ def check(
     batch: int,
     frames: int,
 ) -> list[str]:
-    """The methods to search; cheap mistakes are found before anything is loaded or measured."""
+    """The methods to search; raises an error for wrong values before anything is loaded."""
     if isinstance(max_drop, bool) or not 0 <= max_drop < 1:
         raise InvalidParameter(
-            f"max_drop={max_drop} is no loss of accuracy; use a share in [0, 1) such as 0.01, "
-            "which is one point."
+            f"max_drop={max_drop} is not a valid accuracy drop: use 0 <= max_drop < 1, such as "
+            "0.01 for one point."
         )
     if budget_flops is not None and not budget_flops > 0:
         raise InvalidParameter(
-            f"budget_flops={budget_flops} is no budget; use a share of the bare model's FLOPs such "
-            "as 0.4, or FLOPs per sample."
+            f"budget_flops={budget_flops} is not a valid budget: use a share of the full model's "
+            "FLOPs such as 0.4, or FLOPs per sample such as 2e12."
         )
     if searcher not in SEARCHERS:
         raise UnknownName.of("searcher", searcher, SEARCHERS)
     if not 0 < held_out < 1:
         raise InvalidParameter(
-            f"held_out={held_out} is no part of the samples; use a share such as 0.5."
+            f"held_out={held_out} is not a valid share: use 0 < held_out < 1, such as 0.5."
         )
     if batch < 1 or frames < 1:
-        raise InvalidParameter(
-            f"batch={batch}, frames={frames} hold nothing; use at least 1 of each."
-        )
+        raise InvalidParameter(f"batch={batch}, frames={frames}: use at least 1 for each.")
     for share in keep or ():
         if not isinstance(share, float) or not 0 < share < 1:
-            raise InvalidParameter(f"keep={share!r} is no share to try; use shares in (0, 1).")
+            raise InvalidParameter(f"keep={share!r} is not a ratio to try: use 0 < keep < 1.")
     named = list(dict.fromkeys(METHODS if methods is None else methods))
     if not named:
-        raise TuneError("There is no method to search; name some, such as gsearch.")
+        raise TuneError("methods is empty: name at least one, such as gsearch.")
     for words in named:
         for slug in words.split("+"):
             method_class(slug)
@@ -186,7 +205,7 @@ def check(
 
 
 def _configuration(model, name, samples, held_out, seed, batch) -> dict[str, Any]:
-    """What all measurements of one folder share."""
+    """The configuration that all measurements of a folder share."""
     parameter = next(model.parameters())
     return {
         "model": name,
@@ -207,7 +226,7 @@ def _configuration(model, name, samples, held_out, seed, batch) -> dict[str, Any
 
 
 def _samples_digest(samples: Sequence[Sample]) -> str:
-    """A short hash of questions, answers and pictures, so that two sets are never mixed."""
+    """A short hash of questions, answers and images: measurements of two sets never mix."""
     digest = hashlib.blake2b(digest_size=8)
     for sample in samples:
         digest.update(repr((sample.question, sample.answer, sample.candidates)).encode())
@@ -218,7 +237,7 @@ def _samples_digest(samples: Sequence[Sample]) -> str:
 
 
 def _ends(path: Path) -> bytes:
-    """The size of a file, its beginning and its end, which tell long videos apart as well."""
+    """Size, first and last bytes of a file: enough to tell long videos apart, and fast."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)

@@ -57,12 +57,12 @@ def sentence(result, *words):
 def test_bad_input(folder, done, tmp_path):
     out = tmp_path / "plan.json"
     model = ("tune", "--model", folder, "--out", out)
-    sentence(call(*model), "--data", "--world", "foveate world")
+    sentence(call(*model), "No samples", "--data", "--world")
     sentence(call(*model, "--world", "I99"), "I99")
     sentence(call(*model, "--world", ""), "--world")
     sentence(call(*model, "--data", tmp_path / "no.jsonl"), "no file")
     (tmp_path / "empty.jsonl").write_text("")
-    sentence(call(*model, "--data", tmp_path / "empty.jsonl"), "no samples")
+    sentence(call(*model, "--data", tmp_path / "empty.jsonl"), "has no samples")
     sentence(quick(folder, "--out", out, "--methods", "divprun"), "did you mean 'divprune'")
     sentence(quick(folder, "--out", out, "--max-drop", "200%"), "max_drop=2.0")
     sentence(quick(folder, "--out", out, "--max-drop", "some"), "--max-drop")
@@ -102,12 +102,12 @@ def test_the_front_is_drawn_as_it_grows(monkeypatch):
         watch(Score({"methods": []}, "bare model", np.ones(4, dtype=int)))
         cheap = {"method": "divprune", "keep": 0.5}
         watch(Score(cheap, "sweep", np.array([1, 1, 1, 0]), cost=0.5))
-    assert "2 measured, last by sweep" in drawn.getvalue()
-    assert "DivPrune(keep=0.5)" in drawn.getvalue() and "+25.0" in drawn.getvalue()
+    assert "2 settings measured, last: sweep" in drawn.getvalue()
+    assert "DivPrune(keep=0.5)" in drawn.getvalue() and "-25.0" in drawn.getvalue()
 
 
 def test_nothing_good_enough_exits_with_1(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(Search, "good", lambda self, score: False)
     result = quick(folder, "--out", tmp_path / "plan.json")
-    assert result.exit_code == 1 and "Nothing cheaper" in result.stdout
+    assert result.exit_code == 1 and "No cheaper setting" in result.stdout
     assert not (tmp_path / "plan.json").exists()

@@ -43,15 +43,15 @@ def test_an_export_of_the_world_is_such_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ("{", "no JSON"),
-        ("[1]", "no JSON object"),
-        ({**GOOD, "image": "b.png"}, "no picture"),
-        ({**GOOD, "image": None}, "has no picture"),
+        ("{", "not JSON"),
+        ("[1]", "not a JSON object"),
+        ({**GOOD, "image": "b.png"}, "no image"),
+        ({**GOOD, "image": None}, "has no image"),
         ({**GOOD, "question": " "}, "no question"),
         ({"image": "a.png", "question": "who?"}, "no answer"),
-        ({**GOOD, "choices": ["A", "B"]}, "none of its choices"),
+        ({**GOOD, "choices": ["A", "B"]}, "not one of the choices"),
         ({**GOOD, "choices": "STOP"}, "list of"),
-        ({"video": "a.mp4", "question": "who?", "answer": "I"}, "no picture or video"),
+        ({"video": "a.mp4", "question": "who?", "answer": "I"}, "no image or video"),
         ({**GOOD, "video": "a.png"}, "more than one video"),
         ({"video": ["a.png"], "question": "who?", "answer": "I"}, "more than one video"),
     ],
@@ -66,7 +66,7 @@ def test_files_without_samples(write, tmp_path):
         read_samples(write("", " "))
     with pytest.raises(TuneError, match="no file"):
         read_samples(tmp_path / "none.jsonl")
-    with pytest.raises(TuneError, match="can't be read"):
+    with pytest.raises(TuneError, match="cannot be read"):
         read_samples(tmp_path)
 
 
@@ -76,5 +76,5 @@ def test_samples_of_one_picture_stay_together():
     assert len(fit) + len(out) == 30 and 10 <= len(out) <= 14
     assert not {s.images for s in fit} & {s.images for s in out}
     assert split(samples, 0.4, 0) == (fit, out) != split(samples, 0.4, 1)
-    with pytest.raises(TuneError, match="can't be split"):
+    with pytest.raises(TuneError, match="cannot be split"):
         split(samples[:3], 0.5, 0)

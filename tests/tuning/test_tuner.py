@@ -61,7 +61,7 @@ def test_a_plan_is_a_method_with_its_figures(pair, samples, tmp_path):
     plan = quick(pair, samples, watch=seen.append)
     assert plan.evaluations == len({repr(s.method) for s in seen})
     assert plan.held_out["n"] == 6 and plan.held_out["cost"] < 1
-    assert {"bare model", plan.setting and repr(plan.method)} & {r["words"] for r in plan.front}
+    assert {"full model", plan.setting and repr(plan.method)} & {r["words"] for r in plan.front}
     path = plan.save(tmp_path / "plan.json")
     assert from_plan(path) == plan.method
     assert json.loads(json.dumps(plan.to_dict())) == read_plan(path).to_dict()
@@ -140,7 +140,7 @@ def test_the_front_holds_what_no_cheaper_setting_equals(pair, samples):
         ({"budget_flops": 0}, InvalidParameter, "budget_flops=0"),
         ({"searcher": "luck"}, UnknownName, "luck"),
         ({"methods": ["gserch"]}, UnknownName, "did you mean 'gsearch'"),
-        ({"methods": []}, TuneError, "no method"),
+        ({"methods": []}, TuneError, "methods is empty"),
         ({"keep": [1.5]}, InvalidParameter, "keep=1.5"),
         ({"held_out": 1.0}, InvalidParameter, "held_out=1.0"),
         ({"batch": 0}, InvalidParameter, "batch=0"),
@@ -157,7 +157,7 @@ def test_what_is_no_plan_is_refused(tmp_path):
         from_plan(path)
     for text in ("{", "[]", "{}", '{"plan": 1, "x": 2}', '{"plan": 9}'):
         path.write_text(text)
-        with pytest.raises(TuneError, match="holds no plan"):
+        with pytest.raises(TuneError, match="not a plan"):
             from_plan(path)
     made = {"plan": 1, "model": "m", "layers": 3}
     grows = {"method": "gsearch", "schedule": [1.0, 0.2, 0.5]}
