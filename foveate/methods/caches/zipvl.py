@@ -104,7 +104,7 @@ class ZipVL(Method, RulePart):
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is left out at all."""
+        """Whether the method changes nothing: the full model."""
         return isinstance(self.keep, float) and self.keep == 1
 
     def parts(self) -> tuple[Part, ...]:
@@ -127,10 +127,10 @@ class ZipVL(Method, RulePart):
         rows, real = probe_rows(valid, *self.probes, self.seed + call.layer, lengths)
         mass, score = self.score(heads, rows, real)
         p = self.how_many(mass, valid, call.queries.item)
-        # Rows of text are left as they are, whatever stands beside them.
+        # Text-only samples keep full attention, whatever else is in the batch.
         p = torch.where(call.queries.visual.any(1), p, valid.sum(1).to(p.dtype))
         chosen = most_important(score, p, valid)
-        # The one thing that only the device knows: how many tokens this layer needs.
+        # The only host sync: the number of tokens that this layer needs.
         counts = p.tolist()
         call.notes[f"layer {call.layer}"] = chosen
         call.notes[f"counts {call.layer}"] = lengths, counts
@@ -144,16 +144,16 @@ class ZipVL(Method, RulePart):
         return full.scatter(1, index[..., None, None].expand_as(out), out)
 
     def score(self, heads: Heads, rows: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Attention (B, N) that `rows` (B, R) give columns, and the same by how many see each.
+        """Attention (B, N) from query tokens `rows` (B, R): its sum, and divided by those that see each.
 
-        real (B, R) bool: rows that count.
+        real (B, R) bool: rows that are no padding.
         """
         mass, sees = received(heads, rows, real)
         sees = sees if self.denominators == "exact" else seen_behind(heads.valid)
         return mass, mass / sees.clamp(min=1)
 
     def how_many(self, mass: Tensor, valid: Tensor, item: Tensor) -> Tensor:
-        """How many (B,) tokens are important. item (B, N): visual item of each, -1 for text."""
+        """Number (B,) of important tokens. item (B, N): image or video of each, -1 for text."""
         if self.keep == ADAPTIVE:
             return needed(mass, valid, self.tau)
         n = valid.sum(1)

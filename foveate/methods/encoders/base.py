@@ -8,9 +8,9 @@ from foveate.tokens import Grid
 
 
 def view_shares(keep: Keep, grid: Grid) -> tuple[int, ...]:
-    """Patches of each crop or frame of an item that leave the tower; a count is of each of them.
+    """Patches of each crop or frame that leave the vision encoder; an int is a count for each.
 
-    A crop that a family cuts down to fewer patches than the count keeps them all.
+    A crop that the model family cuts to fewer patches than the count keeps all of them.
     """
     views = views_of(grid)
     resolve(keep, max(views))
@@ -25,7 +25,7 @@ def views_of(grid: Grid) -> tuple[int, ...]:
 
 
 def out_of_reach(keep: Keep, n: int, blocks: int) -> BudgetError:
-    """The error for a budget that `blocks` blocks can't reach from n tokens."""
+    """The error for a budget that `blocks` blocks cannot reach from n tokens."""
     least = n
     for _ in range(blocks):
         least -= least // 2

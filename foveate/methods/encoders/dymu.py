@@ -108,7 +108,7 @@ class DyMU(Method, EncodersPart):
 
     @property
     def adaptive(self) -> bool:
-        """Whether pictures differ in how many tokens they keep."""
+        """Whether the number of kept tokens depends on the image."""
         return self.thresholds is not None and self.merge_mode == "batch_level"
 
     @property
@@ -116,7 +116,7 @@ class DyMU(Method, EncodersPart):
         return not self.adaptive
 
     def check(self, **base: int) -> None:
-        # Not where parameters are set: what calibrates thresholds has none yet.
+        # Not in __post_init__: during calibration there are no thresholds yet.
         if self.max_r_per_instance_ratio is not None and not self.adaptive:
             raise InvalidParameter(
                 f"max_r_per_instance_ratio={self.max_r_per_instance_ratio} has no effect without "
@@ -125,7 +125,7 @@ class DyMU(Method, EncodersPart):
             )
 
     def target(self, n: int) -> int:
-        """Patches that are left of n in each crop or frame, on average where adaptive."""
+        """Patches that remain of n in each crop or frame, on average where adaptive."""
         if self.r_total is None:
             return resolve(self.keep, n)
         if self.r_total >= n:
@@ -164,7 +164,7 @@ class DyMU(Method, EncodersPart):
         return spread(n - self.target(n), blocks, self.r_schedule)[block]
 
     def most(self, block: int, blocks: int, state: BlockState) -> Tensor:
-        """Pairs (B, 1) that each picture may merge in a block."""
+        """Largest number of pairs (B, 1) that each image may merge in a block."""
         half = (state.valid.sum(1, keepdim=True) - int(state.class_token)) // 2
         ratio = self.max_r_per_instance_ratio
         if ratio is None:
@@ -179,7 +179,7 @@ class DyMU(Method, EncodersPart):
         target = self.target(state.entered)
         left = blocks - block - 1
         r = spread(state.entered - target, blocks, self.r_schedule)
-        # As planned, but never more than half, and what later blocks could not make up for.
+        # As planned, but at most half, and at least what later blocks could not catch up on.
         after = max(n - n // 2, min(state.entered - sum(r[: block + 1]), target << left))
         if after > target << left:
             raise out_of_reach(target, n, blocks - block)
@@ -197,7 +197,7 @@ class DyMU(Method, EncodersPart):
                 "encoder merge; calibrate on this model."
             )
         idle = self.r_total is not None and not self.planned(block, blocks, state.entered)
-        # The cosine of equal keys may be a little above 1.
+        # Rounding may put the cosine of equal keys above 1.
         if idle or thresholds[block] >= 1:
             return None
         best, partner = pair_up(state.keys.mean(1), state.class_token, state.valid)
@@ -217,9 +217,15 @@ class DyMU(Method, EncodersPart):
         progress: bool = False,
         **parameters: Any,
     ) -> DyMU:
-        """The method with thresholds by which `images` keep `keep` on average on this model.
+        """The method with thresholds for which `images` keep `keep` on average on this model.
 
-        images: a few hundred or more pictures of the kind to come. parameters: those of the method.
+        Args:
+            model: the model to calibrate for.
+            processor: its processor.
+            images: a few hundred or more images of the expected kind.
+            batch_size: images per batch; the thresholds are means over batches.
+            progress: show a progress bar.
+            parameters: parameters of the method.
         """
         from foveate.calibration import encode
 
@@ -231,11 +237,11 @@ class DyMU(Method, EncodersPart):
 
 @dataclass(frozen=True)
 class Unmerging(RulePart):
-    """The language model attends as if every token still stood at each place that it took in.
+    """Virtual unmerging: in the LLM every merged token stands at all its original positions.
 
-    Keys are cached once per token and not rotated: copies are made, and turned to their places,
-    for one layer at a time. So the cache is as short as the prompt. For new tokens the weights of
-    all places of a value are summed instead of copying it.
+    Keys are cached once per token, without rotation. For one layer at a time they are copied and
+    rotated to their positions, so the KV cache is as short as the prompt. New tokens sum the
+    attention weights of all positions of a value instead of copying it.
     """
 
     method: DyMU
@@ -260,7 +266,7 @@ class Unmerging(RulePart):
             call, query=query, mask=virtual.mask, queries=virtual.queries, keys=virtual.keys
         )
         if call.seam.alone and not call.prefill:
-            # Weights of few rows are less to move than copies of all values.
+            # With few query rows, moving weights is cheaper than copying all values.
             weights = wide.weights(virtual.products(wide))
             return call.weighed(gathered(weights, held, call.key.shape[2]))
         wide = replace(wide, key=rotate(stood(call.key, held), *virtual.tables))
@@ -275,10 +281,11 @@ class Unmerging(RulePart):
 
 @dataclass(frozen=True, eq=False)
 class Virtual:
-    """The virtual sequence of one call, of which all layers that hold the same know the same.
+    """The virtual sequence of one call, shared by all layers that hold the same tokens.
 
-    held (B, N): the column that stands at each place. tables: cosines and sines of the places.
-    phases: the same as complex numbers, for new tokens and where the model turns so.
+    held (B, N): the column that stands at each position. tables: cosines and sines of the
+    positions. phases: the same as complex numbers, for decoding and for models that rotate with
+    complex numbers.
     """
 
     held: Tensor
@@ -289,7 +296,7 @@ class Virtual:
     keys: Columns
 
     def products(self, call: AttentionCall) -> Tensor:
-        """Scaled products (B, H, q, N) of rows with unique keys turned to all places."""
+        """Scaled products (B, H, q, N) of queries with the unique keys, rotated to all places."""
         if self.phases is None:
             return replace(
                 call, key=call.seam.rotate(stood(call.key, self.held), *self.tables)
@@ -314,7 +321,7 @@ def _virtual(call: AttentionCall) -> Virtual:
         q = call.query.shape[2]
         queries, rows = keys.take(steps[:, -q:]), steps[:, :q]
     mask = call.mask
-    # Not worth asking the device at every new token.
+    # While decoding the mask is always made: asking the device would sync.
     if mask is not None or _slides(call, held) or not call.prefill or not bool(alive.all()):
         mask = _mask(call, replace(call, queries=queries, keys=keys), held, rows)
     tables, turns = call.seam.tables(where), None
@@ -325,7 +332,7 @@ def _virtual(call: AttentionCall) -> Virtual:
 
 
 def _in_place(call: AttentionCall, whole: Whole) -> bool:
-    """Whether the last token of each row stands where it stood before anything merged."""
+    """Whether the last token of each row has the position id that it had before merging."""
     last = whole.held.shape[1] - 1 - (whole.held >= 0).flip(1).long().argmax(1, keepdim=True)
     before, now = whole.positions, call.queries.positions
     own = whole.held.gather(1, last)
@@ -333,12 +340,12 @@ def _in_place(call: AttentionCall, whole: Whole) -> bool:
         x.gather(-1, i.expand(*x.shape[:-2], -1, -1))
         for x, i in ((before, last), (now, own.clamp(min=0)))
     )
-    # A row of padding only has no last token.
+    # A row that is all padding has no last token.
     return bool(((before == now) | (own < 0)).all())
 
 
 def _slides(call: AttentionCall, held: Tensor) -> bool:
-    """Whether places reach beyond the window; the layer's columns may fit and have no mask."""
+    """Whether the virtual sequence is longer than the window; the layer may then have no mask."""
     return call.window is not None and held.shape[1] > call.window
 
 
@@ -351,7 +358,7 @@ def _mask(call: AttentionCall, virtual: AttentionCall, held: Tensor, rows: Tenso
 
 
 def _account(call: AttentionCall, alive: Tensor) -> None:
-    """The pairs of the virtual sequence, which are more than those of its columns."""
+    """Count the attention pairs of the virtual sequence, which is longer than the merged one."""
     few, many = (
         n * (n if call.window is None else n.clamp(max=call.window))
         for n in (call.queries.valid.sum(1), alive.sum(1))
@@ -361,9 +368,9 @@ def _account(call: AttentionCall, alive: Tensor) -> None:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Watching(Method, EncodersPart):
-    """Merges the r best pairs per picture of each batch, and notes where the cut falls.
+    """Merges the r best pairs per image of each batch and records where the cut falls.
 
-    samples: per block, for every batch, the cosine of the first pair that was left out.
+    samples: per block and batch, the cosine of the first pair that was not merged.
     """
 
     slug = "dymu_watching"

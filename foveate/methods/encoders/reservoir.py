@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class Adapter(EncodersPart):
-    """What a stream has learnt so far; an encoders part that condenses with its anchors.
+    """State of one stream: the reservoir of samples, and the anchors that TCA condenses with.
 
     rows: the reservoir, ascending by class and then by entropy: "label" (n,), "feature" (n, E),
-    "entropy" (n,), "states" (n, L, C), "number" (n,), of the samples seen before each.
+    "entropy" (n,), "states" (n, L, C), "number" (n,), the samples seen before each.
     anchors: (K, L, C), or None before the first.
     """
 
@@ -40,7 +40,7 @@ class Adapter(EncodersPart):
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Clear the state."""
         self.seen = 0
         self.rows: dict[str, Tensor] = {}
         self.anchors: Tensor | None = None
@@ -55,16 +55,16 @@ class Adapter(EncodersPart):
         return int(self.anchors is not None and block > 0 and block in self.method.layers(blocks))
 
     def beside(self, block: int, blocks: int, state: Tensor) -> Tensor | None:
-        """The anchor (B, 1, C) of the layer before that is the most like each of `state` (B, C)."""
+        """For each of `state` (B, C), the most similar anchor (B, 1, C) of the previous layer."""
         if self.anchors is None or not self.vectors(block, blocks):
             return None
         bank = self.anchors[:, block - 1].to(state)
         return bank[nearest(state[:, None], bank.expand(len(state), -1, -1))]
 
     def update(self, logits: Tensor, feature: Tensor, states: Tensor) -> Tensor:
-        """Take a sample in, and the correction (K,) of its logits (K,), which includes itself.
+        """Add a sample; return the correction (K,) of its logits (K,), which includes the sample.
 
-        feature (E,): of norm 1. states (L, C): the class state behind every layer.
+        feature (E,): of norm 1. states (L, C): the [CLS] states after every layer.
         """
         odds = logits.float().log_softmax(-1)
         return self.insert(
@@ -94,7 +94,7 @@ class Adapter(EncodersPart):
         return self.correction(states, classes)
 
     def _forget(self, label: int) -> None:
-        """Of a class that overflows, the sample that is the least sure and most like the others."""
+        """Drop, of a class that overflows, the sample with the highest entropy plus similarity."""
         own = (self.rows["label"] == label).nonzero()[:, 0]
         if len(own) <= self.method.reservoir_size:
             return
@@ -122,21 +122,21 @@ class Adapter(EncodersPart):
     def correction(self, states: Tensor, classes: int) -> Tensor:
         """lam sum_j exp(-beta (1 - affinity_j)) at the class of each sample j, (classes,)."""
         m, layers = self.method, states.shape[0]
-        # A small scale leaves the last layer alone, so the weights are kept in log space.
+        # In log space: a small scale gives all weight to the last layer.
         weight = (torch.linspace(0, 1, layers, device=states.device) / m.scale).softmax(0)
         cosine = (normalize(states, dim=-1) * normalize(self.rows["states"], dim=-1)).sum(-1)
         pull = m.lam * torch.exp(-m.beta * (1 - cosine @ weight))
         return pull.new_zeros(classes).index_add_(0, self.rows["label"], pull)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All of it as tensors, on the CPU, ready for `safetensors`."""
+        """The state as tensors on the CPU, ready for `safetensors`."""
         held = {k: v.cpu().contiguous() for k, v in self.rows.items()}
         if self.anchors is not None:
             held["anchors"] = self.anchors.cpu().contiguous()
         return held | {"seen": torch.tensor(self.seen)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore a state from `state_dict`."""
         rows = {k: v for k, v in state.items() if k not in ("anchors", "seen")}
         if "seen" not in state or rows and rows.keys() != {
             "label", "feature", "entropy", "states", "number"

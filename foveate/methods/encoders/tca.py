@@ -55,7 +55,7 @@ from foveate.parts import BlockState, EncodersPart, Widths
 from foveate.tokens import Grid
 
 DEPTH = 12  # of the tower that drop_loc counts in
-# What three layers of delta = 0.1 leave of 196 patches.
+# Patches that three layers with delta = 0.1 keep of 196.
 KEPT = 76 / 196
 
 
@@ -112,11 +112,11 @@ class TCA(Method, EncodersPart):
             )
 
     def adapter(self, generator: torch.Generator | None = None) -> Adapter:
-        """The state of one stream, a part that condenses with anchors."""
+        """The state of one stream: a part that condenses with anchors."""
         return Adapter(self, generator)
 
     def layers(self, blocks: int) -> list[int]:
-        """Condensing layers of a tower of that depth; the first has no layer in front of it."""
+        """Condensing layers of an encoder of that depth; the first needs a layer before it."""
         return sorted({max(min(1, blocks - 1), i * blocks // DEPTH) for i in self.drop_loc})
 
     def shares(self, grid: Grid) -> tuple[int, ...] | None:
@@ -131,7 +131,7 @@ class TCA(Method, EncodersPart):
         return super().count(grid)
 
     def plan(self, block: int, blocks: int, n: int, entered: int) -> tuple[int, int, int] | None:
-        """Of n patches those kept and those in doubt, and the centres of the latter; None for all.
+        """Numbers of n patches that are kept and averaged, and of centres; None where all are kept.
 
         entered: patches that entered the first block.
         """
@@ -180,7 +180,10 @@ class TCA(Method, EncodersPart):
         state: BlockState,
         draw: Callable[[int, int], Tensor] | None = None,
     ) -> tuple[Tensor, int, Tensor] | None:
-        """draw(n, B): first centres (B,) among n tokens, if not those farthest from the mean."""
+        """Prune and average after a condensing layer.
+
+        draw(n, B): first centres (B,) among n tokens, instead of those farthest from the mean.
+        """
         skip = int(state.class_token)
         x = state.hidden[:, skip:]
         planned = self.plan(block, blocks, x.shape[1], state.entered)
@@ -207,7 +210,7 @@ class TCA(Method, EncodersPart):
             into[:, some] = kept + centre
         into[:, kept + doubt :] = kept + centres
         weight[:, kept + doubt :] = paid.gather(1, order[:, kept + doubt :])
-        # From ranked places back to those of the tokens.
+        # From the order of the ranking back to the order of the tokens.
         assign = torch.empty_like(into).scatter_(1, order, into + skip)
         weight = torch.empty_like(weight).scatter_(1, order, weight)
         assign = torch.cat([assign.new_zeros(len(x), skip), assign], 1)

@@ -129,11 +129,11 @@ class ToMe(Method, EncodersPart):
         return None if count == state.hidden.shape[1] else (assign, count)
 
     def merges(self, blocks: int) -> list[int]:
-        """What `r` merges in each of so many blocks."""
+        """Number of merges in each of `blocks` blocks by `r`."""
         return schedule(self.r or 0, blocks)
 
     def _groups(self, n: int) -> int:
-        """Tokens that `kth` leaves of n patches."""
+        """Tokens that `kth` makes of n patches."""
         if self.kth > n:
             raise BudgetError(
                 f"kth={self.kth} is out of range: there are {n} patches; use at most {n}."
@@ -141,12 +141,12 @@ class ToMe(Method, EncodersPart):
         return n // self.kth
 
     def _each_kth(self, state: BlockState) -> tuple[Tensor, int, Tensor]:
-        """All patches in the most similar one of each kth."""
+        """Merge every patch into the most similar of each kth patch."""
         skip = int(state.class_token) + int(state.distill_token)
         keys, size = state.keys.mean(1)[:, skip:], state.size[:, skip:]
         count = self._groups(keys.shape[1])
         assign, _ = kth_bipartite_soft_matching(keys, self.kth)
-        # Patches behind the last full group stand with its token, and add nothing to it.
+        # Patches after the last full group are assigned to its token with weight 0.
         share = size.masked_fill(assign < 0, 0)
         assign = assign.masked_fill(assign < 0, count - 1)
         total = size.new_zeros(len(size), count).scatter_add_(1, assign, share)

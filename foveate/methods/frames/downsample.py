@@ -56,7 +56,7 @@ class Downsample(Method, FramesPart):
             )
 
     def count(self, grid: Grid) -> int:
-        """Tokens of `shape`; the whole grid where it stays as it is."""
+        """Tokens of `shape`; the whole grid where it does not change."""
         h, w = self.shape(grid)
         return grid.n if (h, w) == (grid.h, grid.w) else grid.t * h * w
 

@@ -52,7 +52,7 @@ from foveate.signals import DecoderHeads, Need
 from foveate.trained import TrainedMethod
 
 QUANTILES = 8
-# Where the spatial threshold begins: above every score of the pattern.
+# Initial bias of the spatial threshold: above every spatial score.
 CLOSED = 5.0
 
 
@@ -140,7 +140,7 @@ class ATPLLaVA(TrainedMethod, LayersPart):
         wanted = on_device(torch.tensor(shares).to(state.hidden.dtype), state.hidden.device).float()
         heads = self.module(state.hidden, layers=layers)
         head = heads[step]
-        # In training nothing goes: what a mask let go must not be seen by deeper thresholds.
+        # Training drops nothing; tokens masked here must not count at deeper thresholds.
         alive = state.visual & state.notes.get("alive", state.visual)
         most = max(state.known.since) if state.labels is None else None
         own, cross = both_scores(state.signals[DecoderHeads()], alive, text_behind(state), most)
@@ -168,7 +168,7 @@ class ATPLLaVA(TrainedMethod, LayersPart):
 
 
 def text_behind(state: BoundaryState) -> Tensor:
-    """(B, N) bool: text columns behind the first visual one, up to the first answer in training."""
+    """(B, N) bool: text after the first visual column; in training, before the first answer."""
     asks = state.valid & ~state.visual & (state.visual.long().cumsum(1) > 0)
     if state.labels is not None:
         asks = asks & ((state.labels != -100).cumsum(1) == 0)
@@ -178,13 +178,13 @@ def text_behind(state: BoundaryState) -> Tensor:
 def both_scores(
     heads: Heads, visual: Tensor, text: Tensor, most: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Redundancy from visual queries and from text rows, (B, N) each in [0, 1].
+    """s_self and s_cross, (B, N) each in [0, 1].
 
-    most: no row has more text, where that is known.
+    most: upper limit of the text tokens of a row, where that is known.
     """
     b, shared, n, _ = heads.key.shape
     count = visual.sum(1).clamp(min=1)[:, None, None]
-    # The mean of logits is the logit of the mean query, so no map over visual pairs is made.
+    # The mean of logits is the logit of the mean query: no map over visual pairs is needed.
     mean = (heads.query.float() * visual[:, None, :, None]).sum(2) / count
     logits = mean.unflatten(1, (shared, -1)) @ heads.key.float().mT * heads.scaling
     cross = paid(heads, *columns_of(text, most))
@@ -200,9 +200,9 @@ def unit(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def quantile(x: Tensor, mask: Tensor, share: Tensor) -> Tensor:
-    """A value (B, 1) that `share` (B,) of the True entries of x (B, N) don't exceed.
+    """A value (B, 1) that `share` (B,) of the True entries of x (B, N) do not exceed.
 
-    Midway to the next one, so that rounding doesn't decide.
+    It lies midway to the next entry, so that rounding does not decide.
     """
     last = (mask.sum(1, keepdim=True) - 1).clamp(min=0)
     ranked = x.masked_fill(~mask, float("inf")).sort(1).values
@@ -223,7 +223,7 @@ def spatial_score(place: Tensor, rates: tuple[float, ...], slope: float) -> Tens
 
 
 def statistics(own: Tensor, cross: Tensor, visual: Tensor) -> Tensor:
-    """Mean, deviation, largest and eight quantiles of both scores over visual columns, (B, 22)."""
+    """Mean, deviation, maximum and eight quantiles of both scores over visual columns, (B, 22)."""
     found = []
     for x in (own, cross):
         count = visual.sum(1, keepdim=True).clamp(min=1)
@@ -239,7 +239,7 @@ def statistics(own: Tensor, cross: Tensor, visual: Tensor) -> Tensor:
 
 
 class Thresholds(nn.Module):
-    """Two thresholds from the statistics of one input and the share that is wanted."""
+    """Predicts two thresholds from the statistics of one input and the wanted ratio."""
 
     def __init__(self, hidden: int):
         super().__init__()

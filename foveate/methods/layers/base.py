@@ -92,7 +92,7 @@ def rows_budget(keep: Keep, state: BoundaryState) -> Tensor:
 
 
 def rows_share(keep: Keep, state: BoundaryState) -> list[float]:
-    """What each row may hold of what entered layer 0; counts are per item. 1.0 without pictures."""
+    """Retention ratio of each row at most; counts are per item. 1.0 without images."""
     known = state.known
     if isinstance(keep, float):
         return [keep if n else 1.0 for n in known.entered]
@@ -112,7 +112,7 @@ def beyond_depth(
 
 
 def item_batches(state: BoundaryState) -> Iterator[tuple[Tensor, Tensor]]:
-    """Visual items that have equally many columns, together: rows (M,) and columns (M, n)."""
+    """Visual items with equal numbers of columns, together: rows (M,) and columns (M, n)."""
     for rows, columns, _ in wanted_batches(state, [[0] * n for n in state.known.items]):
         yield rows, columns
 
@@ -120,14 +120,14 @@ def item_batches(state: BoundaryState) -> Iterator[tuple[Tensor, Tensor]]:
 def wanted_batches(
     state: BoundaryState, wanted: Sequence[Sequence[int]]
 ) -> Iterator[tuple[Tensor, Tensor, int]]:
-    """Visual items with as many columns, and as many wanted of them, together.
+    """Visual items with equal numbers of columns, and of wanted ones, together.
 
-    wanted: what is wanted of each item of each row. Rows (M,), columns (M, n) and the number.
+    wanted: number wanted of each item of each row. Yields rows (M,), columns (M, n) and the number.
     """
     held, width = state.known.held, state.item.shape[1]
     most = max(map(len, held))
     row = torch.arange(len(held), device=state.item.device)[:, None]
-    # All columns by row and item, text behind them.
+    # All columns sorted by row and item, text last.
     key = torch.where(state.visual, row * most + state.item, len(held) * most)
     order = key.flatten().argsort(stable=True)
     alike: dict[tuple[int, int], list[Tensor]] = {}
@@ -143,9 +143,9 @@ def wanted_batches(
 
 
 def item_totals(state: BoundaryState, ratios: Sequence[float]) -> list[list[int]]:
-    """Tokens that stay of each item where each row keeps a share of what entered of every item.
+    """Tokens to keep of each item, where each row keeps a ratio of what entered of every item.
 
-    What entered is noted at the first boundary that asks.
+    What entered is noted at the first boundary that calls this.
     """
     entered = state.notes.setdefault("entered", state.known.held)
     shares = torch.tensor(ratios)
@@ -156,9 +156,10 @@ def item_totals(state: BoundaryState, ratios: Sequence[float]) -> list[list[int]
 
 
 def instruction_rows(state: BoundaryState) -> tuple[Tensor, Tensor]:
-    """Columns (B, R) of the text behind each row's last visual token, and which of them are real.
+    """Columns (B, R) of the text after each row's last visual token, and which of them are real.
 
-    They end with the prompt, in training in front of the answers; without any, the last one asks.
+    They end with the prompt; in training, before the answers. A row without such text uses its
+    last token.
     """
     steps = torch.arange(state.visual.shape[1], device=state.visual.device)
     last = state.last[:, None]
@@ -174,7 +175,7 @@ def instruction_rows(state: BoundaryState) -> tuple[Tensor, Tensor]:
 
 
 def quarters(layers: int) -> tuple[int, ...]:
-    """Boundaries at a quarter, a half and three quarters; a shallow decoder has fewer."""
+    """Layers at a quarter, a half and three quarters of the depth; a shallow decoder has fewer."""
     return tuple(k for k in dict.fromkeys(layers * i // 4 for i in (1, 2, 3)) if k)
 
 
@@ -182,9 +183,9 @@ def quarters(layers: int) -> tuple[int, ...]:
 def ratios_of_share(
     share: float, stages: Sequence[int], layers: int, powers: Sequence[float] | None = None
 ) -> tuple[float, ...]:
-    """Powers of the lambda for which the mean share over all layers is `share`.
+    """Powers of the lambda for which the mean ratio over all layers is `share`.
 
-    powers: ascending, one per stage; None counts the stages.
+    powers: ascending, one per stage; None is 1, 2, 3, ...
     """
     bounds = (*stages, layers)
     powers = tuple(range(1, len(bounds))) if powers is None else powers
@@ -206,6 +207,6 @@ def ratios_of_share(
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if mean(middle) < share else (low, middle)
-    # Rounded, so that a lambda of 0.5 is 0.5 and floors don't slip.
+    # Rounded, so that a lambda of 0.5 is exactly 0.5 and floors do not change.
     factor = round(high, 9)
     return tuple(round(factor**p, 9) for p in powers)

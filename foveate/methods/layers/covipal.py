@@ -112,8 +112,8 @@ class CoViPAL(TrainedMethod, ScoredLayers):
         return self.boundary
 
     def cost(self, n: int, keep: int, widths: Widths) -> int:
-        # The projection; then per block query, output and a twofold MLP. In a mixer linear
-        # attention, a gate and a third of the MLP come to it, and a gate behind all blocks.
+        # The projection; then per block query, output and an MLP of twice the width. A mixer
+        # adds linear attention, a gate and half as much MLP again, and a gate after all blocks.
         made = self.sized(width=widths.model)
         matrices = 6 * made.blocks if made.ppm == "cross" else 13 * made.blocks + 1
         return 2 * n * made.inner * (widths.model + matrices * made.inner)
@@ -145,10 +145,10 @@ class CoViPAL(TrainedMethod, ScoredLayers):
 
 
 def scores(module: nn.Module, state: BoundaryState, known: Counts | None = None) -> Tensor:
-    """What a module thinks of every visual column, (B, N) float32; 0 for all others.
+    """Scores of a module for every visual column, (B, N) float32; 0 for all others.
 
-    In training, text from the first answer on is hidden from it. known: `state.known`; without it
-    the device is asked.
+    In training, the module does not read text from the first answer on. known: `state.known`;
+    without it, sizes are read from the device.
     """
     asks = state.valid & ~state.visual
     if state.labels is not None:
@@ -157,7 +157,7 @@ def scores(module: nn.Module, state: BoundaryState, known: Counts | None = None)
     seen, real = columns_of(state.visual, most)
     told, text = columns_of(asks, words if state.labels is None else None)
     visual, words = (rows_at(state.hidden, index) for index in (seen, told))
-    # A row without text would see nothing: it sees the padding, which is the same for all.
+    # A row without text attends to the padding, which is equal everywhere, to avoid NaN.
     found = (
         module(visual, words, text | ~text.any(1, keepdim=True), real).float().masked_fill(~real, 0)
     )
@@ -169,7 +169,7 @@ class PruningModule(nn.Module):
 
     def __init__(self, width: int, inner: int, blocks: int, heads: int):
         super().__init__()
-        # Norms of the residual stream grow with depth.
+        # Norms of the hidden states grow with depth.
         self.norm = nn.LayerNorm(width)
         self.visual = nn.Linear(width, inner)
         self.text = nn.Linear(width, inner)

@@ -100,7 +100,7 @@ class DART(Method, LayersPart):
     def pivots(
         self, norms: Tensor, state: BoundaryState, budget: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Columns (B, P) of the pivots, which of them are there, and which are visual."""
+        """Columns (B, P) of the pivots, which of them exist, and which are visual."""
         visual = state.visual
         seen = visual.flip(1).cumsum(1).flip(1) > 0
         text = state.valid & ~visual & ~seen & visual.any(1, keepdim=True)
@@ -122,19 +122,19 @@ class DART(Method, LayersPart):
 def unlike(
     x: Tensor, pivots: Tensor, there: Tensor, stays: Tensor, visual: Tensor, budget: Tensor
 ) -> Tensor:
-    """(B, N) bool: `budget` (B,) columns of x (B, N, D), pivots that stay and what is unlike them.
+    """(B, N) bool: `budget` (B,) columns of x (B, N, D): pivots, and those least similar to them.
 
-    pivots (B, P), in the order in which they choose. there, stays (B, P) bool: pivots that exist,
-    and those that are kept. visual (B, N) bool: columns to choose from.
+    pivots (B, P), in the order in which they select. there, stays (B, P) bool: pivots that exist,
+    and those that are kept. visual (B, N) bool: columns to select from.
     """
     kept = torch.zeros_like(visual, dtype=torch.uint8)
     kept = kept.scatter_add_(1, pivots, stays.to(kept.dtype)) > 0
-    # Cosines. Lengths divide the products, so that no copy of all states is made.
+    # Cosines: dividing the products by the norms avoids a copy of all states.
     alike = normalize(rows_at(x, pivots), dim=-1) @ x.mT
     alike = alike / x.norm(dim=-1).clamp(min=1e-12)[:, None]
     left = budget - stays.sum(1)
     place, number = there.long().cumsum(1) - 1, there.sum(1).clamp(min=1)
-    # An even share for each pivot, one more for the first ones.
+    # An even share for each pivot; the first ones take the remainder.
     shares = left[:, None] // number[:, None] + (place < (left % number)[:, None]).long()
     for i in range(pivots.shape[1]):
         share = shares[:, i] * there[:, i]

@@ -100,7 +100,7 @@ class DyVTE(TrainedMethod, LayersPart):
 
 
 class Gates(nn.Module):
-    """One gate behind each of the layers 0 to L - 2; no biases, Xavier weights."""
+    """One gate after each of the layers 0 to L - 2; no biases, Xavier initialisation."""
 
     def __init__(self, width: int, layers: int, hidden: int):
         super().__init__()
@@ -121,9 +121,9 @@ class Gates(nn.Module):
 
 
 def text_features(hidden: Tensor, visual: Tensor, valid: Tensor, last: Tensor) -> Tensor:
-    """[mean of the text between picture and last token, last token] (B, 2 D) of hidden (B, N, D).
+    """[mean of the text between image and last token, last token] (B, 2 D) of hidden (B, N, D).
 
-    Where no text stands between, the last token takes its place.
+    Where there is no text between, the last token replaces the mean.
     """
     columns = torch.arange(hidden.shape[1], device=hidden.device)
     behind = visual.flip(1).cumsum(1).flip(1) == 0
@@ -136,7 +136,7 @@ def text_features(hidden: Tensor, visual: Tensor, valid: Tensor, last: Tensor) -
 
 
 def latest(share: float, layers: int) -> int:
-    """Boundary up to which a mean share over all layers lets tokens stay; `layers`: to the end."""
+    """Layer before which tokens must be dropped for a mean ratio of `share`; `layers` for never."""
     if share > (layers - 1) / layers:
         return layers
     if (k := int(share * layers + 1e-9)) == 0:
@@ -151,9 +151,9 @@ def latest(share: float, layers: int) -> int:
 def exit_labels(
     full: Tensor, out: Tensor, labels: Tensor, agreement: float, ratio: float
 ) -> Tensor:
-    """(B,) 1 where leaving changed nothing: full, out (B, T, V) logits of labels (B, T), -100 none.
+    """(B,) 1 where exiting changed nothing: full, out (B, T, V) logits of labels (B, T), -100 none.
 
-    Agreement of the likeliest tokens above `agreement`, loss below `ratio` times the full one.
+    Share of equal argmax tokens above `agreement`, and loss below `ratio` times the full one.
     """
     told = labels != -100
     count = told.sum(1)

@@ -43,14 +43,14 @@ from foveate.parts import BoundaryState, Widths
 from foveate.trained import TrainedMethod
 
 IGNORED = -100
-# Rows of attention in flight.
+# Rows of attention computed at a time.
 ROWS = 64
 
 
 class Relevance(nn.Module):
-    """f: attention to n tokens (B, H, n) to how relevant each is, (B, n), for any n.
+    """f: attention to n tokens (B, H, n) to the relevance of each, (B, n), for any n.
 
-    heads: H where every head is an input, None for their mean.
+    heads: H where every head is an input channel, None for their mean.
     """
 
     def __init__(self, channels: tuple[int, ...], heads: int | None = None):
@@ -66,7 +66,7 @@ class Relevance(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv1d(channels[-1], 1, 1))
         for module in self.layers:
             if isinstance(module, nn.Conv1d):
-                # Differences between tokens must survive ten convolutions from the first step on.
+                # This keeps differences between tokens through ten convolutions before training.
                 wide = module.kernel_size[0] > 1
                 nn.init.kaiming_normal_(module.weight, nonlinearity="linear" if wide else "relu")
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
@@ -146,10 +146,10 @@ class ExplainCompress(TrainedMethod, ScoredLayers):
 
 
 def instruction_attention(state: BoundaryState) -> Tensor:
-    """Attention (B, H, N) that the text behind the last visual token gives every column.
+    """Mean attention (B, H, N) from the text after the last visual token to every column.
 
-    Mean over these rows; answers that are being trained don't ask. The last row of
-    the prompt asks where no text stands there.
+    In training, answers do not count. The last row of the prompt is used where there is no text
+    after the image.
     """
     columns = torch.arange(state.visual.shape[1], device=state.visual.device)
     end = torch.where(state.visual, columns, -1).amax(1, keepdim=True)

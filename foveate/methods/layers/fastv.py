@@ -82,7 +82,7 @@ class FastV(Method, ScoredLayers):
     def scores(self, k: int, layers: int, state: BoundaryState) -> Tensor:
         if self.k:
             return state.signals[self.needs[0]].mean(1)
-        # By rank among the visual tokens, so that padding and neighbours change nothing.
+        # By rank among the visual tokens, so that the draw does not depend on the batch.
         generator = torch.Generator().manual_seed(self.seed)
         draw = torch.rand(state.visual.shape[1], generator=generator)
         rank = state.visual.long().cumsum(1).sub(1).clamp(min=0)

@@ -89,7 +89,7 @@ class GSearch(Method, ScoredLayers):
         return (DecoderHeads(),)
 
     def rates(self, layers: int, share: float) -> tuple[float, ...]:
-        """Share of the tokens that each layer reads where `share` is wanted on average."""
+        """Retention ratio of each layer for a mean of `share`."""
         if self.schedule is None:
             return sigmoid_rates(share, layers, self.kappa, self.floor)
         if len(self.schedule) != layers:
@@ -118,7 +118,7 @@ class GSearch(Method, ScoredLayers):
 
 
 def check_schedule(schedule: tuple[float, ...]) -> None:
-    """`InvalidParameter` where rates start elsewhere than at 1, rise, or leave [0, 1]."""
+    """`InvalidParameter` where ratios do not start at 1, rise, or leave [0, 1]."""
     if not schedule or schedule[0] != 1:
         raise InvalidParameter(
             f"schedule={schedule} prunes before the first layer, where no attention is known yet; "
@@ -134,7 +134,7 @@ def check_schedule(schedule: tuple[float, ...]) -> None:
 
 @lru_cache(maxsize=1024)
 def sigmoid_rates(share: float, layers: int, kappa: float, floor: float = 0.0) -> tuple[float, ...]:
-    """Rates that fall as a sigmoid of slope `kappa` behind layer 0, with the mean `share`."""
+    """Ratios that fall as a sigmoid of slope `kappa` after layer 0, with the mean `share`."""
     if share == 1 or layers == 1:
         return (1.0,) * layers
     least = (1 + (layers - 1) * floor) / layers
@@ -147,7 +147,7 @@ def sigmoid_rates(share: float, layers: int, kappa: float, floor: float = 0.0) -
     def at(alpha: float) -> tuple[float, ...]:
         return 1.0, *(floor + (1 - floor) * _sigmoid(kappa * (i - alpha)) for i in range(1, layers))
 
-    # Far enough out for every rate to be 1 or 0 in float64.
+    # Far enough for every ratio to be 1 or 0 in float64.
     low, high = -50 / -kappa, layers + 50 / -kappa
     for _ in range(100):
         middle = (low + high) / 2

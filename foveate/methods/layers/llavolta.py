@@ -89,7 +89,7 @@ class LLaVolta(Method, LayersPart):
             if len(length) == n:
                 continue
             window, length = (on_device(x, into.device) for x in (window, length))
-            # Positions of consecutive tokens count up: their truncated mean is the middle one's.
+            # Position ids are consecutive, so their truncated mean is the id of the middle token.
             middle = length.cumsum(0) - length + (length - 1) // 2
             taken = columns[:, middle[window.clamp(min=0)]].masked_fill(window < 0, -1)
             into[rows[:, None], columns] = taken
@@ -115,7 +115,8 @@ def setting_at(
 ) -> tuple[int, int]:
     """Stride and layer of a training step, counted from 0.
 
-    The next pair holds from the step behind each of the ascending `pivots` on; a stride of 1 stays.
+    The next pair is used from the step after each of the ascending `pivots` on. After a stride of 1
+    it does not change.
     """
     stage = min(bisect_left(pivots, step), len(strides) - 1)
     if 1 in strides:

@@ -123,7 +123,7 @@ class LVLMCSP(Method):
         b1, b2 = self.bounds(layers)
         last = 0 if self.full_last_layers else layers - b2
         share = self.keep if isinstance(self.keep, float) else resolve(self.keep, n) / n
-        # Token layers that the scattering phase leaves to the other two.
+        # Tokens times layers that remain for the other two phases.
         left = (share * layers - (layers - b1 - last)) * n
         few, end = (None if x is None else resolve(x, n) for x in (self.N_c, self.N_p))
         if few is None and end is None:
@@ -143,7 +143,7 @@ class LVLMCSP(Method):
 
 @dataclass(frozen=True)
 class Clustering(DetourPart):
-    """The layers before b1, around which all but the representatives go."""
+    """The layers before b1, which only the representatives run through."""
 
     method: LVLMCSP
 
@@ -193,7 +193,7 @@ class Clustering(DetourPart):
 
 @dataclass(frozen=True)
 class Pruning(ScoredLayers):
-    """Boundary b2, behind which few tokens go on."""
+    """Layer b2, from which few tokens are kept."""
 
     method: LVLMCSP
 
@@ -220,7 +220,7 @@ def _nearest(state: BoundaryState, rows: Tensor, columns: Tensor, chosen: Tensor
     """Column (M, n) of the representative nearest in the grid; -1 for special tokens."""
     place = state.place[rows[:, None], columns].float()
     leaders = rows_at(place, chosen)
-    # Special tokens have no place to be near to.
+    # Special tokens have no position in the grid.
     away = torch.cdist(place, leaders).masked_fill((leaders < 0).any(-1)[:, None], torch.inf)
     column = columns.gather(1, chosen.gather(1, away.argmin(-1)))
     return column.masked_fill((place < 0).any(-1), -1)

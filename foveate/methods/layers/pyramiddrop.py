@@ -78,7 +78,7 @@ class PyramidDrop(Method, ScoredLayers):
         return stages
 
     def ratios(self, layers: int, share: float) -> tuple[float, ...]:
-        """Share of the tokens behind each boundary where `share` is wanted on average."""
+        """Retention ratio from each stage on for a mean of `share`."""
         if self.image_token_ratio_list is not None:
             return self.image_token_ratio_list
         return ratios_of_share(share, self.boundaries(layers), layers)
@@ -114,13 +114,13 @@ def ranking(attention: Tensor, asks: Tensor | None = None) -> Tensor:
     rows = attention.float().mean(1)
     if asks is None:
         return rows.mean(1)
-    # Rows that don't count may be padding, which sees nothing and holds NaN.
+    # Rows that do not count may be padding, whose attention is NaN.
     rows = rows.masked_fill(~asks[..., None], 0)
     return rows.sum(1) / asks.sum(1, keepdim=True).clamp(min=1)
 
 
 def answer_rows(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Columns (B, R) in front of each answer in labels (B, N), and which of them are real."""
+    """Columns (B, R) before each answer in labels (B, N), and which of them are real."""
     starts = answer_starts(labels)
     most = max(1, int(starts.sum(1).max()))
     rows = starts.long().argsort(dim=1, descending=True, stable=True)[:, :most]
@@ -128,7 +128,7 @@ def answer_rows(labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def answer_starts(labels: Tensor) -> Tensor:
-    """(B, N - 1) bool: columns of labels (B, N) that stand in front of an answer.
+    """(B, N - 1) bool: columns of labels (B, N) that are followed by an answer.
 
     An answer starts where a supervised label follows an ignored one.
     """

@@ -94,7 +94,7 @@ class SparseVLM(Method, LayersPart):
         return (DecoderHeads(),)
 
     def boundaries(self, layers: int) -> tuple[int, ...]:
-        """Raters are found at boundary 0, where the states are still embeddings."""
+        """Relevant text tokens are found at layer 0, where the states are still embeddings."""
         stages = self._stages(layers)
         return () if self.keep == 1.0 or not stages else (0, *stages)
 
@@ -128,7 +128,7 @@ class SparseVLM(Method, LayersPart):
                 stands = again.gather(1, centre)
                 into[row, again] = stands.gather(1, cluster)
                 weight[row, again] = share
-                # Merged tokens come behind the last column of their picture, peak by peak.
+                # Merged tokens follow the last column of their image, in the order of peaks.
                 order = torch.arange(1, clusters + 1, device=device)
                 place[row, stands] = own[:, -1:] * (width + 1) + order
         return None if score is None else Merge(into, weight, place)
@@ -149,7 +149,7 @@ class SparseVLM(Method, LayersPart):
         return stages
 
     def _totals(self, k: int, layers: int, state: BoundaryState) -> list[list[int]]:
-        """Tokens of each item of each row behind boundary k."""
+        """Tokens of each item of each row after boundary k."""
         stages, known = self._stages(layers), state.known
         if self.retained is not None:
             return [[self.retained[stages.index(k)]] * n for n in known.items]
@@ -162,7 +162,7 @@ class SparseVLM(Method, LayersPart):
         return item_totals(state, ratios)
 
     def _split(self, n: int, total: int) -> tuple[int, int, int]:
-        """Tokens kept, recycled ones and clusters of a picture of n where `total` is wanted."""
+        """Tokens kept, tokens merged and clusters of an image of n where `total` is wanted."""
         if not self.recycle:
             return min(total, n - 1), 0, 0
         if self.retained is not None:
@@ -174,7 +174,7 @@ class SparseVLM(Method, LayersPart):
         return total, 0, 0
 
     def _raters(self, state: BoundaryState) -> Tensor:
-        """Which text tokens (B, items, T) rate each picture, counted among the text of a row."""
+        """Relevant text tokens (B, items, T) of each image, counted among the text of a row."""
         text = state.valid & ~state.visual
         known, count = state.known, text.sum(1)
         columns, alive = columns_of(text, max(1, *known.text))
@@ -184,13 +184,13 @@ class SparseVLM(Method, LayersPart):
             behind = alive[rows] & (columns[rows] > own[:, -1:])
             picture, words = (state.hidden[rows[:, None], x] for x in (own, columns[rows]))
             raters[rows, state.item[rows, own[:, 0]]] = find_raters(picture, words, behind)
-        # Where no word stands out, the last one rates; rows without text have none.
+        # Where no text token is above average, the last one is used; rows without text have none.
         silent = ~raters.any(2)
         last = (count - 1).clamp(min=0)[:, None, None].expand(-1, items, 1)
         return raters.scatter(2, last, raters.gather(2, last) | silent[..., None])
 
     def _score(self, state: BoundaryState) -> Tensor:
-        """What the raters of its picture pay each visual column (B, N)."""
+        """Attention from the relevant text tokens of its image to each visual column, (B, N)."""
         text = state.valid & ~state.visual
         rank = (text.long().cumsum(1) - 1).clamp(min=0)
         raters = state.notes["raters"]
@@ -199,9 +199,9 @@ class SparseVLM(Method, LayersPart):
 
 
 def find_raters(picture: Tensor, words: Tensor, alive: Tensor) -> Tensor:
-    """Which words (M, T, D) rate a picture (M, n, D): those it resembles above average, (M, T).
+    """Text tokens (M, T, D) relevant to an image (M, n, D): similarity above average, (M, T).
 
-    alive (M, T) bool: the words that may.
+    alive (M, T) bool: the text tokens that may be selected.
     """
     alike = (picture.float() @ words.float().mT).masked_fill(~alive[:, None], float("-inf"))
     share = alike.softmax(2).mean(1).masked_fill(~alive, 0)
@@ -209,9 +209,9 @@ def find_raters(picture: Tensor, words: Tensor, alive: Tensor) -> Tensor:
 
 
 def rated(heads: Heads, marks: Tensor, item: Tensor) -> Tensor:
-    """Mean over heads and rater rows of the attention paid to every visual column, (B, N).
+    """Mean over heads and relevant text tokens of the attention to every visual column, (B, N).
 
-    marks (B, items, N) bool: columns that rate each item. item (B, N): -1 for text.
+    marks (B, items, N) bool: text tokens relevant to each item. item (B, N): -1 for text.
     """
     asked = marks.any(1)
     rows = asked.long().argsort(dim=1, descending=True, stable=True)[:, : int(asked.sum(1).max())]
@@ -224,16 +224,16 @@ def rated(heads: Heads, marks: Tensor, item: Tensor) -> Tensor:
 
 
 def clustered(x: Tensor, clusters: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Cluster (B, N) of each of x (B, N, D), the one at each peak (B, clusters), and shares (B, N).
+    """Cluster (B, N) of each of x (B, N, D), the peak of each (B, clusters), and weights (B, N).
 
-    A cluster goes on as the sum of its members times their shares, which is their mean.
+    A cluster becomes the sum of its members times their weights, which is their mean.
     """
     cluster, centre = density_peaks(x, clusters)
     return cluster, centre, 1 / (sizes(cluster, clusters) + 1e-6).gather(1, cluster)
 
 
 def clusters_of(dropped: int) -> tuple[int, int]:
-    """How many of the dropped tokens are recycled, and into how many clusters."""
+    """How many of the dropped tokens are merged, and into how many clusters."""
     recycled = int(dropped * 0.3) + 1
     return recycled, recycled // 10 + 1
 

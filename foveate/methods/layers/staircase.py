@@ -16,7 +16,7 @@ def check_staircase(
     name: str = "layer_list",
     shares: str = "image_token_ratio_list",
 ) -> None:
-    """`InvalidParameter` where boundaries don't ascend, shares rise, or there are not as many."""
+    """`InvalidParameter` where layers do not ascend, ratios rise, or their numbers differ."""
     if stages is not None and (
         min(stages, default=0) < 1 or any(a >= b for a, b in zip(stages, stages[1:], strict=False))
     ):
@@ -41,7 +41,7 @@ def check_depth(
     name: str = "layer_list",
     shares: str = "image_token_ratio_list",
 ) -> None:
-    """`InvalidParameter` where a decoder of `layers` layers lacks a boundary."""
+    """`InvalidParameter` where a decoder of `layers` layers lacks a stage."""
     if stages and stages[-1] >= layers:
         raise beyond_depth(name, stages, layers)
     if ratios is not None and len(ratios) != len(stages):
@@ -54,7 +54,7 @@ def check_depth(
 def staged_counts(
     state: BoundaryState, keep: Keep, ratio_of: Callable[[float], float]
 ) -> list[int]:
-    """Tokens per row that go on: the floor of ratio_of(mean share) times those that entered."""
+    """Tokens per row to keep: the floor of ratio_of(mean ratio) times those that entered."""
     counts, known = [], state.known
     for entered, items in zip(known.entered, known.items, strict=True):
         share = keep

@@ -72,7 +72,7 @@ class TCLLaVA(Method, RulePart):
 
     @property
     def textual(self) -> bool:  # type: ignore[override]
-        """Whether plain text is placed otherwise too."""
+        """Whether text alone gets other positions too."""
         return self.gamma != 0 and self.text_temporal == "advance"
 
     def layers(self, n: int) -> tuple[int, ...]:
@@ -91,12 +91,12 @@ class TCLLaVA(Method, RulePart):
 
 
 def moments(columns: Columns, text: str = "advance") -> Tensor:
-    """Temporal id (B, N) of every column, from 0 on: frames, and words too where they count."""
+    """Temporal id (B, N) of every column, from 0 on, counting frames, and text where it counts."""
     return columns.frames + columns.words - 1 if text == "advance" else columns.frames
 
 
 def visible(call: AttentionCall) -> Tensor:
-    """What each row sees, (B, 1 or H, q, K) bool: what is earlier, and all of its own frame."""
+    """What queries may attend to, (B, 1 or H, q, K) bool: earlier tokens and all of their frame."""
     return call.seen() | same_frame(call.queries, call.keys)[:, None]
 
 

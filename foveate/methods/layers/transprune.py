@@ -46,7 +46,7 @@ from foveate.parts import BoundaryState, Widths
 from foveate.signals import DecoderTransition, Need
 
 NAMES = ("pruning_layer_list", "image_token_ratio_list")
-# Of 32 layers, in the paper.
+# The paper's stages, for 32 layers.
 BOUNDARIES, RATIOS, DEPTH = (7, 9, 12), (0.875, 0.625, 0.125), 32
 
 
@@ -119,7 +119,7 @@ class TransPrune(Method, ScoredLayers):
         return tuple(DecoderTransition(layer) for layer in self.window(layers))
 
     def ratios(self, layers: int, share: float) -> tuple[float, ...]:
-        """Share of the tokens behind each boundary where `share` is wanted on average."""
+        """Retention ratio from each stage on for a mean of `share`."""
         if self.image_token_ratio_list is not None:
             return self.image_token_ratio_list
         stages = self.boundaries(layers)
@@ -148,7 +148,7 @@ class TransPrune(Method, ScoredLayers):
         ratio, cosine = state.signals[DecoderTransition(layer)].unbind(-1)
         cosine = cosine.abs() if self.direction == "abs" else cosine
         turned = (1 - cosine).exp().masked_fill(~among[:, None], 0)
-        # The columns that the layer had are not all left at later boundaries.
+        # Stored, because later stages no longer hold all columns of this layer.
         total = state.notes.setdefault(f"layer {layer}", turned.sum(-1, keepdim=True))
         return (ratio * turned / total.clamp(min=self.eps)).sum(1)
 
@@ -158,9 +158,9 @@ class TransPrune(Method, ScoredLayers):
 
 
 def _scaled(layers: int) -> dict[int, float]:
-    """The paper's boundaries in a decoder of `layers` layers, and the power of 1/2 behind each.
+    """The paper's stages in a decoder of `layers` layers, and the power of 1/2 from each on.
 
-    Where two of them meet in a shallow decoder, the later one stands.
+    Where two of them coincide in a shallow decoder, the later one is used.
     """
     placed = {
         max(1, round(k * layers / DEPTH)): -log2(r) for k, r in zip(BOUNDARIES, RATIOS, strict=True)

@@ -102,7 +102,7 @@ class VideoLLMMoD(TrainedMethod, DetourPart):
         return 2 * n * widths.model if self.selector == "learned" else 0
 
     def ratios(self, sizes: Tensor, layers: int) -> Tensor:
-        """Share of its tokens that an item of `sizes` (...) tokens has in an MoD layer."""
+        """Share of its tokens that an MoD layer processes, for items of `sizes` (...) tokens."""
         if self.keep_ratio is not None:
             return torch.full(sizes.shape, self.keep_ratio, device=sizes.device)
         ones = torch.ones(sizes.shape, dtype=torch.double, device=sizes.device)
@@ -140,7 +140,7 @@ class VideoLLMMoD(TrainedMethod, DetourPart):
             place = group * 1_000_003 + rank
             return Detour(top_per_group(draws(place, self.seed * 1009 + i), group, few))
         size, few = (x.gather(1, group.clamp(min=0)) for x in (sizes, few))
-        # The j-th of few stands at floor(j size / few): a step begins where the floor rises.
+        # The j-th of few is at floor(j size / few): it is selected where the floor rises.
         return Detour((rank * few) % size.clamp(min=1) < few)
 
 

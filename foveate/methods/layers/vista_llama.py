@@ -76,17 +76,17 @@ class VistaLLaMA(Method, RulePart):
         return columns.visual
 
     def attend(self, call: AttentionCall, proceed: Attend) -> Tensor:
-        # New tokens are text.
+        # New tokens are always text.
         halves, some = call.once(lambda: _halves(call)), call.prefill
         asking = call.queries.visual[:, None, :, None]
         turned = torch.where(asking, call.turned(call.query), call.query) if some else call.query
         plain = call.turned(turned, back=True)
         if call.seam.alone and not call.prefill:
-            # Few rows: two products with the keys as they lie are less than keys laid out anew.
+            # With few queries, two products are cheaper than rearranging all keys.
             visual = call.keys.visual[:, None, None, :]
             near, far = call.products(torch.cat([turned, plain], 2)).chunk(2, 2)
             return call.weighed(call.weights(torch.where(visual, far, near)))
-        # One product in place of two copies that are filled and joined.
+        # One multiplication instead of filling and joining two copies.
         key = (call.key[..., None, :] * halves.to(call.key.dtype)).flatten(-2)
         queries, keys = [turned, plain], [key]
         if self.visual_query == "rope" and some:
@@ -99,6 +99,6 @@ class VistaLLaMA(Method, RulePart):
 
 
 def _halves(call: AttentionCall) -> Tensor:
-    """In which half of its width each key stands, (B, 1, K, 2, 1)."""
+    """Which half of the doubled width each key uses, (B, 1, K, 2, 1)."""
     visual = call.keys.visual
     return torch.stack([~visual, visual], -1)[:, None, :, :, None]

@@ -101,11 +101,11 @@ class YOPO(Method, RulePart, LayersPart):
 
     @property
     def prompt_only(self) -> bool:  # type: ignore[override]
-        """Whether new tokens attend as ever: to nothing visual behind the cut, with all heads."""
+        """Whether new tokens attend without the rule: all heads, no visual tokens after the cut."""
         return self.renormalize and self.headmask is None
 
     def cut(self, layers: int) -> int:
-        """First layer without visual computation."""
+        """First layer that computes no visual tokens."""
         asked = self.layercut_num or max(1, round(self.keep * layers))
         return layers if self.keep == 1 else min(asked, layers)
 
@@ -127,13 +127,13 @@ class YOPO(Method, RulePart, LayersPart):
         return ~state.visual
 
     def attend(self, call: AttentionCall, proceed: Attend) -> Tensor:
-        # On the CPU: to ask a GPU for a choice that is known here would stop it at every layer.
+        # On the CPU: the mask is known here, and reading it from a GPU would sync at every layer.
         stays = torch.ones(call.query.shape[1], dtype=torch.bool)
         if self.headmask is not None:
             stays = torch.tensor(self.headmask[call.layer]) > 0
         sees = stays & (self.renormalize or call.layer < self.cut(call.layers))
         width, bare = call.value.shape[-1], call.pair_cost()
-        # Zeroed values are what multiplying probabilities by the mask comes to, on any kernel.
+        # Zeroing values equals multiplying probabilities by the mask, and works with any kernel.
         call = replace(call, value=_values(call, sees))
         out, spared = self._windowed(call, proceed)
         call.account(bare * call.bare_pairs() - call.pair_cost() * (call.bare_pairs() - spared))
@@ -146,14 +146,14 @@ class YOPO(Method, RulePart, LayersPart):
         return out
 
     def _windowed(self, call: AttentionCall, proceed: Attend) -> tuple[Tensor, Tensor]:
-        """Output under the window, and the (query, key) pairs (B,) that it spares."""
+        """Output with the window, and the (query, key) pairs (B,) that it saves."""
         window = self.attncut_w
         if window is None or not call.prefill or not any(call.queries.counts[1]):
             return proceed(call), torch.zeros_like(call.bare_pairs())
         return call.in_blocks(proceed, lambda part: self.visible(part, window))
 
     def visible(self, call: AttentionCall, window: int) -> Tensor:
-        """What each row sees under the window, (B, 1 or H, q, K) bool."""
+        """What each query may attend to with the window, (B, 1 or H, q, K) bool."""
         seen, (rows, keys) = call.seen(), (call.queries, call.keys)
         near = neighbors(rows.place, keys.place, window)[:, None]
         same = _patch(rows)[:, :, None] & _patch(keys)[:, None, :]
@@ -175,7 +175,7 @@ class YOPO(Method, RulePart, LayersPart):
 
 
 def neighbors(rows: Tensor, keys: Tensor, window: int) -> Tensor:
-    """Whether places (B, K, 3) lie in the window around places (B, R, 3), (B, R, K) bool."""
+    """Whether positions (B, K, 3) are in the window around positions (B, R, 3), (B, R, K) bool."""
     gap = (rows[:, :, None, 1:] - keys[:, None, :, 1:]).abs()
     return gap.amax(-1) <= (window - 1) // 2
 
@@ -183,7 +183,7 @@ def neighbors(rows: Tensor, keys: Tensor, window: int) -> Tensor:
 def _values(call: AttentionCall, sees: Tensor) -> Tensor:
     """Values whose visual rows are zero for heads outside `sees` (H,).
 
-    Twice as wide, with visual rows and without, where heads that share a value differ.
+    Where heads that share a value differ, they are twice as wide: with and without visual rows.
     """
     groups = sees.view(call.value.shape[1], -1)
     if bool(sees.all()):

@@ -18,7 +18,7 @@ from foveate.attention_call import Attend, AttentionCall
 from foveate.method import Method
 from foveate.parts import RulePart
 
-# Query rows whose attention is made at a time.
+# Query rows whose attention is computed at a time.
 BLOCK = 128
 
 
@@ -35,19 +35,19 @@ class HeadRatios(Method, RulePart):
     found: list[Tensor] = field(default_factory=list, compare=False)
 
     def ratios(self) -> Tensor:
-        """(S, L, H) of all prompts that ran so far, with L layers."""
+        """(S, L, H) of the S prompts so far, L layers and H heads."""
         return torch.cat(self.found, 0)
 
     def mask(
         self, threshold: float, votes: int = 40, first: int = 2
     ) -> tuple[tuple[int, ...], ...]:
-        """Heads that stay, 1, and those that don't, 0, by layer: YOPO's `headmask`.
+        """Heads to keep, 1, and to mask, 0, by layer: YOPO's `headmask`.
 
         Args:
-            threshold: ratio above which a sample is for a head.
-            votes: a head stays where more samples are for it. 0, of one sample up to the first
-                decoded token, is the rule of the other released models.
-            first: so many first layers keep all heads.
+            threshold: ratio above which a sample votes for a head.
+            votes: a head is kept where more samples than this vote for it. 0, with one sample up to
+                the first decoded token, is the rule of the other released models.
+            first: number of first layers that keep all heads.
         """
         stays = (self.ratios() > threshold).sum(0) > votes
         stays[:first] = True

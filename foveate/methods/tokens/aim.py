@@ -50,7 +50,7 @@ from foveate.parts import BoundaryState, Part, Widths
 from foveate.signals import DecoderHeads, Need, ProjectorInput, Signals, VisionKeys
 from foveate.tokens import VisualTokens
 
-# Of 28 layers, 15 run with all tokens, then 7 with an eighth less each, then 6 with none.
+# Of 28 layers, 15 keep all tokens, the next 7 drop an eighth each, the last 6 keep none.
 HELD = 18.5 / 28
 
 
@@ -135,13 +135,13 @@ class AIM(ProgressiveMethod):
         return tokens.merge(assign, keep, features.to(tokens.features.dtype))
 
     def importance(self, heads: Heads) -> Tensor:
-        """Rank (B, N) of every column inside the language model."""
+        """Importance (B, N) of every column inside the LLM."""
         return page_rank(heads, self.tau_imp, self.iters, self.d)
 
 
 @dataclass(frozen=True)
 class Pruning(ScoredLayers):
-    """The side of AIM inside the language model."""
+    """The part of AIM inside the LLM."""
 
     method: AIM
 
@@ -194,9 +194,9 @@ def halve(x: Tensor, metric: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=256)
 def slope_of_share(share: float, layers: int, first: int | None = None) -> tuple[int, float]:
-    """Layer and step of the straight fall for which the mean share over all layers is `share`.
+    """First layer and step of the linear fall for which the mean ratio over all layers is `share`.
 
-    It starts behind half of the depth, or earlier where that is needed, unless `first` is given.
+    It starts after half of the depth, or earlier where that is needed, unless `first` is given.
     """
     wanted = share * layers
     if first is None:
@@ -215,5 +215,5 @@ def slope_of_share(share: float, layers: int, first: int | None = None) -> tuple
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (low, middle) if held(middle) < wanted else (middle, high)
-    # Rounded, so that 0.125 is 0.125 and floors don't slip.
+    # Rounded, so that 0.125 is exactly 0.125 and floors do not change.
     return first, round(low, 9)

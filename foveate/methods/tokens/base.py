@@ -30,7 +30,7 @@ class TokensMethod(Method, TokensPart):
     per_view: ClassVar[bool] = False
 
     def count(self, grid: Grid) -> int:
-        """keep=1.0 keeps the newlines too: it is always the identity."""
+        """keep=1.0 keeps newline tokens too, so that it changes nothing."""
         if is_everything(self.keep, grid.n):
             return grid.n
         n = resolve(self.keep, grid.patches if self.drops_special else grid.n)
@@ -39,7 +39,7 @@ class TokensMethod(Method, TokensPart):
         return n
 
     def select(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
-        """Indices (B, keep) of the tokens that survive, in output order."""
+        """Indices (B, keep) of the kept tokens, in output order."""
         raise NotImplementedError
 
     def reduce(self, tokens: VisualTokens, signals: Signals, keep: int) -> VisualTokens:
@@ -72,5 +72,5 @@ class ScoredTokens(TokensMethod):
 
 
 def is_everything(keep: Keep, n: int) -> bool:
-    """Whether `keep` asks for all `n` tokens, so that nothing may change."""
+    """Whether `keep` keeps all `n` tokens, so that nothing may change."""
     return keep == n if isinstance(keep, int) else keep == 1.0

@@ -54,7 +54,7 @@ from foveate.parts import BoundaryState, LayersPart, Part, Widths
 from foveate.signals import DecoderHeads, Need, Signals, TextEmbeddings
 from foveate.tokens import Grid, VisualTokens
 
-# R = 0.778 at K = 6 of 32 layers with four demonstrations: what a token that enters costs.
+# R = 0.778 at K = 6 of 32 layers with four demonstrations: mean cost of a token that enters.
 HELD = (6 + (0.2 + 0.8 * 0.222 / 0.611) + 25 * 0.222 / 0.611) / 32
 
 
@@ -120,7 +120,7 @@ class CATP(ProgressiveMethod):
             return torch.arange(keep, device=tokens.features.device).expand(b, -1)
         x = normalize(tokens.features.float(), dim=2)
         text = normalize(signals[self.needs[0]].float().mean(1, keepdim=True), dim=2)
-        # Without any text all fit alike.
+        # Without any text all tokens have equal similarity.
         fit = ((x @ text.nan_to_num().mT)[..., 0] + 1) / 2
         members, kept = tokens.by_view(), []
         shares = share_evenly(keep, [len(m) for m in members])
@@ -134,7 +134,7 @@ class CATP(ProgressiveMethod):
 
 @dataclass(frozen=True)
 class Contextual(LayersPart):
-    """The side of CATP inside the language model."""
+    """The part of CATP inside the LLM."""
 
     method: CATP
 
@@ -162,7 +162,7 @@ class Contextual(LayersPart):
         asked = state.visual & (state.item == query)
         context = state.visual & ~asked
         steps = torch.arange(state.item.shape[1], device=query.device)
-        # The query's sample begins where its picture does.
+        # The query starts with its image.
         begin = torch.where(asked, steps, len(steps)).amin(1, keepdim=True)
         if turn > 0:
             first = torch.where(context, steps, len(steps)).amin(1, keepdim=True)
@@ -194,7 +194,7 @@ class Contextual(LayersPart):
         return k
 
     def _left(self, layers: int, state: BoundaryState) -> Iterator[tuple[int, int]]:
-        """Tokens of demonstrations and of the query's picture that each row has in the end."""
+        """Tokens of demonstrations and of the query's image that each row keeps at the end."""
         known = state.known
         for row, held in enumerate(known.held):
             query = max((i for i, n in enumerate(held) if n), default=0)
@@ -209,12 +209,12 @@ class Contextual(LayersPart):
             yield int(total * share + 1e-6), int(sum(base[query : query + 1]) * share + 1e-6)
 
     def _whole(self, held: int, given: int) -> float:
-        """Tokens of which the first stage left `held`; `given`, unless another method took some."""
+        """Tokens of which the first stage kept `held`; `given` if another method dropped some."""
         left = 1 - self.method.R / 2
         return given if int(given * left + 1e-9) == held else held / left
 
     def _share(self, layers: int, query: int, entered: int, items: int) -> float:
-        """Share of what entered that is left in the end, so that the mean over layers is `keep`."""
+        """Ratio of what entered that is kept at the end, so that the mean over layers is `keep`."""
         k = self._layer(layers)
         wanted = self.method.share(entered, items) * entered * layers
         spent, rest = entered * k + query, entered - query + entered * (layers - k - 1)

@@ -85,7 +85,7 @@ class FoPru(ScoredTokens):
         return n
 
     def rows(self, grid: Grid) -> list[int]:
-        """Rows kept of each plane: overview and picture, or frames."""
+        """Rows to keep of each plane: overview and image, or frames."""
         share = self.keep / grid.n if isinstance(self.keep, int) else self.keep
         return [max(1, round(min(1.0, share) * plane.rows)) for plane in planes(grid)]
 
@@ -111,7 +111,7 @@ class FoPru(ScoredTokens):
 def significance(attention: Tensor, view: Tensor, score: str, views: int | None = None) -> Tensor:
     """Scores (B, N) from mutual attention (B, 2, H, N), or (B, H, N) for "cls".
 
-    views: how many there are; to find them out stops a GPU.
+    views: number of crops or frames; without it, it is read from the device, which syncs.
     """
     if score == "cls":
         return attention.mean(1)
@@ -124,7 +124,7 @@ def significance(attention: Tensor, view: Tensor, score: str, views: int | None 
 
 
 def _spread(x: Tensor, view: Tensor, views: int) -> Tensor:
-    """Variance (B, V) in each view; that of a constant is 0 whatever rounding makes of it."""
+    """Variance (B, V) in each crop or frame; exactly 0 for constants, despite rounding."""
     mean = means(x, view, views)
     off = x - mean.gather(1, view.clamp(min=0))
     variance = sums(off.square(), view, views) / sums(torch.ones_like(x), view, views).clamp(min=1)

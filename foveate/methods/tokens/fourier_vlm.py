@@ -155,7 +155,7 @@ class FourierVLM(TokensMethod):
         return self.reserve if isinstance(self.reserve, tuple) else (self.reserve, self.reserve)
 
     def _gain(self, shape: tuple[int, int], bands: Sequence[int]) -> Tensor:
-        """Factors (K, 1) that leave constants as they are."""
+        """Factors (K, 1) that leave constant images unchanged."""
         if not self.preserve_mean:
             return torch.ones(1, 1)
         area = torch.tensor([len(bands) * b / prod(shape) for b in bands for _ in range(b)])
@@ -163,5 +163,5 @@ class FourierVLM(TokensMethod):
 
 
 def _square(n: int) -> tuple[int, int]:
-    """Sides of a square of at most n patches, what a crop can hold before its shape is known."""
+    """Sides of a square of at most n patches: what a crop can hold before its shape is known."""
     return isqrt(n), isqrt(n)

@@ -124,9 +124,9 @@ class GlobalCom2(TokensMethod):
         special: int,
         record: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
-        """Which patches of a stitched picture stay, (B, N) bool: `free` of them.
+        """Which patches of a stitched image are kept, (B, N) bool: `free` of them.
 
-        record: takes the scores (B, N) that rank them.
+        record: called with the scores (B, N) that rank them.
         """
         size, caps = int(lie.sizes[0]), lie.sizes[1:]
         ratio = self.keep if isinstance(self.keep, float) else free / (score.shape[1] - special)
@@ -142,11 +142,11 @@ class GlobalCom2(TokensMethod):
         return top_per_group(ranking, lie.group, budgets)
 
     def rounded(self, shares: Tensor, caps: Tensor, total: int) -> Tensor:
-        """Tokens (B, P) of each crop from its share, `total` in sum and at most `caps` (P,)."""
+        """Tokens (B, P) of each crop from its ratio, `total` in sum and at most `caps` (P,)."""
         return apportion(shares, caps, total)
 
     def in_order(self, index: Tensor, score: Tensor, lie: Tiles) -> Tensor:
-        """Indices (B, K) in the order in which the language model reads them."""
+        """Indices (B, K) in the order in which the LLM reads them."""
         place = torch.arange(len(lie.group), device=index.device)
         if self.placement == "official":
             width, newline = lie.crops[1] * lie.side + 1, lie.group < 0
@@ -168,12 +168,12 @@ class GlobalCom2(TokensMethod):
 
 
 def _patches(keep: int, special: int) -> int:
-    """Patches among `keep` tokens: newlines stay, unless they would take up all."""
+    """Patches among `keep` tokens: newline tokens are kept unless they would take all."""
     return keep - special if keep > special else keep
 
 
 def crop_scales(base: Tensor, crops: tuple[int, int], ratio: float, temperature: float) -> Tensor:
-    """Share (B, P) that each crop keeps of its tokens, from the overview's map (B, h, w)."""
+    """Retention ratio (B, P) of each crop from the overview's map (B, h, w)."""
     (h, w), (rows, columns) = base.shape[1:], crops
     row = (torch.arange(h) // max(1, h // rows)).clamp(max=rows - 1)
     column = (torch.arange(w) // max(1, w // columns)).clamp(max=columns - 1)
@@ -185,7 +185,7 @@ def crop_scales(base: Tensor, crops: tuple[int, int], ratio: float, temperature:
 
 
 def guided(score: Tensor, base: Tensor, lie: Tiles) -> Tensor:
-    """Scores (B, N): of the overview as they are, of crops with the overview's at that place."""
+    """Scores (B, N): as they are for the overview, plus the overview's at that place for crops."""
     inside = lie.group > 0
     resized = interpolate(base[:, None].float(), size=lie.extent, mode="bilinear")[:, 0]
     row, column = lie.place.clamp(min=0).T

@@ -102,7 +102,7 @@ class HiRED(TokensMethod):
         return chosen(self.kept(tokens, signals, keep), keep)
 
     def kept(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
-        """Which tokens stay, (B, N) bool."""
+        """Which tokens are kept, (B, N) bool."""
         first, last = (signals[need].sum(1) for need in self.needs)
         signals.record(last)
         lie = tiles(tokens)
@@ -122,11 +122,11 @@ class HiRED(TokensMethod):
         return apportion(shares, caps, total)
 
     def overview_share(self, total: int, size: int) -> int:
-        """Of `total` tokens those of an overview of `size` patches."""
+        """Tokens of an overview of `size` patches, of `total` in all."""
         return min(int(total * self.alpha), size)
 
     def crop_shares(self, first: Tensor, lie: Tiles, rest: int) -> Tensor:
-        """What each crop gets of `rest` tokens by the content of its region, (B, P), unrounded."""
+        """Unrounded share of each crop, (B, P), of `rest` tokens, by the content of its region."""
         content = lie.overview(first).flatten(1)
         rows, columns = lie.crops
         cell = torch.arange(lie.side**2, device=first.device)

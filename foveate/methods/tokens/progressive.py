@@ -39,7 +39,7 @@ class ProgressiveMethod(TokensMethod):
         return n
 
     def share(self, entered: int, items: int) -> float:
-        """Mean over the decoder layers of the share that stays of a row's `entered` tokens."""
+        """Mean over the LLM layers of the ratio kept of a row's `entered` tokens."""
         if isinstance(self.keep, float):
             return max(self.held, self.keep)
         return min(1.0, self.keep * items / entered) if entered else 1.0

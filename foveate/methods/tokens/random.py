@@ -50,7 +50,7 @@ class Random(ScoredTokens):
 
     def scores(self, tokens: VisualTokens, signals: Signals) -> Tensor:
         signs = tokens.features.float().mean(1) > 0
-        # The signs of its mean feature tell a picture from others; the host doesn't wait for them.
+        # Seeded with the signs of the image's mean features, without a host sync.
         marks = draws(torch.arange(signs.shape[1], device=signs.device), self.seed)
         picture = (signs * (marks * 2**31).long()).sum(1, keepdim=True)
         steps = torch.arange(tokens.n, device=signs.device)

@@ -122,7 +122,7 @@ class VisionDrop(ProgressiveMethod, VisionZip):
 
 @dataclass(frozen=True)
 class Stages(LayersPart):
-    """The side of VisionDrop inside the language model."""
+    """The part of VisionDrop inside the LLM."""
 
     method: VisionDrop
     positions: str
@@ -169,12 +169,12 @@ class Stages(LayersPart):
             taker = own.gather(1, stands.gather(1, group.clamp(min=0)))
             into[row, own] = taker.masked_fill(group < 0, -1)
             weight[row, own] = joining_weights(group, stands)
-            # Contextual tokens come behind the last column of their picture.
+            # Contextual tokens follow the last column of their image.
             place[row, own.gather(1, stands[:, dominant:])] = 2 * own[:, -1:] + 1
         return None if score is None else Merge(into, weight, place)
 
     def _totals(self, k: int, layers: int, state: BoundaryState) -> list[list[int]]:
-        """Tokens that stay of each picture of each row."""
+        """Tokens to keep of each image of each row."""
         stages, known = self.boundaries(layers), state.known
         ratios = [
             ratios_of_share(self.method.share(n, items), stages, layers)[stages.index(k)]
@@ -183,7 +183,7 @@ class Stages(LayersPart):
         return item_totals(state, ratios)
 
     def _split(self, k: int, layers: int, total: int) -> tuple[int, int]:
-        """Dominant and contextual tokens of a picture."""
+        """Dominant and contextual tokens of an image."""
         if self.method.image_token_list is not None:
             return self.method.image_token_list[self.boundaries(layers).index(k)]
         contextual = min(-(-total // 8), total - 1)

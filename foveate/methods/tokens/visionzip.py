@@ -154,8 +154,8 @@ def compress(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Dominant and contextual tokens of one view each: x (B, N, C), score (B, N), keys (B, N, d).
 
-    Returns for every patch the new token that holds it (B, N), -1 for none: dominant ones first;
-    for every new token the patch it stands at (B, K); the contextual vectors (B, K - dominant, C).
+    Returns for every patch the new token that holds it (B, N), -1 for none, dominant ones first;
+    for every new token its patch (B, K); and the contextual vectors (B, K - dominant, C).
     """
     group, at = dominant_contextual(score, keys, dominant, contextual)
     weighted = x.float() * joining_weights(group, at, mean_preserving)[..., None]
@@ -164,7 +164,7 @@ def compress(
 
 
 def reading_order(slot: Tensor, view: Sequence[int], role: Sequence[int], stitched: bool) -> Tensor:
-    """The order (B, M) in which the language model reads new tokens that stand at `slot` (B, M)."""
+    """The order (B, M) in which the LLM reads new tokens whose patches are `slot` (B, M)."""
     views, roles = on_device([view, role], slot.device)
     zone, within = views * 3 + roles, slot.clamp(min=0)
     if stitched:

@@ -104,7 +104,7 @@ class VisPruner(TokensMethod):
 
 
 def unlike(x: Tensor, left: Tensor, k: int, round_size: int) -> Tensor:
-    """The k (B, k) of the indices `left` (B, R) into x (B, N, C) that survive rounds of removal."""
+    """The k (B, k) of the indices `left` (B, R) into x (B, N, C) that remain after all rounds."""
     if len(x) > 1 and x.shape[1] ** 2 > PAIRS:
         rows = zip(x.split(1), left.split(1), strict=True)
         return torch.cat([unlike(own, some, k, round_size) for own, some in rows])
@@ -117,15 +117,15 @@ def unlike(x: Tensor, left: Tensor, k: int, round_size: int) -> Tensor:
 
 
 class Nearest:
-    """Which of some tokens is most like each of others, of x (B, N, C) with rows of length 1.
+    """For each of some tokens the most similar of others, in x (B, N, C) with rows of length 1.
 
-    All pairs (B, N, N) are held, or for too many tokens only the nearest ones of each.
+    All pairs (B, N, N) are stored; for too many tokens, only the nearest ones of each.
     """
 
     def __init__(self, x: Tensor):
         self.x, self.most = x, min(NEAREST, x.shape[1])
         self.alike = gram(x) if x.shape[1] ** 2 <= PAIRS else None
-        # To find the rows that have to be read again would stop a GPU in every round.
+        # Finding the rows to recompute would sync with the GPU in every round.
         self.whole = x.is_cuda and self.alike is not None
         if not self.whole:
             step = max(1, BLOCK // (len(x) * x.shape[1]))
@@ -135,7 +135,7 @@ class Nearest:
             self.value, self.near = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
 
     def twins(self, even: Tensor, odd: Tensor) -> Tensor:
-        """The largest cosine (B, E) of each of `even` (B, E) to one of `odd` (B, O)."""
+        """The largest cosine (B, E) of each of `even` (B, E) with one of `odd` (B, O)."""
         rows = torch.arange(len(even), device=even.device)[:, None]
         is_odd = torch.zeros(self.x.shape[:2], dtype=torch.bool, device=even.device)
         is_odd.scatter_(1, odd, True)
@@ -146,7 +146,7 @@ class Nearest:
                 for block in self.alike.split(step, 1)
             )
             return torch.cat([*parts], 1).gather(1, even)
-        # Most often one of the nearest is among the odd ones, and no row has to be read again.
+        # One of the nearest is nearly always odd; then no row is recomputed.
         other = is_odd[rows[..., None], self.near[rows, even]]
         twin = self.value[rows, even].masked_fill(~other, float("-inf")).amax(2)
         row, place = (~other.any(2)).nonzero(as_tuple=True)
