@@ -165,7 +165,8 @@ def _facts(slug: str) -> Iterator[tuple[str, str]]:
 def _sentence(text: str) -> str:
     """Text with a capital at its start, unless that is a symbol of a formula."""
     word = text.split(maxsplit=1)[0]
-    return text[0].upper() + text[1:] if word.isalpha() and len(word) > 1 else text
+    symbol = len(word) == 1 and word != "a" or "_" in word
+    return text if symbol else text[0].upper() + text[1:]
 
 
 def _cell(text: str) -> str:
