@@ -144,7 +144,7 @@ class ZipVL(Method, RulePart):
         return full.scatter(1, index[..., None, None].expand_as(out), out)
 
     def score(self, heads: Heads, rows: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Attention (B, N) from query tokens `rows` (B, R), and the same per query that sees a token.
+        """Attention (B, N) from query tokens `rows` (B, R), in sum and per query that sees a token.
 
         real (B, R) bool: rows that are no padding.
         """
