@@ -33,17 +33,24 @@ def answer(
     question: str,
     method: Method,
     max_new_tokens: int = 64,
+    record_scores: bool = False,
 ) -> Answer:
     """Greedy answer to `question` about `images`, with `method` attached for this call only."""
     inputs = model_inputs(model, processor, [question], [images_of(images)])
-    return answer_to(model, processor, inputs, method, max_new_tokens)
+    return answer_to(model, processor, inputs, method, max_new_tokens, record_scores)
 
 
 def answer_to(
-    model: Any, processor: Any, inputs: dict[str, Any], method: Method, max_new_tokens: int
+    model: Any,
+    processor: Any,
+    inputs: dict[str, Any],
+    method: Method,
+    max_new_tokens: int,
+    record_scores: bool = False,
 ) -> Answer:
     """Greedy answer to a prompt of one row, with `method` attached for this call only."""
-    with torch.no_grad(), few_threads(model), foveate.attach(model, method) as attached:
+    attached = foveate.attach(model, method, record_scores=record_scores)
+    with torch.no_grad(), few_threads(model), attached:
         out = model.generate(**inputs, **greedy(max_new_tokens))
         report = attached.report
     new = out[0, inputs["input_ids"].shape[1] :]

@@ -239,6 +239,14 @@ def test_an_empty_question(tiny):
 def test_overlay_files(tiny, tmp_path, name, words):
     (tmp_path / "folder.png").mkdir()
     assert words in ask(tiny, "--overlay", tmp_path / name)
+    assert f"--heatmap '{tmp_path / name}'" in ask(tiny, "--heatmap", tmp_path / name)
+
+
+@pytest.mark.parametrize("method", [(), ("--method", "divprune")])
+def test_a_heatmap_needs_scores(tiny, tmp_path, method):
+    said = ask(tiny, *method, "--heatmap", tmp_path / "h.png")
+    assert "does not rank tokens by a score" in said and "use --overlay" in said
+    assert not (tmp_path / "h.png").exists()
 
 
 def test_cuda_where_there_is_none(tiny, monkeypatch):

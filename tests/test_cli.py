@@ -226,6 +226,13 @@ def test_overlay_is_written(tiny, tmp_path):
     assert sum(drawn.convert("L").histogram()[:60]) > sum(original.convert("L").histogram()[:60])
 
 
+def test_heatmap_is_written(tiny, tmp_path):
+    path = tmp_path / "h.png"
+    out = ask(tiny, "--method", "fastv", "--keep", "0.5", "--heatmap", path).stdout
+    assert f"heatmap: {path}" in out.replace("\n", "")
+    assert min(Image.open(path).size) >= 480
+
+
 def test_several_pictures_in_one_question(tiny, tmp_path):
     Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
     arguments = ["--method", "divprune", "--keep", "8", "--json", "--overlay", tmp_path / "o.png"]

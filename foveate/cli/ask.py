@@ -44,6 +44,9 @@ def ask(
     overlay: Annotated[
         Path | None, typer.Option(help="Write a picture of what was kept to this file.")
     ] = None,
+    heatmap: Annotated[
+        Path | None, typer.Option(help="Write a picture of the token scores to this file.")
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 64,
     device: DeviceOption = Device.auto,
     dtype: DtypeOption = Dtype.auto,
@@ -52,13 +55,14 @@ def ask(
     """Ask a model about pictures, with fewer visual tokens."""
     # Cheap mistakes are found before the model loads.
     from foveate.cli.method_options import build_method
-    from foveate.cli.overlay_file import check_overlay, write_overlay
+    from foveate.cli.overlay_file import check_overlay, write_heatmap, write_overlay
     from foveate.errors import FoveateError
     from foveate.media import load_image
 
     if not question.strip():
         raise FoveateError("The question is empty; write one behind -q.")
     check_overlay(overlay)
+    check_overlay(heatmap, "--heatmap")
     images = [load_image(source) for source in media]
     if plan is None:
         chosen = build_method(method, keep, set_ or ())
@@ -79,9 +83,13 @@ def ask(
     if unknown:
         typer.echo(f"Note: {model} doesn't know the words {', '.join(unknown)}.", err=True)
     with waiting("answering"):
-        result = answer(loaded, processor, images, question, chosen, max_new_tokens)
+        result = answer(
+            loaded, processor, images, question, chosen, max_new_tokens, heatmap is not None
+        )
     if overlay is not None:
         write_overlay(overlay, images, processor, result.report, question, result.text)
+    if heatmap is not None:
+        write_heatmap(heatmap, images, processor, result.report, question, result.text)
     if as_json:
         print_json(
             {
@@ -91,11 +99,14 @@ def ask(
                 "model": model,
                 "method": chosen.to_dict() if method or plan else None,
                 "overlay": str(overlay) if overlay else None,
+                "heatmap": str(heatmap) if heatmap else None,
                 "report": result.report.to_dict(),
             }
         )
         return
     _print(result, f"{chosen if method or plan else 'no method'} on {model}", overlay)
+    if heatmap is not None:
+        typer.echo(f"heatmap: {heatmap}")
 
 
 def _unknown_words(processor: Any, question: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from foveate.errors import MediaError
+from foveate.errors import FoveateError, MediaError
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -47,6 +47,26 @@ def write_overlay(
 
     shown = seen_by_item(images, processor, len(report.traces))
     _save(overlay_sheet(shown, report, question=question, answer=answer), path)
+
+
+def write_heatmap(
+    path: Path,
+    images: Sequence[Image.Image],
+    processor: Any,
+    report: Any,
+    question: str = "",
+    answer: str = "",
+) -> None:
+    """Write the sheet of token scores of one call, with the arguments of `write_overlay`."""
+    from foveate.view import heatmap_sheet, seen_by_item
+
+    if not any(trace.scores for trace in report.traces):
+        raise FoveateError(
+            f"{report.method or 'The full model'} does not rank tokens by a score, so --heatmap "
+            "has nothing to draw; use --overlay to see which tokens are kept."
+        )
+    shown = seen_by_item(images, processor, len(report.traces))
+    _save(heatmap_sheet(shown, report, question=question, answer=answer), path)
 
 
 def _save(sheet: Image.Image, path: Path) -> None:

@@ -1,5 +1,6 @@
 """Pictures of what a method did: kept and merged patches, scores, and tokens layer by layer."""
 
+from foveate.view.heatmap import heatmap_sheet
 from foveate.view.overlay import overlay
 from foveate.view.planes import Plane, planes
 from foveate.view.report_sheet import overlay_sheet
@@ -9,6 +10,7 @@ from foveate.view.sheet import Head, side_by_side
 __all__ = [
     "Head",
     "Plane",
+    "heatmap_sheet",
     "overlay",
     "overlay_sheet",
     "planes",

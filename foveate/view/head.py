@@ -38,12 +38,11 @@ def retention(report: Any) -> str:
     counts = [sum(layer) for layer in zip(*report.tokens_by_layer, strict=True)]
     if not full or not counts:
         return "no visual tokens"
-    mean = sum(counts) / len(counts)
     if len(set(counts)) == 1:
-        return f"{counts[0]} of {full} visual tokens (retention ratio {counts[0] / full:.1%})"
+        return f"{counts[0]} of {full} visual tokens (retention ratio {report.retention_ratio:.1%})"
     return (
         f"{counts[0]} of {full} visual tokens in the first layer, {counts[-1]} in the last "
-        f"(retention ratio {mean / full:.1%}, mean over {len(counts)} layers)"
+        f"(mean retention ratio over the layers {report.mean_retention_ratio:.1%})"
     )
 
 
@@ -75,26 +74,26 @@ def legend_of(drawn: Sequence[tuple[Any, Any]]) -> list[tuple[Image.Image, str]]
     kinds = {trace.drawn_as for trace, _ in drawn}
     entries = []
     if kept:
-        entries.append((_mark(_GREY, (255, 255, 255)), "kept"))
+        entries.append((mark(_GREY, (255, 255, 255)), "kept"))
     if merged and "patches" in kinds:
         colour = tuple(int(c) for c in group_colours(1)[0])
-        entries.append((_mark(_GREY, colour), "merged: mean colour, one border colour per token"))
+        entries.append((mark(_GREY, colour), "merged: mean colour, one border colour per token"))
     if merged and "pooled" in kinds:
-        entries.append((_mark(_GREY, (255, 255, 255)), "one token per cell, in its mean colour"))
+        entries.append((mark(_GREY, (255, 255, 255)), "one token per cell, in its mean colour"))
     if merged and "low-pass" in kinds:
         entries.append(
-            (_mark(_GREY, (255, 255, 255)), "low spatial frequencies, one token per cell")
+            (mark(_GREY, (255, 255, 255)), "low spatial frequencies, one token per cell")
         )
     if merged and "smaller" in kinds:
-        entries.append((_mark(_GREY, (255, 255, 255)), "smaller picture, one token per cell"))
+        entries.append((mark(_GREY, (255, 255, 255)), "smaller picture, one token per cell"))
     if skipped:
-        entries.append((_mark((104, 104, 108), (104, 104, 108)), "skips these layers"))
+        entries.append((mark((104, 104, 108), (104, 104, 108)), "skips these layers"))
     if dropped:
-        entries.append((_mark((40, 40, 42), (40, 40, 42)), "dropped"))
+        entries.append((mark((40, 40, 42), (40, 40, 42)), "dropped"))
     return entries
 
 
-def _mark(inside: tuple, border: tuple) -> Image.Image:
+def mark(inside: tuple, border: tuple) -> Image.Image:
     """A small square for a legend, in an outline that shows on paper."""
     mark = np.empty((16, 16, 3), np.uint8)
     mark[:] = (120, 120, 124)

@@ -98,7 +98,7 @@ def paint(
     shown = [
         _reduced(picture, plane, trace) for picture, plane in zip(pictures, all_planes, strict=True)
     ]
-    cells = [_Cells(p, picture.size) for p, picture in zip(all_planes, shown, strict=True)]
+    cells = [Cells(p, picture.size) for p, picture in zip(all_planes, shown, strict=True)]
     pixels = [np.asarray(picture, np.float32) for picture in shown]
     tokens = max(int(plane.holder.max()) for plane in all_planes) + 1
     means = _means(pixels, [c.holder for c in cells], tokens)
@@ -127,7 +127,7 @@ def returning(trace: Any, span: Any) -> np.ndarray:
     return back
 
 
-class _Cells:
+class Cells:
     """A plane at the pixels of a picture."""
 
     def __init__(self, plane: Plane, size: tuple[int, int]):
@@ -168,23 +168,23 @@ def _means(pixels: list[np.ndarray], holders: list[np.ndarray], tokens: int) -> 
     return total[:, :3] / total[:, 3:].clip(min=1)
 
 
-def _lines(drawn, cell: _Cells, merged: np.ndarray, colours: np.ndarray | None) -> np.ndarray:
+def _lines(drawn, cell: Cells, merged: np.ndarray, colours: np.ndarray | None) -> np.ndarray:
     """Thin light borders around kept patches and cells, coloured ones around merged groups."""
     width = 1 if cell.side < 20 else 2
     if colours is None:
         labels = np.where(cell.holder >= 0, cell.holder, -1)
-        frame = _border(labels, 1) & (cell.holder >= 0)
+        frame = border(labels, 1) & (cell.holder >= 0)
     else:
-        frame = _border(cell.number, 1) & (cell.holder >= 0) & ~merged
+        frame = border(cell.number, 1) & (cell.holder >= 0) & ~merged
     drawn = np.where(frame[..., None], (1 - _LINE) * drawn + _LINE * 255, drawn)
     if colours is None:
         return drawn
     # Groups meet: each draws its own side, so that both outlines show.
-    outline = _border(np.where(merged, cell.holder, -1 - cell.number), width) & merged
+    outline = border(np.where(merged, cell.holder, -1 - cell.number), width) & merged
     return np.where(outline[..., None], colours, drawn)
 
 
-def _border(labels: np.ndarray, width: int) -> np.ndarray:
+def border(labels: np.ndarray, width: int) -> np.ndarray:
     """Pixels within `width` of another label below or to the right, or above or to the left."""
     near = np.zeros(labels.shape, bool)
     for step in range(1, width + 1):

@@ -54,7 +54,7 @@ def test_the_ratio_of_pruning_inside_the_llm_is_the_mean_over_layers():
     trace = layered(raster(1, 2, 2), (0, 0, ALL), (1, 3, [0, -1, -1, -1]))
     assert head_of(report_of(trace)).lines[0] == (
         "4 of 4 visual tokens in the first layer, 1 in the last "
-        "(retention ratio 43.8%, mean over 4 layers)"
+        "(mean retention ratio over the layers 43.8%)"
     )
 
 
