@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import foveate
-from docs import payoff
+from docs import choose, payoff
 from docs.stubs import stub
 from foveate.benchmarks.results import Results
 from foveate.benchmarks.statistics import normalised_accuracy
@@ -31,6 +31,7 @@ def pages() -> dict[Path, str]:
     """Every derived file with its text."""
     made = {ROOT / "README.md": _readme(), ROOT / "docs/methods.md": _index()}
     made[ROOT / "foveate/__init__.pyi"] = stub()
+    made[choose.PAGE] = choose.page()
     made[ROOT / "foveate/measured.json"] = json.dumps(_measured(), indent=1) + "\n"
     for info in foveate.catalog():
         if info.status == "available":

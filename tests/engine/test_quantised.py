@@ -49,5 +49,5 @@ def test_methods_run_on_int8_weights(model, method):
 
 
 def test_what_needs_single_neurons_is_refused(model):
-    with foveate.attach(model, foveate.YOPO()), pytest.raises(UnsupportedCall, match="quantisation"):
+    with foveate.attach(model, foveate.YOPO()), pytest.raises(UnsupportedCall, match="quanti"):
         generate(model, zoo.pair("llava", "image"), 4)
