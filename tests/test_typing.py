@@ -20,7 +20,7 @@ import foveate
 
 model = torch.nn.Linear(1, 1)
 with foveate.attach(model, foveate.DivPrune(keep=64)) as att:
-    print(att.report)
+    kept: list[int] = att.report.tokens_out
 both: foveate.Method = foveate.FasterVLM(keep=0.5) + foveate.PyramidDrop()
 foveate.attach(model, "divprune", keep=64).detach()
 foveate.attach(model, both, full_logits=True).detach()
