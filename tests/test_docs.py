@@ -87,7 +87,7 @@ def test_commands_of_pages_exist(page):
     for name, *arguments in commands(page):
         assert name in group.commands, f"foveate {name}"
         command = group.commands[name]
-        options = {option for parameter in command.params for option in parameter.opts}
+        options = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
         named = {a.split("=")[0] for a in arguments if a.startswith("--")} - {"--help"}
         assert named <= options, f"foveate {name} has no {named - options}"
 
