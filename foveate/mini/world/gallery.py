@@ -27,10 +27,10 @@ SHOWN = {
 }
 
 INTRODUCTION = """\
-# The world
+# Synthetic tasks
 
-The embedded models learn from, and are measured on, pictures that are drawn by code: nothing is
-downloaded, every item has a name, and the name alone decides what is on the picture.
+The embedded models are trained and measured on images that are drawn by code, without a download.
+Every item has an id, and equal ids always give the same image, question and answer.
 
 ```python
 from foveate.mini import world
@@ -39,18 +39,21 @@ item = world.item("I10", "test", 4, size=112)
 item.image(), item.question, item.answer, item.evidence
 ```
 
-`evidence` holds the boxes without which the question cannot be answered, so one can measure whether
-a method keeps them. `world.tasks(112)` lists the tasks that exist for a size; their sizes are given
-in patches per side (64 px with patches of 8 px make 8). Each task has knobs, given as arguments:
-`world.item("I14", "test", 0, size=112, ratio=(1.1, 1.2))`.
+- `evidence`: the image boxes without which the question cannot be answered. With them one can
+  measure whether a method keeps the visual tokens that matter.
+- `world.tasks(112)`: the tasks that exist for images of 112 px. Below, their sizes are in patches
+  per side (64 px with patches of 8 px are 8 patches).
+- Options of a task are keyword arguments:
+  `world.item("I14", "test", 0, size=112, ratio=(1.1, 1.2))`.
 
-| split | items per task | differs by |
-|---|---|---|
-| train | endless | |
-| val, test | 200, 1,000 | other pictures |
-| test-ood | 500 | combinations and wordings that training never shows, more objects |
+| split | items per task | content |
+|---|--:|---|
+| train | unlimited | |
+| val | 200 | other images than train |
+| test | 1,000 | other images than train and val |
+| test-ood | 500 | out of distribution: new combinations and wordings, more objects |
 
-Files for other programs:
+## Export to other tools
 
 ```bash
 foveate world --image --out world-files --task I3 --task I10 --size 112 --n 100
@@ -58,30 +61,38 @@ foveate world --image --out world-tsv --export mmbench --circular
 foveate world --image --out world-tasks --export lmms-eval
 ```
 
-`jsonl` writes one file of JSON lines per task, pictures as PNG beside it; `mmbench` a TSV file in
-the layout of MMBench, with `--circular` in all rotations of the options; `lmms-eval` task files for
-`lmms_eval --include_path world-tasks --tasks world`. Scores on them are scores of the world, not of
-the benchmarks whose layout they have.
+| `--export` | files |
+|---|---|
+| `jsonl` (default) | one JSONL file per task, images as PNG |
+| `mmbench` | one TSV file in the layout of MMBench; `--circular`: every rotation of the options |
+| `lmms-eval` | task files for `lmms_eval --include_path world-tasks --tasks world` |
+
+Scores on these files are scores on the synthetic tasks. They cannot be compared with scores on
+MMBench or other benchmarks.
 """
 
 PURPOSES = {
-    "I1": "The floor: what every method should keep.",
-    "I2": "Fails when positions are lost in pruning.",
-    "I3": "Needs both objects that are named, wherever they lie.",
-    "I4": "Needs every member of a group: coverage, and sizes of merged tokens.",
-    "I5": "Shows a bias towards yes or no after heavy pruning.",
-    "I6": "The target is smaller than a patch, the distractors are large: early merging loses it.",
-    "I7": "The target hardly differs from the background: what is salient is not what is asked.",
-    "I8": "Many copies of one object draw all attention; only one thing is different.",
-    "I9": "Neighbouring tokens are needed together.",
-    "I10": "Two hops: find the object, then read the number beside it.",
-    "I11": "Everything on the page may be asked: selection loses, compression must be good.",
-    "I12": "Thin structures that must be measured against an axis.",
-    "I13": "One or two tokens are enough: shows who keeps too much detail.",
-    "I14": "Two objects of one shape that are far from each other: merging destroys extent.",
-    "I15": "A budget for each picture, or one for all?",
-    "I16": "The rule is new in every item; the last picture needs more tokens than the examples.",
-    "I17": "What the first question leaves out, a later one needs.",
+    "I1": "The easiest task: every method should keep its accuracy here.",
+    "I2": "Tests positions: fails if pruning changes the position ids too much.",
+    "I3": "Tests relations: the tokens of both named objects must be kept.",
+    "I4": "Tests coverage: every object of a group must be kept, and merged tokens must not change "
+    "the count.",
+    "I5": "Tests the bias to answer yes or no after heavy pruning.",
+    "I6": "Tests small objects: the target is smaller than a patch and the distractors are large. "
+    "Early merging loses it.",
+    "I7": "Tests low contrast: the target has almost the colour of the background, so saliency "
+    "scores miss it.",
+    "I8": "Tests redundancy: many copies of one object and one different object.",
+    "I9": "Tests text: neighbouring tokens are needed together.",
+    "I10": "Tests two steps: find the object, then read the number beside it.",
+    "I11": "Tests dense documents: any word can be the answer, so every token matters.",
+    "I12": "Tests charts: thin structures are compared with an axis.",
+    "I13": "Tests global content: one or two tokens are enough.",
+    "I14": "Tests sizes: two objects of one shape are far apart; merging must keep their extent.",
+    "I15": "Tests several images: one budget per image or one budget for all images.",
+    "I16": "Tests in-context learning: each item has a new rule, and the last image needs more "
+    "tokens than the examples.",
+    "I17": "Tests several turns: tokens that the first question does not need are needed later.",
 }
 
 
@@ -121,7 +132,7 @@ def section(task: str) -> str:
         said = turns[0]
     return (
         f"## {task} {kind.title}\n\n{PURPOSES[task]}\n\n![{task}](world/{task.lower()}.png)\n\n"
-        f"{said}\n\n`{shown.id}`, {low} to {high} patches per side, knobs: {knobs}\n"
+        f"{said}\n\nItem `{shown.id}`, {low} to {high} patches per side, options: {knobs}\n"
     )
 
 
