@@ -86,8 +86,8 @@ class ATPLLaVA(TrainedMethod):
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
-        weights: a folder written by `save_pretrained`, or the name of a shipped set
-            such as "nano"; None uses the shipped set that fits the model; "random" or
+        weights: Folder written by `save_pretrained`, or name of a shipped set such as
+            "nano". None uses the shipped set that fits the model. "random" or
             "random:SEED" uses untrained modules.
         scores: parts of s_r: "both", "self" or "cross". None is what the weights were
             trained with ("cross" for the shipped ones), and "both" for untrained heads.
@@ -171,8 +171,8 @@ class CoViPAL(TrainedMethod):
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
-        weights: a folder written by `save_pretrained`, or the name of a shipped set
-            such as "nano"; None uses the shipped set that fits the model; "random" or
+        weights: Folder written by `save_pretrained`, or name of a shipped set such as
+            "nano". None uses the shipped set that fits the model. "random" or
             "random:SEED" uses untrained modules.
         boundary: ascending 0-based LLM layers before which tokens are pruned, one
             module each.
@@ -342,8 +342,8 @@ class DyVTE(TrainedMethod):
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
-        weights: a folder written by `save_pretrained`, or the name of a shipped set
-            such as "nano"; None uses the shipped set that fits the model; "random" or
+        weights: Folder written by `save_pretrained`, or name of a shipped set such as
+            "nano". None uses the shipped set that fits the model. "random" or
             "random:SEED" uses untrained modules.
         exit_bias: added to exit - stay; above 0 visual tokens are dropped earlier.
         hidden: width of the gates where they are untrained, at least 1; loaded weights
@@ -375,8 +375,8 @@ class ExplainCompress(TrainedMethod):
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
-        weights: a folder written by `save_pretrained`, or the name of a shipped set
-            such as "nano"; None uses the shipped set that fits the model; "random" or
+        weights: Folder written by `save_pretrained`, or name of a shipped set such as
+            "nano". None uses the shipped set that fits the model. "random" or
             "random:SEED" uses untrained modules.
         channels: widths of the convolutions where the network is untrained, each at
             least 1.
@@ -1011,8 +1011,8 @@ class VideoLLMMoD(TrainedMethod):
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
-        weights: a folder written by `save_pretrained`, or the name of a shipped set
-            such as "nano"; None uses the shipped set that fits the model; "random" or
+        weights: Folder written by `save_pretrained`, or name of a shipped set such as
+            "nano". None uses the shipped set that fits the model. "random" or
             "random:SEED" uses untrained modules.
         keep_ratio: share of the tokens of a frame that an MoD layer processes, instead
             of `keep`, in (0, 1].

@@ -1,4 +1,4 @@
-"""Pictures through the vision tower of a model with a method attached: what calibration runs on."""
+"""Runs images through the vision encoder of a model with a method attached, for calibration."""
 
 from __future__ import annotations
 
@@ -23,15 +23,22 @@ def encode(
     batch_size: int = 64,
     progress: bool = False,
 ) -> None:
-    """Encode `images` (PIL, or whatever the processor takes) in batches while `method` is attached.
+    """Encode images in batches while `method` is attached; no text is processed.
 
-    No text is read and no answer given: the method watches. progress: draw a bar.
+    Args:
+        model: The model.
+        processor: Its processor.
+        images: PIL images, or anything that the processor reads.
+        method: The method, which records what it needs.
+        batch_size: Images per batch.
+        progress: Show a progress bar.
     """
     from foveate.mini.progress import bar
 
     if batch_size < 1 or not len(images):
         raise InvalidParameter(
-            f"{len(images)} pictures in batches of {batch_size} show nothing; give both above 0."
+            f"images has {len(images)} entries and batch_size={batch_size}; both must be at least "
+            "1."
         )
     body = anatomy(model)
     names = inspect.signature(body.inner.get_image_features).parameters

@@ -17,7 +17,7 @@ from foveate.systems import MethodInfo, systems
 
 
 def catalog() -> list[MethodInfo]:
-    """All systems by slug, and the baselines; `status` is "available" or "planned"."""
+    """All systems by slug, baselines included. `status` is "available" or "planned"."""
     methods = registered()
     known = {slug: row.info(available=slug in methods) for slug, row in systems().items()}
     for slug, cls in methods.items():

@@ -1,4 +1,4 @@
-"""Zero-shot classification of a stream of pictures with CLIP or SigLIP, condensed and adapted.
+"""Zero-shot classification of a stream of images with CLIP or SigLIP, with token merging.
 
 stream = foveate.zero_shot(model, processor, ["ring", "star"], foveate.TCA(delta=0.1))
 for image in images:
@@ -22,19 +22,25 @@ from foveate.errors import InvalidParameter, UnsupportedCall
 from foveate.flops import VisionShape, vision_flops
 from foveate.method import Method, as_method
 from foveate.parts import EncodersPart, Widths
+from foveate.systems import WHERE
 
 TEMPLATES = ("a photo of a {}.",)
-# Corrections are made for logits of CLIP; a model with another temperature gets them in proportion.
+# Logit corrections are defined for CLIP. They are scaled for models with another temperature.
 CLIP_SCALE = 100.0
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was said of one picture.
+    """The classification of one image.
 
-    label: the class, `index` its number. logits (K,): corrected ones. plain (K,): before the
-    correction. tokens: how many entered each block of the vision tower, and left the last. flops:
-    of the tower, choosing included; flops_full: of the bare tower.
+    Attributes:
+        label: The class.
+        index: Index of the class.
+        logits: (K,) logits after the correction of the method.
+        plain: (K,) logits before it.
+        tokens: Tokens that entered each block of the vision encoder, and tokens that left the last.
+        flops: FLOPs of the vision encoder, with the selection overhead.
+        flops_full: FLOPs of the vision encoder without a method.
     """
 
     label: str
@@ -47,10 +53,13 @@ class Prediction:
 
 
 class ZeroShot:
-    """A model that names one picture after the other, and the state of that stream.
+    """A zero-shot classifier and the state of its stream.
 
-    adapter: the state of the method, None where it has none. Nothing is left on the model between
-    two calls.
+    The model itself is unchanged between two calls.
+
+    Attributes:
+        adapter: State of the method, or None.
+        prototypes: (K, D) unit vectors of the classes.
     """
 
     def __init__(
@@ -68,19 +77,20 @@ class ZeroShot:
         self.classes = list(classes)
         if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
             raise InvalidParameter(
-                f"classes={self.classes!r} is no choice; name at least two different ones."
+                f"classes={self.classes!r} is not valid; use at least two different classes."
             )
         if not templates or not all("{}" in t for t in templates):
             raise InvalidParameter(
-                f"templates={templates!r} need one text or more with {{}} for the class."
+                f"templates={templates!r} is not valid; use one or more texts with {{}} for the "
+                "class."
             )
         self.adapter: Any = None
         self.parts: list[EncodersPart] = []
         for part in () if method is None else method.parts():
             if not isinstance(part, EncodersPart):
                 raise UnsupportedCall(
-                    f"{method!r} acts at stage {part.stage!r}; a classifier has a vision tower "
-                    "only, so use a method inside it, such as TCA or ToMe."
+                    f"{method!r} acts {WHERE[part.stage]}, but a classifier has a vision encoder "
+                    "only; use a method inside the vision encoder, such as TCA or ToMe."
                 )
             made = getattr(part, "adapter", None)
             if made is not None:
@@ -91,9 +101,9 @@ class ZeroShot:
 
     @torch.no_grad()
     def _prototypes(self, templates: Sequence[str]) -> Tensor:
-        """Unit vectors (K, D) of the classes, means over templates."""
+        """Unit vectors (K, D) of the classes, averaged over templates."""
         texts = [t.format(name) for name in self.classes for t in templates]
-        # SigLIP was trained with texts of full length.
+        # SigLIP was trained with texts padded to full length.
         padding = True if self.dual.class_token else "max_length"
         inputs = self.processor(text=texts, padding=padding, return_tensors="pt")
         vectors = self.model.get_text_features(**inputs.to(self.model.device)).pooler_output
@@ -102,14 +112,14 @@ class ZeroShot:
 
     @torch.no_grad()
     def __call__(self, image: Any) -> Prediction:
-        """Name a picture: anything that the processor reads, or its `pixel_values` (1, 3, H, W)."""
+        """Classify one image: anything that the processor reads, or `pixel_values` (1, 3, H, W)."""
         pixels = image
         if not isinstance(image, Tensor):
             pixels = self.processor(images=image, return_tensors="pt")["pixel_values"]
         if pixels.dim() != 4 or len(pixels) != 1:
             raise UnsupportedCall(
-                f"A stream reads one picture at a time, not {tuple(pixels.shape)}; call it once "
-                "for each."
+                f"The classifier takes one image per call, not a batch {tuple(pixels.shape)}; call "
+                "it once for each image."
             )
         merger = Merger(self.dual, "image", self.parts) if self.parts else None
         states: list[Tensor] = []
@@ -144,7 +154,7 @@ class ZeroShot:
         return watch
 
     def _flops(self, lengths: list[int]) -> tuple[int, int]:
-        """FLOPs of the tower as it ran and of the bare one; an anchor counts as a token."""
+        """FLOPs of the encoder with and without the method; an anchor counts as a token."""
         shape = self._shape
         *lengths, left = lengths
         patches = lengths[0] - self.dual.class_token
@@ -157,15 +167,17 @@ class ZeroShot:
         return vision_flops(shape, ran, patches=patches) + choosing, full
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What the stream has learnt, as tensors on the CPU; empty for a method without state."""
+        """State of the stream as CPU tensors; empty for a method without state."""
         return {} if self.adapter is None else self.adapter.state_dict()
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from what `state_dict` of such a stream gave."""
+        """Continue from a `state_dict` of such a stream."""
         if self.adapter is not None:
             self.adapter.load_state_dict(state)
         elif state:
-            raise InvalidParameter(f"{self.method!r} has no state to load; use TCA.")
+            raise InvalidParameter(
+                f"{self.method!r} keeps no state, so it can't load one; use TCA."
+            )
 
 
 def zero_shot(
@@ -177,9 +189,14 @@ def zero_shot(
     templates: Sequence[str] = TEMPLATES,
     generator: torch.Generator | None = None,
 ) -> ZeroShot:
-    """A CLIP or SigLIP model as a classifier of a stream of single pictures.
+    """A CLIP or SigLIP model as a classifier of a stream of images.
 
-    method: one that acts inside the vision tower; None is the bare model. templates: texts with {}
-    for the class, whose vectors are averaged. generator: draws first centres, where a method does.
+    Args:
+        model: A CLIPModel or SiglipModel.
+        processor: Its processor.
+        classes: Names of at least two classes.
+        method: A method inside the vision encoder. None: the unchanged model.
+        templates: Texts with {} for the class. Their embeddings are averaged.
+        generator: Draws the first centres of a method that needs them.
     """
     return ZeroShot(model, processor, classes, method, templates, generator)

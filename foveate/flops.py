@@ -1,21 +1,19 @@
-"""What a call costs, from the model's configuration alone: FLOPs and bytes of KV cache.
+"""FLOPs and KV cache bytes of a call, computed from the model's config.
 
-Conventions, the same in every function:
+Conventions of all functions:
 
-- **A multiply-add is 2 FLOPs**, as `torch.utils.flop_counter` counts. The token reduction papers
-  count `4nd² + 2n²d + 3ndm` for a layer, which takes a multiply-add for 1: their figures are half
-  of these, the ratios of two figures are the same.
-- **Only matrix products count.** Norms, activations, softmax, RoPE and embedding look-ups are left
-  out.
-- **One sequence.** A batch costs the sum of its rows; padding is whatever the caller says it is.
-- **Prefill attention is the full n x n square** unless `causal=True`. This is what the papers
-  count, and what eager attention and masked SDPA compute; kernels that skip the masked half do
-  about `causal=True`.
-- `lengths` is one int for all layers, or a sequence with one int per layer, so a schedule that
-  drops tokens on the way through the model is counted as it runs.
+- **A multiply-add counts as 2 FLOPs**, as in `torch.utils.flop_counter`. Papers on token reduction
+  count `4nd² + 2n²d + 3ndm` per layer, with 1 per multiply-add. Their numbers are half of these;
+  ratios are the same.
+- **Only matrix products count.** Norms, activations, softmax, RoPE and embedding lookups do not.
+- **One sequence.** The cost of a batch is the sum over its rows.
+- **Prefill attention is the full n x n square** unless `causal=True`. Papers, eager attention and
+  masked SDPA count it so. Kernels that skip the masked half do about `causal=True`.
+- `lengths` is one int for all layers, or one int per layer, so that a schedule that drops tokens
+  inside the LLM is counted as it runs.
 
-Nothing here loads a model or torch. What a configuration does not say is never guessed: decoders
-that can't be counted raise `UnsupportedModel`, towers that are no plain ViT give None.
+No model and no torch is loaded. Nothing is guessed: a decoder with an unknown layer type raises
+`UnsupportedModel`, and a vision encoder that is not a known ViT gives None.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ from typing import Any
 
 from foveate.errors import InvalidParameter, UnsupportedModel
 
-# No configuration says whether the MLP has a gate, only the modelling code does.
+# Configs do not say whether the MLP has a gate.
 _GATED_DECODERS = frozenset(
     {
         *("llama", "mistral", "ministral", "phi3", "smollm3", "cohere", "cohere2", "olmo2"),
@@ -48,13 +46,21 @@ _UNGATED_TOWERS = frozenset(
 
 @dataclass(frozen=True)
 class DecoderShape:
-    """The sizes of a language model that its cost follows from.
+    """The sizes of an LLM that determine its cost.
 
-    `heads` and `kv_heads` of width `head_dim` (heads * head_dim need not be `hidden`);
-    `intermediate` is the width of the MLP, with a third matrix when `gated`; `windows` holds per
-    layer how many tokens a query sees, itself included, or None where it sees all. `experts` holds
-    per layer the width of all MLPs that one token runs through, and how many outputs the matrices
-    have that choose and weigh them; None where every layer has one MLP.
+    Attributes:
+        layers: Number of layers.
+        hidden: Width.
+        heads: Number of query heads.
+        kv_heads: Number of key heads.
+        head_dim: Width of a head. heads * head_dim need not be `hidden`.
+        intermediate: Width of the MLP.
+        gated: Whether the MLP has a third, gating matrix.
+        vocab: Size of the vocabulary.
+        windows: For each layer, the length of its sliding window, with the query itself; None for
+            full attention.
+        experts: For each layer, the summed width of the MLPs that a token runs through, and the
+            number of router outputs. None without mixture of experts.
     """
 
     layers: int
@@ -70,21 +76,20 @@ class DecoderShape:
 
     @classmethod
     def from_config(cls, config: Any) -> DecoderShape:
-        """The shape of the text side of `config`, the config of a VLM or of a language model.
+        """The shape of the text model in `config`, the config of a VLM or of an LLM.
 
-        Raises `UnsupportedModel` for a text model whose layers this module can't count (state space
-        layers, unknown mixtures of experts, anything unknown). For those build a `DecoderShape` by
-        hand or do without the cost.
+        Raises `UnsupportedModel` for unknown layer types, such as state space layers or an unknown
+        mixture of experts. Build a `DecoderShape` by hand for those.
         """
         if not hasattr(config, "get_text_config"):
             raise UnsupportedModel(
-                f"{type(config).__name__} is no transformers config: pass model.config."
+                f"{type(config).__name__} is not a transformers config; pass model.config."
             )
         text = config.get_text_config()
         if text.model_type not in _GATED_DECODERS | _UNGATED_DECODERS:
             raise UnsupportedModel(
-                f"The FLOPs of a {text.model_type!r} text model are not known: "
-                "build a DecoderShape by hand from its sizes."
+                f"The FLOPs of text models of type {text.model_type!r} are not known; build a "
+                "DecoderShape by hand from its sizes."
             )
         heads = text.num_attention_heads
         return cls(
@@ -103,11 +108,16 @@ class DecoderShape:
 
 @dataclass(frozen=True)
 class VisionShape:
-    """The sizes of a plain ViT tower that its cost follows from.
+    """The sizes of a ViT that determine its cost.
 
-    `patch_values` is how many pixel values make one patch (channels * frames * height * width).
-    `windows` holds per layer how many tokens share a full attention window, or None where the whole
-    image attends to itself.
+    Attributes:
+        layers: Number of layers.
+        hidden: Width.
+        intermediate: Width of the MLP.
+        gated: Whether the MLP has a third, gating matrix.
+        patch_values: Pixel values per patch: channels * frames * height * width.
+        windows: For each layer, the tokens of a full attention window; None for attention over the
+            whole image.
     """
 
     layers: int
@@ -119,9 +129,10 @@ class VisionShape:
 
     @classmethod
     def from_config(cls, config: Any) -> VisionShape | None:
-        """The shape of the vision tower of `config`, of a VLM or of a tower; None for no known ViT.
+        """The shape of the vision encoder in `config`, the config of a VLM or of an encoder.
 
-        Convolutional towers (FastVLM, ResNet, timm) are the usual None.
+        None for encoders that are not a known ViT, such as convolutional ones (FastVLM, ResNet,
+        timm).
         """
         vision = getattr(config, "vision_config", None) or config
         kind = getattr(vision, "model_type", None)
@@ -148,10 +159,14 @@ def prefill_flops(
     causal: bool = False,
     lm_head: bool = True,
 ) -> int:
-    """FLOPs of reading a prompt with `lengths` tokens (text and visual together) in each layer.
+    """FLOPs of prefill.
 
-    `causal` counts only the pairs that the causal mask lets through, n(n+1)/2 without a window.
-    `lm_head` adds the logits of the last token, which `generate` computes and the papers leave out.
+    Args:
+        shape: The LLM.
+        lengths: Tokens (text and visual) in each layer.
+        causal: Count only the query-key pairs under the causal mask, n (n + 1) / 2 without a
+            window.
+        lm_head: Add the logits of the last token, which `generate` computes and papers leave out.
     """
     lengths = _per_layer(lengths, shape.layers)
     total = 0
@@ -162,9 +177,12 @@ def prefill_flops(
 
 
 def decode_flops(shape: DecoderShape, lengths: int | Sequence[int], *, lm_head: bool = True) -> int:
-    """FLOPs of one new token over a cache that holds `lengths` tokens in each layer before it.
+    """FLOPs of one decode step.
 
-    The new token also attends to itself. `lm_head` adds its logits.
+    Args:
+        shape: The LLM.
+        lengths: Cached tokens in each layer. The new token also attends to itself.
+        lm_head: Add the logits of the new token.
     """
     lengths = _per_layer(lengths, shape.layers)
     total = 0
@@ -175,14 +193,20 @@ def decode_flops(shape: DecoderShape, lengths: int | Sequence[int], *, lm_head: 
 
 
 def kv_bytes(shape: DecoderShape, lengths: int | Sequence[int], dtype_bytes: float = 2) -> int:
-    """Bytes of keys and values after `lengths` tokens in each layer.
+    """Size of the KV cache in bytes.
 
-    `dtype_bytes` is the size of one number, 0.5 for 4 bits. A layer with a window of w keeps at
-    most the last w - 1, as the caches of transformers do: the next token takes the last place in
-    the window.
+    A layer with a sliding window w keeps at most the last w - 1 tokens, as the caches of
+    transformers do, because the next token fills the window.
+
+    Args:
+        shape: The LLM.
+        lengths: Tokens in each layer.
+        dtype_bytes: Bytes of one number, 0.5 for 4 bits.
     """
     if dtype_bytes <= 0:
-        raise InvalidParameter(f"dtype_bytes={dtype_bytes!r} must be above 0, 2 for float16.")
+        raise InvalidParameter(
+            f"dtype_bytes={dtype_bytes!r} is not valid; use a number above 0, 2 for float16."
+        )
     held = sum(
         n if window is None else min(n, window - 1)
         for n, window in zip(_per_layer(lengths, shape.layers), shape.windows, strict=True)
@@ -193,13 +217,16 @@ def kv_bytes(shape: DecoderShape, lengths: int | Sequence[int], dtype_bytes: flo
 def vision_flops(
     shape: VisionShape, tokens_per_layer: int | Sequence[int], *, patches: int = 0
 ) -> int:
-    """FLOPs of the tower for one image, crop or frame.
+    """FLOPs of the vision encoder for one image, crop or frame.
 
-    `tokens_per_layer` counts what runs through the blocks, a CLS token included. Images of a batch,
-    crops of an image and frames (or frame pairs) of a video do not attend to each other: sum over
-    them. `patches` adds the embedding of that many patches. In windowed layers every token is taken
-    to sit in a full window, an upper bound where windows are cut at the border. Poolers, mergers
-    and projectors are not counted.
+    Images of a batch, crops and frames (or frame pairs) do not attend to each other: sum over them.
+    In windowed layers every token counts as in a full window, which is an upper bound. Poolers and
+    projectors are not counted.
+
+    Args:
+        shape: The vision encoder.
+        tokens_per_layer: Tokens in each layer, with a class token.
+        patches: Number of patches whose embedding is added.
     """
     total = _per_layer([patches], 1)[0] * _linear(shape.patch_values, shape.hidden)
     matrices = 3 if shape.gated else 2
@@ -212,17 +239,17 @@ def vision_flops(
 
 
 def _linear(inputs: int, outputs: int) -> int:
-    """FLOPs of a matrix applied to one token."""
+    """FLOPs of a matrix for one token."""
     return 2 * inputs * outputs
 
 
 def _pair_flops(width: int) -> int:
-    """FLOPs of one query with one key over all heads: the score, then the weighted value."""
+    """FLOPs of one query-key pair over all heads: the score and the weighted value."""
     return 2 * width + 2 * width
 
 
 def _decoder_token_flops(shape: DecoderShape, layer: int) -> int:
-    """FLOPs of one token in one layer apart from the attention pairs, of active experts only."""
+    """FLOPs of one token in one layer without attention pairs; active experts only."""
     queries = shape.heads * shape.head_dim
     keys = shape.kv_heads * shape.head_dim
     projections = 2 * _linear(shape.hidden, queries) + 2 * _linear(shape.hidden, keys)
@@ -232,11 +259,11 @@ def _decoder_token_flops(shape: DecoderShape, layer: int) -> int:
 
 
 def _pairs(n: int, window: int | None, causal: bool) -> int:
-    """How many (query, key) pairs n tokens make."""
+    """Number of query-key pairs of n tokens."""
     reach = n if window is None else min(n, window)
     if not causal:
         return n * reach
-    # The first `reach` queries see 1, 2, ..., reach keys, each later one a full window.
+    # The first `reach` queries attend to 1, 2, ..., reach keys, each later one to a full window.
     return reach * (reach + 1) // 2 + (n - reach) * reach
 
 
@@ -244,21 +271,21 @@ def _per_layer(lengths: int | Sequence[int], layers: int) -> list[int]:
     values = [lengths] * layers if isinstance(lengths, int) else [int(n) for n in lengths]
     if len(values) != layers:
         raise InvalidParameter(
-            f"{len(values)} lengths were given for {layers} layers: give one int or one per layer."
+            f"lengths has {len(values)} values for {layers} layers; pass one int, or one per layer."
         )
     if min(values) < 0:
-        raise InvalidParameter(f"A length of {min(values)} tokens is below 0.")
+        raise InvalidParameter(f"lengths has the value {min(values)}; use 0 or more tokens.")
     return values
 
 
 def _experts(text: Any) -> tuple[tuple[int, int], ...] | None:
-    """Per layer the width of the MLPs that a token runs through and the outputs of routers."""
+    """For each layer, the width of the MLPs that a token runs through, and the router outputs."""
     active = getattr(text, "num_experts_per_tok", None)
     if not active:
         return None
     width = getattr(text, "moe_intermediate_size", None) or text.intermediate_size
     shared = getattr(text, "shared_expert_intermediate_size", None) or 0
-    # A shared expert is weighed by a matrix of one output.
+    # The weight of a shared expert comes from a matrix with one output.
     sparse = active * width + shared, text.num_experts + bool(shared)
     dense = set(getattr(text, "mlp_only_layers", None) or ())
     step = getattr(text, "decoder_sparse_step", 1)
@@ -276,8 +303,8 @@ def _decoder_windows(text: Any) -> tuple[int | None, ...]:
     unknown = set(kinds) - {"full_attention", "sliding_attention"}
     if unknown:
         raise UnsupportedModel(
-            f"The FLOPs of {', '.join(sorted(unknown))} layers are not known: "
-            "build a DecoderShape by hand from their sizes."
+            f"The FLOPs of layers of type {', '.join(sorted(unknown))} are not known; build a "
+            "DecoderShape by hand from their sizes."
         )
     return tuple(window if kind == "sliding_attention" else None for kind in kinds)
 
@@ -289,7 +316,7 @@ def _tower_layers(vision: Any) -> int:
 def _tower_intermediate(kind: str, vision: Any) -> int:
     if kind == "qwen2_vl_vision":
         return int(vision.embed_dim * vision.mlp_ratio)
-    # GLM-4V's `intermediate_size` is the merger's: its blocks take the width of the output.
+    # `intermediate_size` of GLM-4V is that of its merger. The MLPs of its blocks have output width.
     return vision.out_hidden_size if kind == "glm4v_vision" else vision.intermediate_size
 
 
@@ -297,7 +324,7 @@ def _tower_windows(kind: str, vision: Any) -> tuple[int | None, ...]:
     if kind != "qwen2_5_vl_vision":
         return (None,) * _tower_layers(vision)
     height, width = _pair(vision.patch_size)
-    # A window holds whole merge groups: the tower rounds its side down to them.
+    # A window contains whole merge groups: the encoder rounds its side down to them.
     merge = vision.spatial_merge_size
     side = [vision.window_size // merge // patch * merge for patch in (height, width)]
     full = set(vision.fullatt_block_indexes)

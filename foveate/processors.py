@@ -1,4 +1,4 @@
-"""A checkpoint's own processor, with or without torchvision."""
+"""Loads a checkpoint's own processor, with or without torchvision."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ _SLOT = "video_processor"
 
 
 def load_processor(name: str, **hub: Any) -> Any:
-    """The processor of a checkpoint, an instance of the class that it was saved from.
+    """The processor of a checkpoint, an instance of its own class.
 
-    transformers builds the processors of most video models only where torchvision is installed,
-    even for pictures. Without torchvision, this builds them for pictures and text; a video given to
-    them raises `UnsupportedCall`. Code that a repository brings with it is never run.
+    transformers can build the processors of most video models only with torchvision, even for
+    images. This function builds them for images and text without it. A video then raises
+    `UnsupportedCall`. Code from a repository is never run.
 
     Args:
-        name: a folder, or the name of a repository on the Hugging Face Hub.
-        **hub: where and how to get the files: `revision`, `token`, `cache_dir`,
-            `local_files_only`.
+        name: A folder, or the name of a repository on the Hugging Face Hub.
+        **hub: How to get the files: `revision`, `token`, `cache_dir`, `local_files_only`.
     """
     name = str(name)
     try:
@@ -36,8 +35,8 @@ def load_processor(name: str, **hub: Any) -> Any:
     except FoveateError:
         raise
     except Exception as error:
-        # Readers of broken files raise whatever they like.
-        hint = " 'foveate doctor' tells more." if "torchvision" in str(error).lower() else ""
+        # Broken files raise errors of many classes.
+        hint = " Run 'foveate doctor'." if "torchvision" in str(error).lower() else ""
         raise FoveateError(
             f"The processor of {name!r} can't be loaded: {first_sentence(error)}{hint}"
         ) from error
@@ -58,7 +57,7 @@ def _load(name: str, hub: dict[str, Any]) -> Any:
 
 
 def _class_of(name: str, saved: dict[str, Any], hub: dict[str, Any]) -> Any:
-    """The processor's class, looked for where `AutoProcessor` does; None where nothing names it."""
+    """The processor's class, found in the same places as by `AutoProcessor`; None if unnamed."""
     sources = (
         lambda: saved,
         lambda: ImageProcessingMixin.get_image_processor_dict(name, **hub)[0],
@@ -76,7 +75,7 @@ def _class_of(name: str, saved: dict[str, Any], hub: dict[str, Any]) -> Any:
 
 
 def _video_settings(name: str, saved: dict[str, Any], hub: dict[str, Any]) -> dict[str, Any]:
-    """What the checkpoint says of its video processor; old ones share the file of the pictures."""
+    """The saved video processor config. Older checkpoints share the file of the image processor."""
     if _SLOT in saved:
         return saved[_SLOT]
     for file in ("video_preprocessor_config.json", "preprocessor_config.json"):
@@ -91,7 +90,7 @@ def _video_settings(name: str, saved: dict[str, Any], hub: dict[str, Any]) -> di
 
 
 def _hosting_film(cls: type) -> Any:
-    """`cls` with a `Film` in its video slot."""
+    """`cls` with a `Film` as its video processor."""
 
     class Hosting(cls):
         def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
@@ -101,7 +100,7 @@ def _hosting_film(cls: type) -> Any:
 
     if "num2words" in cls.__init__.__code__.co_names:
         Hosting.__init__ = _without_num2words(cls.__init__)
-    # It is saved under its own name.
+    # save_pretrained writes the class name.
     Hosting.__name__ = cls.__name__
     Hosting.__qualname__ = cls.__qualname__
     Hosting.__module__ = cls.__module__
@@ -109,7 +108,7 @@ def _hosting_film(cls: type) -> Any:
 
 
 def _without_num2words(init: Any) -> Any:
-    """`init` as if num2words were installed: SmolVLM demands it at once, yet for videos only."""
+    """`init` without the check for num2words, which SmolVLM needs for videos only."""
     pretended = {**init.__globals__, "num2words": True}
     made = FunctionType(
         init.__code__, pretended, init.__name__, init.__defaults__, init.__closure__

@@ -1,4 +1,4 @@
-"""What a user asks about pictures or a video, as one turn that a processor can read."""
+"""Builds the user turn of a question about images or a video."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Turn:
 
     Attributes:
         kind: "image" or "video".
-        before: visual items in front of the words.
-        words: the question itself.
-        after: visual items behind the words.
+        before: Number of images or videos before the question.
+        words: The question.
+        after: Number of images or videos after the question.
     """
 
     kind: str
@@ -25,7 +25,7 @@ class Turn:
     after: int
 
     def content(self, items: list[Any] | None = None) -> list[dict[str, Any]]:
-        """The turn as a chat template takes it, with pictures where `items` are given."""
+        """The content list for a chat template, with the media where `items` are given."""
         shown: list[dict[str, Any]] = [{"type": self.kind}] * (self.before + self.after)
         if items is not None:
             shown = [{"type": self.kind, self.kind: item} for item in items]
@@ -41,19 +41,25 @@ class Turn:
         token = getattr(processor, f"{self.kind}_token", None)
         if not isinstance(token, str):
             raise UnsupportedModel(
-                f"{type(processor).__name__} has neither a chat template nor an image token, so no "
-                "prompt can be written for it; save a chat template with the processor."
+                f"{type(processor).__name__} has neither a chat template nor an image token, so a "
+                "prompt can't be built; save a chat template with the processor."
             )
-        # Apart, so that models which count a picture per run of placeholders count them all.
+        # On separate lines, because some models count one image per run of placeholders.
         return "\n".join([token] * self.before + [self.words] + [token] * self.after)
 
 
 def turn(processor: Any, question: str, count: int, kind: str = "image") -> Turn:
-    """The turn of a question about `count` visual items.
+    """The turn of a question about `count` images or videos.
 
     Lines `<image>` (or `<video>`, or the model's own placeholder) at the start or the end of the
-    question, as prompts for LLaVA have them, say where the items stand. Without them the items
-    stand in front. Any other text that the tokenizer would read as a control token is refused.
+    question say where the items go, as in prompts for LLaVA. Without them the items go before the
+    question. Other text that the tokenizer reads as a control token is refused.
+
+    Args:
+        processor: The processor.
+        question: The question.
+        count: Number of images or videos.
+        kind: "image" or "video".
     """
     named = getattr(processor, f"{kind}_token", None)
     marks = {f"<{kind}>", named} if isinstance(named, str) else {f"<{kind}>"}
@@ -65,17 +71,17 @@ def turn(processor: Any, question: str, count: int, kind: str = "image") -> Turn
         end -= 1
     before, after, words = start, len(lines) - end, "\n".join(lines[start:end])
     if not words.strip():
-        raise InvalidParameter(f"The question {_short(question)} has no words; ask something.")
+        raise InvalidParameter(f"The question {_short(question)} has no text; write a question.")
     if before + after and before + after != count:
         raise InvalidParameter(
             f"The question {_short(question)} has {before + after} placeholder line(s) for {count} "
-            f"{kind}(s); write one for each, or none, and they are put in front."
+            f"{kind}(s); write one line for each, or none to put them before the question."
         )
     control = _control_token(processor, words)
     if control is not None:
         raise InvalidParameter(
-            f"The question {_short(question)} contains {control!r}, which this model reads as a "
-            "control token and not as words; leave it out, or put spaces into it."
+            f"The question {_short(question)} contains {control!r}, which is a control token of "
+            "this model; remove it, or insert spaces."
         )
     if before + after == 0:
         before = count
@@ -87,13 +93,13 @@ def _short(question: str) -> str:
 
 
 def starts_by_itself(processor: Any, text: str) -> bool:
-    """Whether a prompt brings the token that the tokenizer would put in front of it."""
+    """Whether a prompt already starts with the token that the tokenizer would add."""
     first = getattr(processor.tokenizer, "bos_token", None)
     return first is not None and text.startswith(first)
 
 
 def _control_token(processor: Any, words: str) -> str | None:
-    """The longest control token in `words`, None without one."""
+    """The longest control token in `words`, or None."""
     tokenizer = processor.tokenizer
     added = getattr(tokenizer, "added_tokens_decoder", {}).values()
     known = {token.content for token in added if token.special}

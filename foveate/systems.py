@@ -1,16 +1,15 @@
-"""The catalogue of published systems: what each is called, where it was published, where it acts.
+"""The catalogue of published systems: name, paper, and where each one acts.
 
-The rows stand in `systems.json` beside this file, one line per system, sorted by slug. There are
-three kinds:
+The rows are in `systems.json`, one line per system, sorted by slug. There are three kinds:
 
-- **Seeds**: the 77 papers that foveate sets out to cover. `seed` counts them 1..77 in alphabetical
-  order of their slugs: the number names a paper, it ranks nothing.
-- **Second halves** of a seed paper that also stands here under another slug, such as the benchmark
-  that came with a method. They carry no number of their own; `part_of` is the slug that does.
+- **Seeds**: the 77 papers that foveate covers. `seed` numbers them 1..77 in alphabetical order of
+  their slugs.
+- **Second systems** of a seed paper, such as the benchmark that was published with a method. They
+  have no number; `part_of` is the slug of the seed.
 - **Peers**: systems that users compare the seeds with. They have neither a number nor a `part_of`.
 
-Importing this module costs nothing: it loads no torch and knows no method class. Whether a system
-can be created is therefore the caller's to say, see `SystemRow.info`.
+This module loads no torch and knows no method class. The caller decides whether a system can be
+created, see `SystemRow.info`.
 """
 
 from __future__ import annotations
@@ -63,8 +62,16 @@ def where(stages: Iterable[str]) -> str:
 class MethodInfo:
     """One entry of `foveate.catalog()`.
 
-    `stages` is a subset of `SYSTEM_STAGES` in that order. `seed` is 1..77 or None. `status` is
-    "available" when `foveate.create(slug)` works and "planned" otherwise.
+    Attributes:
+        slug: Name for `foveate.create`.
+        name: Name in the paper.
+        title: Title of the paper.
+        year: Year in which the paper first appeared.
+        paper: arXiv id, as in "arXiv 2503.02175", or where the official code is.
+        stages: Subset of `SYSTEM_STAGES`, in that order.
+        trained: Whether it has learned weights.
+        seed: 1..77 or None.
+        status: "available" if `foveate.create(slug)` works, else "planned".
     """
 
     slug: str
@@ -82,11 +89,17 @@ class MethodInfo:
 class SystemRow:
     """One published system.
 
-    `name` is the paper's own word for it. `year` is the year in which the paper first appeared,
-    `venue` where it was accepted (None: a preprint, or not known). `paper` is its arXiv id, as in
-    "arXiv 2503.02175", or, without one, where the official code stands. `trained` says that the
-    system comes with weights of its own. `part_of` is the slug of the seed whose paper this system
-    is the other half of.
+    Attributes:
+        slug: Name for `foveate.create`.
+        name: Name in the paper.
+        title: Title of the paper.
+        year: Year in which the paper first appeared.
+        venue: Where it was accepted. None for a preprint.
+        paper: arXiv id, as in "arXiv 2503.02175", or where the official code is.
+        stages: Subset of `SYSTEM_STAGES`, in that order.
+        trained: Whether it has learned weights.
+        seed: 1..77 or None.
+        part_of: Slug of the seed that shares the paper with this system, or None.
     """
 
     slug: str
@@ -101,7 +114,7 @@ class SystemRow:
     part_of: str | None
 
     def info(self, available: bool) -> MethodInfo:
-        """This row as a catalogue entry; `available`: a method of this slug is registered."""
+        """This row as a catalogue entry; `available`: a method with this slug is registered."""
         return MethodInfo(
             slug=self.slug,
             name=self.name,

@@ -1,7 +1,7 @@
-"""`TrainedMethod`: a method with trained parts, and where the weights of these parts come from.
+"""`TrainedMethod`: a method with learned modules, and where their weights come from.
 
-Weights live in folders of their own (`parts.safetensors` and `parts.json`), beside the base model
-and never inside it.
+Weights are stored in folders with `parts.safetensors` and `parts.json`, separate from the base
+model.
 """
 
 from __future__ import annotations
@@ -35,14 +35,15 @@ class TrainedMethod(Method):
     """A method with learned modules, which are trained for one base model.
 
     Attributes:
-        weights: a folder written by `save_pretrained`, or the name of a shipped set such as "nano";
-            None uses the shipped set that fits the model; "random" or "random:SEED" uses untrained
+        weights: Folder written by `save_pretrained`, or name of a shipped set such as "nano". None
+            uses the shipped set that fits the model. "random" or "random:SEED" uses untrained
             modules.
     """
 
     trained: ClassVar[bool] = True
-    # Facts of the base model that the parts depend on, and the fields that size them: fields say
-    # how new parts are made, trained ones bring their own, apart from fields that must agree.
+    # facts: sizes of the base model that the modules depend on.
+    # shapes: fields that determine the size of new modules. Trained modules use their saved values.
+    # agreed: those of `shapes` that must equal the saved values.
     facts: ClassVar[tuple[str, ...]] = ("width", "layers")
     shapes: ClassVar[tuple[str, ...]] = ()
     agreed: ClassVar[tuple[str, ...]] = ()
@@ -54,21 +55,28 @@ class TrainedMethod(Method):
         _seed(self.weights)
 
     def build(self, **base: int) -> nn.Module:
-        """New, untrained parts for a base model of these `facts`."""
+        """New, untrained modules for a base model with these `facts`."""
         raise NotImplementedError
 
     def check(self, **base: int) -> None:
-        """Raise `MissingWeights` where no parts fit this base model, or `InvalidParameter` where
-        those that do were trained with other parameters."""
+        """Check that learned modules exist for this base model.
+
+        Raises `MissingWeights` where none fit, and `InvalidParameter` where they were trained with
+        other parameters.
+        """
         if self.slug not in (_lent.get() or {}):
             source, _ = self._source({name: base[name] for name in self.facts})
             if isinstance(source, Path):
                 _agreeing(type(self), source, self._shape())
 
     def module(self, like: Tensor, **base: int) -> Any:
-        """The parts for hidden states (..., width), on their device and in their dtype.
+        """The learned modules for hidden states (..., width), on their device and in their dtype.
 
-        base: the other `facts` of the model. Loaded once, and shared by all that ask for the same.
+        They are loaded once and shared.
+
+        Args:
+            like: Hidden states (..., width).
+            **base: The other `facts` of the model.
         """
         lent = (_lent.get() or {}).get(self.slug)
         if lent is not None:
@@ -83,7 +91,7 @@ class TrainedMethod(Method):
         return tuple((name, getattr(self, name)) for name in self.shapes)
 
     def sized(self, **base: int) -> Self:
-        """This method with the `shapes` of its parts for a base model of these facts."""
+        """This method with the `shapes` of the modules that fit a base model with these facts."""
         if self.slug in (_lent.get() or {}):
             return self
         source, _ = self._source(base)
@@ -92,14 +100,16 @@ class TrainedMethod(Method):
         return replace(self, **_shapes(type(self), _method_of(source)))
 
     def save_pretrained(self, folder: str | Path, **facts: Any) -> Path:
-        """Write the parts that `weights` names, and these parameters; `from_pretrained` reads them.
+        """Save the modules that `weights` names, with these parameters, for `from_pretrained`.
 
-        facts: what else the file shall say of how the parts came about.
+        Args:
+            folder: Where to save.
+            **facts: Further entries of the file on how the modules were trained.
         """
         if self.weights is None or _seed(self.weights) is not None:
             raise MissingWeights(
-                f"weights={self.weights!r} names no trained parts to save; name a folder or a "
-                "shipped set."
+                f"weights={self.weights!r} has no learned weights to save; set weights to a folder "
+                "or a shipped set."
             )
         source = _named(self.slug, self.weights)
         config = read_config(source)
@@ -107,7 +117,7 @@ class TrainedMethod(Method):
         return save_parts(self, module, folder, config["base"], **{**config["made"], **facts})
 
     def _source(self, base: dict[str, int]) -> tuple[Path | str, int]:
-        """The folder of the parts, or "random"; and what changes when they are trained anew."""
+        """The folder of the weights, or "random"; and a stamp that changes with retraining."""
         seed = _seed(self.weights)
         if seed is not None:
             return RANDOM, seed
@@ -117,21 +127,22 @@ class TrainedMethod(Method):
         config = read_config(folder)
         if config["method"]["method"] != self.slug:
             raise MissingWeights(
-                f"{str(folder)!r} holds parts of {config['method']['method']!r}, not of "
-                f"{self.slug!r}; name another folder."
+                f"{str(folder)!r} has the weights of {config['method']['method']!r}, not of "
+                f"{self.slug!r}; use another folder."
             )
         wrong = {k: v for k, v in base.items() if config["base"].get(k, v) != v}
         if wrong:
             raise MissingWeights(
-                f"The parts in {str(folder)!r} were trained for {_told(config['base'])}, and this "
-                f"base model has {_told(wrong)}; {_way_out(self.slug)}"
+                f"The weights in {str(folder)!r} were trained for a model with "
+                f"{_listed(config['base'])}, but this model has {_listed(wrong)}; "
+                f"{_way_out(self.slug)}"
             )
         return folder, (folder / WEIGHTS).stat().st_mtime_ns
 
 
 @contextmanager
 def lent(slug: str, module: nn.Module) -> Iterator[None]:
-    """While open, methods of this slug use `module`, as it is: what is in training."""
+    """While open, methods with this slug use `module` itself. Training uses this."""
     token = _lent.set({**(_lent.get() or {}), slug: module})
     try:
         yield
@@ -142,9 +153,14 @@ def lent(slug: str, module: nn.Module) -> Iterator[None]:
 def save_parts(
     method: Method, module: nn.Module, folder: str | Path, base: dict[str, Any], **made: Any
 ) -> Path:
-    """Write trained parts and the method's parameters into `folder`.
+    """Write learned modules and the method's parameters into `folder`.
 
-    base: "name" and the facts of the base model. made: how the parts came about.
+    Args:
+        method: The method.
+        module: The learned modules.
+        folder: Where to save.
+        base: "name" and the facts of the base model.
+        **made: How the modules were trained.
     """
     import transformers
     from safetensors.torch import save_file
@@ -170,10 +186,10 @@ def save_parts(
 
 
 def from_pretrained(folder: str | Path) -> Method:
-    """The method that `save_pretrained` wrote into a folder, with its trained parts."""
+    """Load a method with its learned modules from a folder that `save_pretrained` wrote."""
     if not isinstance(folder, str | os.PathLike):
         raise MissingWeights(
-            f"{shown(folder)} is no folder; give the path of one that save_pretrained wrote."
+            f"{shown(folder)} is not a path; pass the path of a folder that save_pretrained wrote."
         )
     folder = Path(folder).expanduser()
     told = _method_of(folder)
@@ -181,19 +197,19 @@ def from_pretrained(folder: str | Path) -> Method:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What `save_pretrained` wrote beside the weights: "method", "base" and "made"."""
+    """The contents of `parts.json`: "method", "base" and "made"."""
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         return {"method": config["method"], "base": config["base"], "made": config["made"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MissingWeights(
-            f"{str(folder)!r} holds no trained parts: its {CONFIG} can't be read "
-            f"({type(error).__name__}); give a folder that save_pretrained wrote."
+            f"{str(folder)!r} has no learned weights: {CONFIG} can't be read "
+            f"({type(error).__name__}); use a folder that save_pretrained wrote."
         ) from None
 
 
 def shipped(slug: str) -> list[str]:
-    """Names of the sets of trained parts that this installation has for a method."""
+    """Names of the weights that this installation has for a method."""
     return sorted(p.parent.name for p in (SHIPPED / slug).glob(f"*/{WEIGHTS}"))
 
 
@@ -207,17 +223,19 @@ def _shapes(cls: type[TrainedMethod], told: dict[str, Any]) -> dict[str, Any]:
 
 
 def _seed(weights: str | None) -> int | None:
-    """Seed of untrained parts, None where `weights` names trained ones."""
+    """Seed of untrained modules; None where `weights` names trained ones."""
     name, colon, seed = (weights or "").partition(":")
     if name != RANDOM:
         return None
     if colon and not seed.isdecimal():
-        raise InvalidParameter(f"weights={weights!r} has no seed; write 'random:7'.")
+        raise InvalidParameter(
+            f"weights={weights!r} has no valid seed; use a whole number, as in 'random:7'."
+        )
     return int(seed or 0)
 
 
 def _named(slug: str, weights: str) -> Path:
-    """The folder that `weights` says."""
+    """The folder of `weights`."""
     if weights in shipped(slug):
         return SHIPPED / slug / weights
     folder = Path(weights).expanduser()
@@ -230,26 +248,26 @@ def _named(slug: str, weights: str) -> Path:
 
 @lru_cache(maxsize=256)
 def _fitting(slug: str, base: tuple[tuple[str, int], ...]) -> Path:
-    """The shipped set of a base model with these facts."""
+    """The shipped weights for a base model with these facts."""
     for name in shipped(slug):
         told = read_config(SHIPPED / slug / name)["base"]
         if all(told.get(fact) == value for fact, value in base):
             return SHIPPED / slug / name
     known = ", ".join(shipped(slug)) or "no model"
     raise MissingWeights(
-        f"{slug} has trained parts for {known}, none for a base model of {_told(dict(base))}; "
-        f"{_way_out(slug)}"
+        f"{slug} has learned weights for {known}, but none for a model with "
+        f"{_listed(dict(base))}; {_way_out(slug)}"
     )
 
 
-def _told(facts: dict[str, Any]) -> str:
+def _listed(facts: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in facts.items())
 
 
 def _way_out(slug: str) -> str:
     return (
-        f"train them with 'foveate train --method {slug} --model DIR', or try untrained ones with "
-        f"weights={RANDOM!r}."
+        f"train them with 'foveate train --method {slug} --model DIR', or use untrained modules "
+        f"with weights={RANDOM!r}."
     )
 
 
@@ -271,7 +289,7 @@ def _loaded(
 
 
 def untrained(method: TrainedMethod, seed: int, **base: Any) -> nn.Module:
-    """Parts as `build` makes them, from this seed alone. base: the method's `facts`, and others."""
+    """New modules from `build`, determined by `seed`. base: the method's `facts`, and others."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return method.build(**{name: base[name] for name in method.facts})
@@ -290,10 +308,10 @@ def _read(
     try:
         module.load_state_dict(load_file(folder / WEIGHTS))
     except Exception as error:
-        # safetensors raises an error of its own, torch a RuntimeError over many lines.
+        # safetensors has its own error class; torch raises a RuntimeError with many lines.
         first = " ".join(str(error).split())[:200]
         raise MissingWeights(
-            f"The trained parts in {str(folder)!r} can't be loaded ({first}); save them again."
+            f"The weights in {str(folder)!r} can't be loaded ({first}); save them again."
         ) from None
     return module
 
@@ -301,27 +319,27 @@ def _read(
 def _agreeing(
     cls: type[TrainedMethod], folder: Path, shape: tuple[tuple[str, Any], ...]
 ) -> dict[str, Any]:
-    """The `shapes` of the parts in a folder; `InvalidParameter` where others were asked for."""
+    """The saved `shapes` of a folder; `InvalidParameter` where the method asks for others."""
     saved = _shapes(cls, _method_of(folder))
     defaults = {field.name: field.default for field in fields(cls)}
     for name, value in shape:
         own = saved.get(name, value)
         if value != own and (name in cls.agreed or value != defaults[name]):
             raise InvalidParameter(
-                f"{name}={value!r}, but the parts in {str(folder)!r} were trained with "
-                f"{saved[name]!r}; set it so, or train anew."
+                f"{name}={value!r} does not match the weights in {str(folder)!r}, which were "
+                f"trained with {name}={saved[name]!r}; use that value, or train again."
             )
     return saved
 
 
 def release() -> None:
-    """Let go of all parts that were loaded; whoever needs them again loads them again."""
+    """Free all loaded modules. They are loaded again when they are needed."""
     _loaded.cache_clear()
 
 
 def trained_class(slug: str) -> type[TrainedMethod]:
-    """The class of a method that has trained parts."""
+    """The class of a method with learned modules."""
     cls = method_class(slug)
     if not issubclass(cls, TrainedMethod):
-        raise FoveateError(f"{slug} has no trained parts; it runs on any model as it is.")
+        raise FoveateError(f"{slug} has no learned weights; use it on any model without training.")
     return cls

@@ -172,7 +172,7 @@ def test_other_methods_inside_the_tower_work_too(model):
 def test_what_can_not_be_is_refused(model):
     with pytest.raises(UnsupportedCall, match="TCA or ToMe"):
         stream_of(model, foveate.DivPrune(keep=4))
-    with pytest.raises(UnsupportedCall, match="one picture"):
+    with pytest.raises(UnsupportedCall, match="one image per call"):
         stream_of(model)(pictures(2)[:, 0])
     with pytest.raises(InvalidParameter, match="at least two"):
         foveate.zero_shot(model, Words(), ["red"])

@@ -391,7 +391,7 @@ def test_no_guess_for_other_decoders(config):
 def test_errors():
     with pytest.raises(UnsupportedModel, match="SimpleNamespace"):
         DecoderShape.from_config(SimpleNamespace(hidden_size=8))
-    with pytest.raises(InvalidParameter, match="2 lengths were given for 3 layers"):
+    with pytest.raises(InvalidParameter, match="2 values for 3 layers"):
         prefill_flops(SHAPE, [1, 2])
     with pytest.raises(InvalidParameter, match="-1"):
         kv_bytes(SHAPE, -1)

@@ -82,7 +82,7 @@ def test_asking_a_folder_is_what_transformers_answers(family, checkpoint):
 def test_a_video_is_refused_in_one_sentence(family, checkpoint):
     processor = foveate.load_processor(checkpoint(family))
     frames = np.zeros((4, 56, 56, 3), np.uint8)
-    with pytest.raises(foveate.UnsupportedCall, match="can't read videos.*torchvision"):
+    with pytest.raises(foveate.UnsupportedCall, match="video processors .* need torchvision"):
         processor(text=FAMILIES[family][4][2], videos=[[frames]], return_tensors="pt")
 
 

@@ -92,15 +92,15 @@ def test_a_shipped_set_is_found_by_what_it_fits():
     assert same(Line().module(torch.zeros(32), layers=5), module)
     assert same(Line(weights="toy").module(torch.zeros(32), layers=5), module)
     assert Line().sized(width=32).inner == 7 and Line(weights="random").sized(width=1).inner == 3
-    with pytest.raises(MissingWeights, match="for toy, none for a base model of layers 6, width"):
+    with pytest.raises(MissingWeights, match="for toy, but none for a model with layers 6, width"):
         Line().module(torch.zeros(32), layers=6)
     with pytest.raises(UnknownName, match="did you mean 'toy'"):
         Line(weights="toi").module(torch.zeros(32), layers=5)
     with pytest.raises(MissingWeights, match="has width 16"):
         Line(weights="toy").module(torch.zeros(16), layers=5)
-    with pytest.raises(InvalidParameter, match="inner=5, but .* trained with 7"):
+    with pytest.raises(InvalidParameter, match="inner=5 does not match .* trained with inner=7"):
         Line(weights="toy", inner=5).module(torch.zeros(32), layers=5)
-    with pytest.raises(InvalidParameter, match="at=2, but .* set it so"):
+    with pytest.raises(InvalidParameter, match="at=2 does not match .* use that value"):
         Line(weights="toy", at=2).module(torch.zeros(32), layers=5)
 
 
@@ -119,7 +119,7 @@ def test_broken_folders(tmp_path):
     (folder / "parts.safetensors").write_bytes(b"no tensors")
     with pytest.raises(MissingWeights, match="save them again"):
         Line(weights=str(tmp_path)).module(torch.zeros(32), layers=5)
-    with pytest.raises(MissingWeights, match="names no trained parts"):
+    with pytest.raises(MissingWeights, match="has no learned weights"):
         Line(weights="random").save_pretrained(tmp_path)
 
 

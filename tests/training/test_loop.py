@@ -118,5 +118,5 @@ def test_what_cannot_be_trained_is_refused(nano, tmp_path):
         recipe_of("fastv")
     with pytest.raises(TrainingError, match="steps"):
         train("brightest", *nano, tmp_path, recipe=BrightestRecipe(), steps=0)
-    with pytest.raises(FoveateError, match="no trained parts"):
+    with pytest.raises(FoveateError, match="no learned weights"):
         Recipe.method(type("FastVRecipe", (Recipe,), {"slug": "fastv"})(), None)
