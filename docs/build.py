@@ -23,7 +23,11 @@ from foveate.method_docs import method_doc
 from foveate.systems import MethodInfo, where
 
 ROOT = Path(__file__).resolve().parent.parent
-SECTIONS = {"Rule": "Rule", "Differences": "Differences from the paper", "Notes": "Notes"}
+SECTIONS = {
+    "Rule": "Rule",
+    "Differences": "Differences from paper and official code",
+    "Notes": "Notes",
+}
 BEGIN, END = "<!-- methods: make docs -->", "<!-- end of methods -->"
 
 

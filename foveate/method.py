@@ -69,31 +69,31 @@ class Method:
             )
 
     def parts(self) -> tuple[Part, ...]:
-        """The parts of this method, in any order; the engine runs them in road order."""
+        """The parts of this method, in any order; the engine runs them in the order of the data."""
         return (self,) if isinstance(self, Part) else ()
 
     def check(self, **base: int) -> None:
-        """Called by `attach` with facts of the base model ("width", "layers"): refuse it here."""
+        """Raise where the method does not fit a model; base: its "width" and "layers"."""
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """Stages at which this method acts, in road order."""
+        """Stages at which this method acts, in the order of the data."""
         return tuple(s for s in STAGES if any(p.stage == s for p in self.parts()))
 
     def budget(self, grid: Grid) -> int:
-        """Tokens that enter the language model for such an item, known without any feature."""
+        """Tokens that enter the LLM for an image or video of this grid, without running a model."""
         if not isinstance(grid, Grid):
             raise InvalidParameter(
-                f"{shown(grid)} is no grid; use one such as foveate.tokens.Grid(1, 24, 24)."
+                f"{shown(grid)} is not a grid; use one such as foveate.tokens.Grid(1, 24, 24)."
             )
         for name in ("t", "h", "w"):
             as_declared(name, getattr(grid, name), int)
         if min(grid.t, grid.h, grid.w) < 1:
-            raise InvalidParameter(f"{grid} holds no token; t, h and w are at least 1.")
+            raise InvalidParameter(f"{grid} has no tokens; use t, h and w of at least 1.")
         return extent_behind(in_road_order(self.parts()), grid).n
 
     def to_dict(self) -> dict[str, Any]:
-        """Slug and parameters as plain values; `from_dict` makes an equal method."""
+        """Slug and parameters as plain values, which `from_dict` turns into an equal method."""
         return {"method": self.slug, **{f.name: getattr(self, f.name) for f in fields(self)}}
 
     def __repr__(self) -> str:
@@ -108,13 +108,13 @@ class Method:
         return Composed(methods=(self, other))
 
     def __radd__(self, other: Any) -> Composed:
-        # Only what is no method comes here, the 0 of `sum` included.
+        # Only reached when `other` is not a method, such as the 0 that `sum` starts with.
         return Composed(methods=(other, self))
 
 
 @dataclass(frozen=True, repr=False)
 class Composed(Method):
-    """Several methods on one model; their parts run in road order, equal stages as written."""
+    """Several methods on one model; parts run in the order of the data, equal stages as written."""
 
     slug = "composed"
     methods: tuple[Method, ...] = ()
@@ -123,8 +123,8 @@ class Composed(Method):
         super().__post_init__()
         if self.keep != 1 or self.positions != "native":
             raise InvalidParameter(
-                f"keep={self.keep}, positions={self.positions!r} belong to the members of a "
-                "composition; give them to each."
+                f"keep={self.keep}, positions={self.positions!r} are not valid for a composition; "
+                "give them to its methods."
             )
         members = tuple(member for m in self.methods for member in _flat(as_method(m)))
         object.__setattr__(self, "methods", members)
@@ -138,7 +138,7 @@ class Composed(Method):
 
     @property
     def prompt_agnostic(self) -> bool:  # type: ignore[override]
-        """True when every member is."""
+        """Whether every method of the composition is."""
         return all(m.prompt_agnostic for m in self.methods)
 
     def to_dict(self) -> dict[str, Any]:
@@ -153,20 +153,20 @@ def _flat(method: Method) -> tuple[Method, ...]:
 
 
 def in_road_order(parts: tuple[Part, ...]) -> list[Part]:
-    """Parts sorted by stage; parts of one stage keep their order."""
+    """Parts sorted by stage, in the order of the data; parts of one stage keep their order."""
     return sorted(parts, key=lambda part: STAGES.index(part.stage))
 
 
 def register(cls: M) -> M:
-    """Class decorator: make a method known under its `slug`."""
+    """Class decorator: register a method under its `slug`."""
     if not (isinstance(cls, type) and issubclass(cls, Method)):
         raise FoveateError(
-            f"{shown(cls)} is no class of methods; decorate a subclass of foveate.Method."
+            f"{shown(cls)} is not a method class; decorate a subclass of foveate.Method."
         )
     if not isinstance(getattr(cls, "slug", None), str):
         raise FoveateError(f"{cls.__name__} has no slug; give the class one: slug = 'its_name'.")
     if _registry.get(cls.slug, cls).__qualname__ != cls.__qualname__:
-        raise FoveateError(f"Two methods call themselves {cls.slug!r}; rename one of them.")
+        raise FoveateError(f"Two methods have the slug {cls.slug!r}; rename one of them.")
     if cls.__repr__ is not Method.__repr__:
         cls.__repr__ = Method.__repr__  # type: ignore[method-assign]
     _registry[cls.slug] = cls
@@ -190,7 +190,7 @@ def registered() -> dict[str, type[Method]]:
 
 
 def method_class(slug: str) -> type[Method]:
-    """The class of one method; `UnknownName` with the nearest slug where there is none."""
+    """The class of a method; `UnknownName` with the nearest slug if there is none."""
     if not isinstance(slug, str):
         raise InvalidParameter(
             f"{shown(slug)} is not the slug of a method; use a string such as 'divprune'."
@@ -262,20 +262,20 @@ def from_dict(data: Mapping[str, Any]) -> Method:
         methods = rest.pop("methods")
         if rest or not isinstance(methods, list | tuple):
             raise InvalidParameter(
-                f"methods={shown(methods)} with {sorted(map(str, rest))} describes no composition; "
-                "use a list of descriptions under 'methods' and no other entry."
+                f"methods={shown(methods)} with {sorted(map(str, rest))} is not the description of "
+                "a composition; use a list of descriptions under 'methods' and no other entry."
             )
         return Composed(methods=tuple(map(from_dict, methods)))
     try:
         slug = rest.pop("method")
     except KeyError:
         raise InvalidParameter(
-            f"{shown(data)} names no method; give its slug under 'method', or several under "
-            "'methods'."
+            f"{shown(data)} has no method; give its slug under 'method', or a list of "
+            "descriptions under 'methods'."
         ) from None
     return create(slug, **{str(name): value for name, value in rest.items()})
 
 
 def class_names() -> Iterator[tuple[str, type[Method]]]:
-    """Pairs of class name and class, for the face of the package."""
+    """Pairs of class name and class, for the names that the package exports."""
     return ((cls.__name__, cls) for cls in registered().values())
