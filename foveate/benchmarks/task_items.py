@@ -13,7 +13,7 @@ from PIL import Image
 
 from foveate.benchmarks.loaded_model import LoadedModel
 from foveate.mini import world
-from foveate.mini.evaluate import blinded, prompt
+from foveate.mini.evaluate import constant_colour, prompt
 from foveate.mini.world.item import Item
 
 BATCH = 50
@@ -55,7 +55,7 @@ class TaskItems:
     def blind(self) -> list[Batch]:
         """All items with the mean colour of each picture in its place."""
         groups = list(_chunks(range(len(self.items))))
-        return list(self.prepared(groups, [blinded(image) for image in self.images]))
+        return list(self.prepared(groups, [constant_colour(image) for image in self.images]))
 
     def grouped(self, keys: Sequence[int]) -> Iterator[tuple[int, Batch]]:
         """Batches of items that share a key (one per item), with that key."""

@@ -14,10 +14,10 @@ from foveate.errors import UnknownName
 
 WEIGHTS = Path(__file__).parent / "weights"
 
-# What a model is for, and which one is the best that this installation has for it.
+# The best embedded model for each role.
 ROLES = {"image": "mini-image", "clip": "nano-text"}
 
-# Folders of this ending hold a text tower beside the vision tower of the model before it.
+# Folders with this suffix hold a CLIP text encoder for the model before the suffix.
 TEXT = "-text"
 
 
@@ -27,11 +27,12 @@ def available() -> list[str]:
 
 
 def load(name: str = "image", dtype=None):
-    """An embedded model and its processor, offline: ``(model, processor)``, model in eval mode.
+    """An embedded model in eval mode and its processor, offline: ``(model, processor)``.
 
-    ``name`` is a model's name or its role: "image" is a VLM, "clip" a `CLIPModel` with the same
-    vision tower. ``dtype`` is a torch dtype; float32 by default, whatever the weights are
-    stored in.
+    Args:
+        name: a model, such as "nano", or a role: "image" is a VLM, "clip" a `CLIPModel` with the
+            vision encoder of nano.
+        dtype: torch dtype of the weights, float32 by default.
     """
     known = available()
     folder = ROLES.get(name, name) if isinstance(name, str) else None
@@ -48,7 +49,7 @@ def load(name: str = "image", dtype=None):
 
 
 def model_card(name: str) -> dict:
-    """The model card of an embedded model or a role, empty for any other name."""
+    """The model card of an embedded model or role as plain values; empty for other names."""
     if not isinstance(name, str):
         return {}
     path = WEIGHTS / ROLES.get(name, name) / "card.json"
@@ -57,14 +58,14 @@ def model_card(name: str) -> dict:
 
 
 def __getattr__(name: str):
-    """`foveate.mini.world` without an import of its own, loaded on first use."""
+    """Import `foveate.mini.world` on first use."""
     if name == "world":
         return importlib.import_module("foveate.mini.world")
     raise AttributeError(f"module 'foveate.mini' has no attribute {name!r}")
 
 
 class _Mini(ModuleType):
-    """The module itself is the shorthand: ``foveate.mini("image")`` is ``load("image")``."""
+    """Makes the module callable: ``foveate.mini("image")`` is ``load("image")``."""
 
     def __call__(self, name: str = "image", dtype=None):
         return load(name, dtype)

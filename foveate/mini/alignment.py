@@ -1,15 +1,14 @@
-"""The losses that need no question: they teach the tower what is on a picture, and in which words.
+"""Losses of the vision encoder that need no question.
 
-* Words of patches: every projected visual token learns a high cosine with the language model's own
-  embeddings of the words that hold for its patch. "Find the word, copy its neighbour" is then easy
-  to form in the language model, and query-similarity methods find aligned tokens. (With plain dot
-  products the tokens grow along one common direction that says no to all words, and the language
-  model sees little else of them.)
-* Contents of the picture: the CLS token names (shape, colour) pairs and written words. Without it
-  the CLS row, which many methods read, would stay untrained.
-* Silhouettes: the first layer tells ink from ground in its patch, the second in the surrounding
-  three by three patches. Shapes must be told apart in every colour on every ground; silhouettes are
-  the step in between that a small tower does not find by itself in the time given.
+* Words of patches: every projected visual token learns a high cosine similarity with the LLM's
+  embeddings of the words that are true of its patch. The LLM can then find tokens by word, and
+  query-similarity methods find aligned tokens. With dot products instead, all tokens grow along one
+  direction that means "no" for all words.
+* Contents of the image: the CLS token predicts (shape, colour) pairs and written words. Without it,
+  the CLS attention that many methods read would stay untrained.
+* Silhouettes: the first block separates foreground from background in its patch, the second in the
+  surrounding 3 x 3 patches. A small vision encoder does not learn this step on its own in the given
+  time, and needs it to recognise shapes in every colour on every background.
 """
 
 from dataclasses import dataclass
@@ -25,14 +24,14 @@ from .world.vocabulary import LEXICON, SHAPES, SIZES, TEXTURES
 
 @dataclass
 class Seen:
-    """``tokens`` (B, P, D) as the LLM sees them, ``cls`` (B, W), ``layers`` L + 1 of (B, P, W)."""
+    """Projected ``tokens`` (B, P, D), ``cls`` (B, W), ``layers``: L + 1 states (B, P, W)."""
 
     tokens: Tensor
     cls: Tensor
     layers: list[Tensor]
 
 
-# What is hard to see and asked for weighs more; sizes are seldom asked and never sharp.
+# Hard and frequently asked words weigh more; sizes are rarely asked and vague.
 _WEIGHTS = {SHAPES: 2.0, CHARACTERS: 2.0, LEXICON: 2.0, TEXTURES: 0.5, SIZES: 0.3}
 _SHAPE_COLUMNS = slice(COLUMN[SHAPES[0]], COLUMN[SHAPES[-1]] + 1)
 
@@ -45,14 +44,14 @@ def _weights() -> Tensor:
 
 
 class Alignment(nn.Module):
-    """Heads and losses; thrown away when the training is over."""
+    """Heads and losses, used in training only."""
 
     def __init__(self, config: CLIPVisionConfig):
         super().__init__()
         width, self.patch = config.hidden_size, config.patch_size
         self.grid = config.image_size // config.patch_size
         self.log_scale = nn.Parameter(torch.tensor(10.0).log())
-        # Most words do not hold for most patches: start by saying no.
+        # Most words are false for most patches, so the initial prediction is no.
         self.bias = nn.Parameter(torch.tensor(-4.0))
         self.picture = nn.Linear(width, PICTURE_LABELS)
         nn.init.normal_(self.picture.weight, std=0.02)
@@ -68,7 +67,7 @@ class Alignment(nn.Module):
         return F.normalize(tokens, dim=-1) @ words.T * self.log_scale.exp() + self.bias
 
     def silhouettes(self, layers: list[Tensor], ink: Tensor) -> Tensor:
-        """Ink (B, H, W) of the own patch, and of three by three patches at half resolution."""
+        """Loss for the ink (B, H, W) of each patch, and of 3 x 3 patches at half resolution."""
         p, g = self.patch, self.grid
         own = ink.view(-1, g, p, g, p).transpose(2, 3).reshape(-1, g * g, p * p)
         half = F.avg_pool2d(ink[:, None], 2)

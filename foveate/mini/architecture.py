@@ -1,4 +1,4 @@
-"""The mini models as stock transformers classes: configurations, processors, empty models."""
+"""The embedded models as stock transformers classes: configurations, processors, new models."""
 
 import torch
 from transformers import (
@@ -14,61 +14,67 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from .text import CHAT_TEMPLATE, build_tokenizer
 from .world.vocabulary import VOCABULARY_SIZE, ids
 
-HEAD = 32  # width of an attention head, of the tower and of the Llama
+HEAD = 32  # width of an attention head in the vision encoder and the Llama
 
 
 def nano_config() -> LlavaConfig:
-    """64 px in patches of 8 (64 visual tokens), a CLIP tower of four blocks, a Llama of six."""
+    """64 px, patches of 8 px (64 visual tokens), a CLIP with four blocks, a Llama with six."""
     return _config(size=64, blocks=4, layers=6)
 
 
 def image_config() -> LlavaConfig:
-    """112 px in patches of 8 (196 visual tokens), a CLIP tower of five blocks, a Llama of eight."""
+    """112 px, patches of 8 px (196 visual tokens), a CLIP with five blocks, a Llama with eight."""
     return _config(size=112, blocks=5, layers=8)
 
 
 def large_image_config() -> LlavaConfig:
-    """192 px in patches of 8 (576 visual tokens), a CLIP tower of six blocks, a Llama of ten.
+    """192 px, patches of 8 px (576 visual tokens), a CLIP with six blocks, a Llama with ten.
 
-    As wide and deep as 16 MB of bfloat16 weights allow.
+    Sized to 16 MB of bfloat16 weights.
     """
-    return _config(size=192, blocks=6, layers=10, seen=(192, 704), spoken=(224, 448), spread=0.067)
+    return _config(size=192, blocks=6, layers=10, vision=(192, 704), text=(224, 448), spread=0.067)
 
 
 def _config(
     size: int,
     blocks: int,
     layers: int,
-    seen: tuple[int, int] = (128, 512),
-    spoken: tuple[int, int] = (160, 288),
+    vision: tuple[int, int] = (128, 512),
+    text: tuple[int, int] = (160, 288),
     spread: float = 0.08,
 ) -> LlavaConfig:
-    """``seen`` and ``spoken`` are widths of the tower and of the Llama: of the stream, of the MLPs.
+    """A LLaVA configuration.
 
-    ``spread`` is the Llama's initial standard deviation. It is about 1 over the root of the width:
-    an embedding then has norm 1, so tied logits and word alignment start well scaled.
+    Args:
+        size: image side in pixels.
+        blocks: blocks of the vision encoder.
+        layers: layers of the Llama.
+        vision: widths of the vision encoder, (hidden, MLP).
+        text: widths of the Llama, (hidden, MLP).
+        spread: initial standard deviation of the Llama, about 1 / sqrt(width). Embeddings then have
+            norm 1, so tied logits and word alignment start well scaled.
     """
     special = {
         "pad_token_id": ids()["<pad>"],
         "bos_token_id": ids()["<bos>"],
         "eos_token_id": ids()["<eos>"],
     }
-    vision = CLIPVisionConfig(
-        hidden_size=seen[0],
-        intermediate_size=seen[1],
+    vision_config = CLIPVisionConfig(
+        hidden_size=vision[0],
+        intermediate_size=vision[1],
         num_hidden_layers=blocks,
-        num_attention_heads=seen[0] // HEAD,
+        num_attention_heads=vision[0] // HEAD,
         image_size=size,
         patch_size=8,
-        projection_dim=seen[0],
+        projection_dim=vision[0],
     )
-    text = LlamaConfig(
+    text_config = LlamaConfig(
         vocab_size=VOCABULARY_SIZE,
-        hidden_size=spoken[0],
-        intermediate_size=spoken[1],
+        hidden_size=text[0],
+        intermediate_size=text[1],
         num_hidden_layers=layers,
-        num_attention_heads=spoken[0] // HEAD,
-        num_key_value_heads=spoken[0] // HEAD,
+        num_attention_heads=text[0] // HEAD,
+        num_key_value_heads=text[0] // HEAD,
         max_position_embeddings=2048,
         rms_norm_eps=1e-5,
         initializer_range=spread,
@@ -76,8 +82,8 @@ def _config(
         **special,
     )
     return LlavaConfig(
-        vision_config=vision,
-        text_config=text,
+        vision_config=vision_config,
+        text_config=text_config,
         image_token_index=ids()["<image>"],
         image_seq_length=(size // 8) ** 2,
         vision_feature_layer=-2,
@@ -88,12 +94,12 @@ def _config(
 
 
 def new_model(config: LlavaConfig, seed: int) -> LlavaForConditionalGeneration:
-    """A model with fresh float32 weights that depend on the seed alone."""
+    """A model with new float32 weights that depend only on the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlavaForConditionalGeneration(config)
-    look_at_neighbours(model.model.vision_tower)
-    look_for_likeness(model.model.language_model)
+    attend_to_neighbours(model.model.vision_tower)
+    attend_to_similar(model.model.language_model)
     return _greedy(model)
 
 
@@ -105,36 +111,36 @@ def _greedy(model: LlavaForConditionalGeneration) -> LlavaForConditionalGenerati
 
 
 @torch.no_grad()
-def look_for_likeness(language_model) -> None:
-    """Start a Llama with heads that look at what is like the asking token, and copy it.
+def attend_to_similar(language_model) -> None:
+    """Initialise the attention of a Llama so that tokens attend to similar tokens and copy them.
 
-    Keys equal to queries make a head attend by likeness, outputs equal to transposed values make it
-    copy what it found (after "mimetic initialization", Trockman and Kolter 2023). A word then looks
-    at the patches that carry it from the first step on; from a random start the same number of
-    steps left "where is the red ring?" half as often right.
+    Keys equal to queries make a head attend by similarity. Outputs equal to transposed values make
+    it copy (after "mimetic initialization", Trockman and Kolter 2023). A word then attends to the
+    patches that show it from the first step. With random initialisation, half as many location
+    questions were correct after the same number of steps.
     """
     for layer in language_model.layers:
         attention = layer.self_attn
         attention.k_proj.weight.copy_(attention.q_proj.weight)
-        # Small, so that the words of the residual stream stay readable.
+        # Small, so that the hidden states stay close to the word embeddings.
         attention.o_proj.weight.copy_(0.1 * attention.v_proj.weight.T)
         layer.mlp.down_proj.weight.mul_(0.1)
 
 
-def _turns(count: int) -> torch.Tensor:
-    """Frequencies that make codes of different places orthogonal on grids of up to 2 * count.
+def _frequencies(count: int) -> torch.Tensor:
+    """Frequencies that make the codes of different positions orthogonal on grids up to 2 * count.
 
-    On grids of up to 4 * count, places 2 * count apart get opposite codes: still told apart.
+    On grids up to 4 * count, positions 2 * count apart get opposite codes, which still differ.
     """
     return torch.pi * (torch.arange(count) + 0.5) / count
 
 
-def place_codes(tower) -> torch.Tensor:
-    """Cosines and sines of the row and the column of every patch, (P, width of a head)."""
+def position_codes(tower) -> torch.Tensor:
+    """Position codes: cosines and sines of the row and column of every patch, (P, head width)."""
     embeddings = tower.embeddings
     grid = embeddings.image_size // embeddings.patch_size
     size = tower.config.hidden_size // tower.config.num_attention_heads
-    angles = torch.arange(grid).float()[:, None] * _turns(size // 4)
+    angles = torch.arange(grid).float()[:, None] * _frequencies(size // 4)
     axis = torch.cat([angles.cos(), angles.sin()], 1)
     return 0.5 * torch.cat([axis.repeat(grid, 1), axis.repeat_interleave(grid, 0)], 1)
 
@@ -144,20 +150,23 @@ _CORNERS = ((-1, -1), (1, -1), (-1, 1), (1, 1))
 
 
 @torch.no_grad()
-def look_at_neighbours(tower, blocks=(_SIDES, _SIDES, _CORNERS)) -> None:
-    """Start a CLIP tower with heads that look at the neighbouring patches.
+def attend_to_neighbours(tower, blocks=(_SIDES, _SIDES, _CORNERS)) -> None:
+    """Initialise the first blocks of a CLIP with heads that attend to neighbouring patches.
 
-    ``blocks`` gives, for the first blocks, one offset (right, down) per head. Positions are written
-    as cosines and sines in the first channels; a head's query is the code of its own place turned
-    by the offset, its key the code as it is, so that their product peaks at that neighbour. Only
-    the start is set, every weight stays free. From a random start, putting patches together to
-    shapes and letters took the tower longer than all the rest of its training.
+    The first channels hold position codes. A head's query is the code of its own position rotated
+    by an offset, its key is the plain code, so their product peaks at that neighbour. All weights
+    stay trainable. With random initialisation, learning to combine patches into shapes and letters
+    took longer than the rest of the training.
+
+    Args:
+        tower: the CLIP vision model, changed in place.
+        blocks: for each of the first blocks, one offset (right, down) per head.
     """
     embeddings = tower.embeddings
     size = tower.config.hidden_size // tower.config.num_attention_heads
     count = size // 4
-    turns = _turns(count)
-    embeddings.position_embedding.weight[1:, :size] = place_codes(tower)
+    turns = _frequencies(count)
+    embeddings.position_embedding.weight[1:, :size] = position_codes(tower)
     embeddings.patch_embedding.weight[:size] = 0
     for layer, offsets in zip(tower.encoder.layers, blocks, strict=False):
         attention = layer.self_attn
@@ -175,12 +184,12 @@ def look_at_neighbours(tower, blocks=(_SIDES, _SIDES, _CORNERS)) -> None:
 
 
 def new_processor(config: LlavaConfig) -> LlavaProcessor:
-    """Tokenizer, chat template and a PIL image processor that squeezes pictures to the canvas."""
+    """Tokenizer, chat template and a PIL image processor that resizes images to a square."""
     side = {"height": config.vision_config.image_size, "width": config.vision_config.image_size}
     images = CLIPImageProcessorPil(
         size=side,
         crop_size=side,
-        # Cropping would cut objects off wide pictures.
+        # Cropping would remove objects from wide images.
         do_center_crop=False,
         image_mean=[0.5, 0.5, 0.5],
         image_std=[0.5, 0.5, 0.5],

@@ -1,4 +1,4 @@
-"""The model card of a trained mini model: JSON for machines, Markdown for people."""
+"""The model card of an embedded model: `card.json` and the page `README.md`."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from .evaluate import evaluate
 from .weights_loading import load_folder
 from .world import CATALOGUE, items
 
-# A task is kept for measuring where the picture is worth that much.
+# A task is used in benches if the image adds at least this much accuracy.
 SPAN = 0.3
 KEEP = 0.125
 
@@ -22,11 +22,18 @@ def measure(
     progress: bool = False,
     device="cpu",
 ) -> dict:
-    """Accuracies of the saved weights by task, ``count`` items each.
+    """Accuracies of saved weights by task.
 
-    With all visual tokens (greedy, and by likelihood), with the picture replaced by its mean
-    colour, with an eighth of the tokens: those of the evidence, or drawn at random (likelihood);
-    and of the best constant answer.
+    With all visual tokens (greedy, and by likelihood), with constant-colour images, with the best
+    constant answer, and with an eighth of the tokens: those of the evidence, or random ones.
+
+    Args:
+        folder: holds the weights.
+        tasks: ids of the tasks.
+        count: items per task.
+        split: "test" or "test-ood".
+        progress: show a progress bar.
+        device: for the model.
     """
     from foveate import attach
     from foveate.benchmarks.controls import Oracle
@@ -48,7 +55,7 @@ def measure(
             "items": count,
             "full": full.accuracy[task],
             "likelihood": share(mode="likelihood"),
-            "blind": share(blind=True),
+            "blind": share(no_image=True),
             "constant": full.constant[task],
         }
         light = EvidenceBoxes()
@@ -62,7 +69,7 @@ def measure(
 
 
 def kept(table: dict) -> list[str]:
-    """Tasks that are worth measuring with: full is that far above blind and constant answers."""
+    """Tasks for the benches: the full model is at least SPAN above the no-image baseline."""
     return [
         task
         for task, row in table.items()
@@ -83,10 +90,10 @@ def _table(table: dict) -> str:
     columns = {
         "full": "full, greedy",
         "likelihood": "full, likelihood",
-        "blind": "blind",
-        "constant": "constant",
-        "oracle": f"oracle {100 * KEEP:g} %",
-        "random": f"random {100 * KEEP:g} %",
+        "blind": "constant-colour image",
+        "constant": "best constant answer",
+        "oracle": f"evidence tokens, {100 * KEEP:g} %",
+        "random": f"random tokens, {100 * KEEP:g} %",
     }
     shown = {key: name for key, name in columns.items() if key in next(iter(table.values()))}
     rows = [
@@ -99,16 +106,31 @@ def _table(table: dict) -> str:
     return "\n".join(rows)
 
 
+def legend(table: dict) -> list[str]:
+    """One line per column of an accuracy table that needs one."""
+    lines = ["- full, greedy: the greedily decoded text must equal the answer."]
+    lines.append("- full, likelihood: the answer is the candidate with the highest likelihood.")
+    lines.append("- constant-colour image: the image is replaced by its mean colour.")
+    lines.append("- best constant answer: the same answer to every question.")
+    lines.append("- no-image baseline: the better of these two.")
+    if "oracle" in next(iter(table.values())):
+        lines.append(
+            f"- evidence tokens, random tokens: {100 * KEEP:g} % of the visual tokens are kept, "
+            "those that show the evidence or random ones."
+        )
+    return lines
+
+
 def _origin(card: dict) -> str:
     if card.get("origin"):
-        return f"grown from {card['origin']} and trained on"
-    return "trained from nothing on"
+        return f"initialised from {card['origin']} and trained on"
+    return "trained from scratch on"
 
 
 def _machine(card: dict) -> str:
     if card.get("device", "cpu") == "cpu":
         return f"{card['threads']} CPU threads"
-    return f"one {card['device']}, pictures drawn by {card['threads']} processes"
+    return f"one {card['device']}, images drawn by {card['threads']} processes"
 
 
 def markdown(card: dict) -> str:
@@ -120,15 +142,16 @@ def markdown(card: dict) -> str:
     )
     parts = [
         f"# {card['name']}",
-        f"A LLaVA of {card['parameters'] / 1e6:.2f} M parameters, {_origin(card)} the "
-        f"procedural world (version {card['world']}): pictures of {card.get('size', 64)} px, "
-        f"{card.get('tokens', 64)} visual tokens. It "
-        "knows its closed vocabulary and nothing else; it exists so that token reduction can be "
-        "tried and measured without a download.",
-        f"- pictures seen: {pictures:,} (none twice, none of the test splits)\n"
-        f"- steps: {recipe['warm_up_steps']} vision warm-up + {recipe['joint_steps']} joint, "
-        f"up to {recipe['questions']} questions per picture\n"
-        f"- time: {card['seconds'] / 60:.1f} minutes on {_machine(card)}, seed {card['seed']}\n"
+        f"A LLaVA with {card['parameters'] / 1e6:.2f} M parameters, {_origin(card)} the procedural "
+        f"world (version {card['world']}). Images of {card.get('size', 64)} px become "
+        f"{card.get('tokens', 64)} visual tokens. The model knows only the words of this world. It "
+        "lets you try and measure token reduction without a download.",
+        f"- training images: {pictures:,}, each used once, none from the test splits\n"
+        f"- training steps: {recipe['warm_up_steps']} of vision warm-up, then "
+        f"{recipe['joint_steps']} of joint training with up to {recipe['questions']} questions per "
+        "image\n"
+        f"- training time: {card['seconds'] / 60:.1f} minutes on {_machine(card)}\n"
+        f"- seed: {card['seed']}\n"
         "- visual tokens dropped in training: none",
     ]
     if "test" in card:
@@ -138,26 +161,27 @@ def markdown(card: dict) -> str:
         parts += [
             "## Accuracy on the test split",
             _table(table),
-            "Greedy decoding must give exactly the answer. Blind: the picture replaced by its mean "
-            "colour. Constant: the best answer that never changes. Oracle and random keep an "
-            "eighth of the tokens.",
-            f"Kept for measuring, {100 * mean:.1f} % right on average: {', '.join(known)}.",
+            "\n".join(legend(table)),
+            f"Tasks used in benches, mean accuracy {100 * mean:.1f} %: {', '.join(known)}.",
         ]
         lost = [task for task in table if task not in known]
         if lost:
             parts.append(
-                f"Not kept, for the picture is worth less than {100 * SPAN:g} points there: "
-                f"{', '.join(lost)}."
+                "Tasks not used, because the full model is less than "
+                f"{100 * SPAN:g} points above the no-image baseline: {', '.join(lost)}."
             )
     if "test-ood" in card:
         parts += [
             "## Accuracy on test-ood",
             _table(card["test-ood"]),
-            "Unseen (shape, colour) pairs, unseen wordings, more objects, and for I9 words that "
-            "were never written in training: a word-level answer to those cannot be expected.",
+            "This split has new (shape, colour) pairs, new wordings and more objects. I9 has words "
+            "that never occur in training, so a model with word-level answers cannot read them.",
         ]
-    parts += ["## Loss", _curve(card["history"])]
-    parts.append(f"Made by `foveate train {card['name']}`; the numbers are in `card.json`.")
+    parts += ["## Training loss", _curve(card["history"])]
+    parts.append(
+        f"Reproduce with `foveate train {card['name']} --seed {card['seed']}`. All numbers are in "
+        "`card.json`."
+    )
     return "\n\n".join(parts) + "\n"
 
 
@@ -169,9 +193,15 @@ def write_card(
     progress: bool = False,
     device="cpu",
 ) -> dict:
-    """Measure the weights in ``folder`` and write ``card.json`` and ``README.md`` there.
+    """Evaluate the weights in a folder and write ``card.json`` and ``README.md`` there.
 
-    ``facts`` says what the training was and ran on; the measuring runs on ``device``.
+    Args:
+        folder: holds the weights.
+        facts: about the training, for the card.
+        tasks: ids of the tasks to evaluate.
+        count: test items per task, half as many of test-ood; 0 for none.
+        progress: show a progress bar.
+        device: for the evaluation.
     """
     model, _ = load_folder(folder)
     config = model.config

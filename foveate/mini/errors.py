@@ -1,15 +1,15 @@
-"""What can be wrong about a call into the mini models."""
+"""Errors of the embedded models: evaluation, training, weights."""
 
 from foveate.errors import FoveateError
 
 
 class EvaluationError(FoveateError, ValueError):
-    """An evaluation that was asked for with a wrong argument."""
+    """An evaluation was called with an invalid argument."""
 
 
 class TrainingError(FoveateError, ValueError):
-    """A training run that was asked for with a wrong argument."""
+    """A training run was called with an invalid argument."""
 
 
 class WeightsError(FoveateError, RuntimeError):
-    """Embedded weights that do not fit each other."""
+    """Embedded weights do not match each other."""

@@ -1,7 +1,6 @@
-"""Accuracy of a model on world items, one question per row.
+"""Accuracy of a model on items of the procedural world, one question per row.
 
-Only ``model.generate(**inputs)`` and ``model(**inputs)`` are called, with what the processor made,
-so whatever is attached to the model works underneath.
+It calls only ``model.generate`` and ``model``, so an attached method takes part.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +19,7 @@ MODES = ("generate", "likelihood")
 
 @dataclass(frozen=True)
 class ItemResult:
-    """What the model answered to one item."""
+    """The answer of the model to one item."""
 
     id: str
     task: str
@@ -31,31 +30,40 @@ class ItemResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracies in 0..1 by task, and every answer."""
+    """Accuracies in 0..1 by task, and every answer.
+
+    Attributes:
+        mode: "generate" or "likelihood".
+        no_image: whether the images were replaced by constant-colour images.
+        accuracy: by task.
+        constant: accuracy of the best constant answer, by task.
+        count: number of items, by task.
+        results: the answer to every item.
+    """
 
     mode: str
-    blind: bool
+    no_image: bool
     accuracy: dict[str, float]
     constant: dict[str, float]
     count: dict[str, int]
     results: list[ItemResult] = field(repr=False)
 
     def to_dict(self, items: bool = False) -> dict:
-        """Plain JSON types; with ``items`` every single answer too."""
+        """Plain JSON types; with ``items`` also every answer."""
         made = asdict(self)
         if not items:
             del made["results"]
         return made
 
 
-def blinded(image: Image.Image) -> Image.Image:
-    """A picture of the same size in the mean colour of this one."""
+def constant_colour(image: Image.Image) -> Image.Image:
+    """An image of the same size that is filled with the mean colour of this one."""
     mean = np.asarray(image.convert("RGB"), dtype=np.float64).mean((0, 1)).round()
     return Image.new("RGB", image.size, tuple(int(v) for v in mean))
 
 
 def prompt(processor, question: str) -> str:
-    """The chat prompt of one question about one picture."""
+    """The chat prompt of one question about one image."""
     content = [{"type": "image"}, {"type": "text", "text": question}]
     return processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True
@@ -63,10 +71,10 @@ def prompt(processor, question: str) -> str:
 
 
 def constant_answer(items: Iterable[Item]) -> dict[str, float]:
-    """Accuracy of the best answer that never changes, by task (and by set of candidates).
+    """Accuracy of the best constant answer, by task.
 
-    Questions with different candidates (colour or shape) may have different constant answers: the
-    question alone tells them apart.
+    Questions with different candidates, such as colours or shapes, have different constant answers,
+    because the question alone tells them apart.
     """
     counts: dict[str, dict] = {}
     for item in items:
@@ -83,22 +91,28 @@ def evaluate(
     items: Sequence[Item],
     *,
     batch_size: int = 50,
-    blind: bool = False,
+    no_image: bool = False,
     mode: str = "generate",
     progress: bool = False,
     before: Callable[[Sequence[Item]], None] | None = None,
 ) -> Evaluation:
-    """Ask the model every item.
+    """Ask the model every item. The model's training mode is restored afterwards.
 
-    ``mode`` "generate" compares the greedily decoded text with the answer; "likelihood" takes the
-    candidate whose words and end of text are the most likely. ``blind`` replaces each picture by
-    its mean colour. ``before`` sees the items of the rows of each call ahead of it, for controls
-    that must know them. The model's training mode is restored afterwards.
+    Args:
+        model: the model, with or without an attached method.
+        processor: of the model.
+        items: what to ask.
+        batch_size: items per call.
+        no_image: replace every image by one filled with its mean colour.
+        mode: "generate" compares the greedily decoded text with the answer; "likelihood" takes the
+            candidate answer with the highest likelihood.
+        progress: show a progress bar.
+        before: called with the items of each call before it, for oracles.
     """
     if mode not in MODES:
-        raise EvaluationError(f"unknown mode {mode!r}: use one of {', '.join(MODES)}.")
+        raise EvaluationError(f"mode={mode!r} is unknown: use one of {', '.join(MODES)}.")
     if batch_size < 1:
-        raise EvaluationError(f"batch_size must be at least 1, got {batch_size}.")
+        raise EvaluationError(f"batch_size={batch_size} is too small: use at least 1.")
     answer = _generate if mode == "generate" else _likelihood
     training = model.training
     model.eval()
@@ -108,8 +122,8 @@ def evaluate(
             for first in range(0, len(items), batch_size):
                 chunk = items[first : first + batch_size]
                 images = [item.image() for item in chunk]
-                if blind:
-                    images = [blinded(image) for image in images]
+                if no_image:
+                    images = [constant_colour(image) for image in images]
                 told = answer(model, processor, chunk, images, before or _ignore)
                 for item, said in zip(chunk, told, strict=True):
                     right = said == item.answer
@@ -122,7 +136,7 @@ def evaluate(
         right.setdefault(result.task, []).append(result.correct)
     return Evaluation(
         mode=mode,
-        blind=blind,
+        no_image=no_image,
         accuracy={task: sum(rows) / len(rows) for task, rows in right.items()},
         constant=constant_answer(items),
         count={task: len(rows) for task, rows in right.items()},
@@ -144,7 +158,7 @@ def _length(processor, words: Iterable[str]) -> int:
 
 
 def _ignore(items: Sequence[Item]) -> None:
-    """Where no control must know what comes."""
+    """The default of `before`."""
 
 
 def _generate(model, processor, items: Sequence[Item], images, before) -> list[str]:
@@ -166,7 +180,7 @@ def _likelihood(model, processor, items: Sequence[Item], images, before) -> list
     if longest == 1:
         before(items)
         inputs = _inputs(model, processor, images, texts)
-        # The prompts end at the right edge, so the last row predicts the answer.
+        # Prompts are left-padded, so the last position predicts the answer.
         logits = model(**inputs).logits[:, -1].float()
         said = []
         for item, row in zip(items, logits, strict=True):
@@ -178,7 +192,7 @@ def _likelihood(model, processor, items: Sequence[Item], images, before) -> list
         whole = [f"{text}{c}{tokenizer.eos_token}" for c in item.candidates]
         inputs = _inputs(model, processor, [image] * len(whole), whole)
         before([item] * len(whole))
-        # Rows are as long as each other only after padding on the left: count from the right.
+        # Rows are left-padded: count positions from the right.
         scores = model(**inputs).logits.float().log_softmax(-1)
         sums = []
         for row, candidate in enumerate(item.candidates):

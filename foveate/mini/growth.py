@@ -1,9 +1,8 @@
-"""A larger mini model that begins where a smaller one ended.
+"""Initialise a larger embedded model from the weights of a smaller one.
 
-Blocks and layers that the smaller model lacks are put in as identities (their output projections
-are zero), and the table of positions is stretched to the larger grid, so that nothing learnt is
-lost. From a random start the larger model would spend most of its training on what the smaller one
-knows already.
+Additional blocks and layers start as identities (zero output projections), and the position
+embeddings are interpolated to the larger grid. The larger model therefore starts with the accuracy
+of the smaller one.
 """
 
 import torch
@@ -11,19 +10,19 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
-from .architecture import new_model, place_codes
+from .architecture import new_model, position_codes
 
 
 @torch.no_grad()
 def grow(
     small: LlavaForConditionalGeneration, config: LlavaConfig, seed: int
 ) -> LlavaForConditionalGeneration:
-    """A model of the larger ``config`` (same widths) that starts with the weights of ``small``."""
+    """A model of the larger ``config`` (same widths) initialised with the weights of ``small``."""
     model = new_model(config, seed)
     own, old = model.model, small.model
     own.multi_modal_projector.load_state_dict(old.multi_modal_projector.state_dict())
     tower, former = own.vision_tower, old.vision_tower
-    # The last block serves the class token alone, the features are read in front of it.
+    # Features are read before the last block, which serves only the class token.
     blocks = len(former.encoder.layers)
     order = _spread(range(blocks - 1), len(tower.encoder.layers) - 1, spare_end=True) + [blocks - 1]
     _fill(tower.encoder.layers, former.encoder.layers, order)
@@ -41,9 +40,9 @@ def grow(
 
 
 def _spread(old: range, count: int, spare_end: bool = False) -> list[int | None]:
-    """Which of the ``old`` layers each of ``count`` layers takes over; None for a new one.
+    """For each of ``count`` layers the ``old`` layer whose weights it takes, None for a new one.
 
-    New layers come one by one in front of the last ones, or behind them all.
+    New layers alternate with the last old ones, or all follow them (``spare_end``).
     """
     extra = count - len(old)
     if spare_end:
@@ -65,9 +64,9 @@ def _fill(layers: nn.ModuleList, former: nn.ModuleList, order: list[int | None])
 
 
 def _stretch(tower, former) -> None:
-    """Codes of places go on where they ended; what was learnt beside them is interpolated."""
+    """Extend the position codes to the larger grid; interpolate the learned rest."""
     small = former.embeddings.position_embedding.weight.clone()
-    known, codes = place_codes(former), place_codes(tower)
+    known, codes = position_codes(former), position_codes(tower)
     width = codes.shape[1]
     side, grid = int(len(known) ** 0.5), int(len(codes) ** 0.5)
     learnt = small[1:].clone()

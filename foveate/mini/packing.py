@@ -1,8 +1,8 @@
-"""Many questions about one picture in one sequence.
+"""Sequence packing: many questions about one image in one training sequence.
 
-A sequence is [bos][user][visual tokens][q1 a1][q2 a2]...; every block sees the picture and itself,
-and its positions begin right after the picture, so each block is exactly the prompt that the model
-meets when it is asked that question alone. One encoded picture then feeds many answers.
+A sequence is [bos][user][visual tokens][q1 a1][q2 a2]... Every question block attends to the image
+and to itself, and its positions start right after the image. So each block equals the prompt of
+that question alone, and one encoded image serves many answers.
 """
 
 from dataclasses import dataclass
@@ -22,12 +22,14 @@ PREFIX = ("<bos>", "<user>")
 
 @dataclass
 class Packed:
-    """Text side of a batch of B pictures with T text tokens each.
+    """The text of B images with T text tokens each; L = prefix + P visual tokens + T.
 
-    ``text`` int64 (B, T); ``mask`` bool (B, 1, L, L) with L = prefix + P + T, True where a query
-    (row) may look; ``positions`` int64 (B, L); ``targets`` int64 (B, T), the token to predict after
-    each text token, -100 where none is asked; ``answer`` int64 (B, T), the number of the question
-    whose answer is predicted there, -1 elsewhere.
+    Attributes:
+        text: token ids, int64 (B, T).
+        mask: True where a query (row) attends, bool (B, 1, L, L).
+        positions: position ids, int64 (B, L).
+        targets: the token to predict after each text token, -100 for none, int64 (B, T).
+        answer: number of the question whose answer is predicted there, -1 elsewhere, int64 (B, T).
     """
 
     text: Tensor
@@ -38,7 +40,7 @@ class Packed:
 
 
 def pack(questions: list[list[Question]], tokenizer, patches: int, device=None) -> Packed:
-    """Lay out the questions of each picture one after the other, in tensors on ``device``."""
+    """Pack the questions of each image one after the other, in tensors on ``device``."""
     flat = [q for row in questions for q in row]
     asked = tokenizer([q.text for q in flat], add_special_tokens=False).input_ids
     told = tokenizer([q.answer for q in flat], add_special_tokens=False).input_ids
@@ -57,7 +59,7 @@ def pack(questions: list[list[Question]], tokenizer, patches: int, device=None) 
             number += 1
         rows.append((tokens, blocks, places, targets, answers))
     length = max(len(row[0]) for row in rows)
-    # Padding is a block of its own: it looks at the picture and is looked at by nobody.
+    # Padding attends to the image only, and no token attends to it.
     fills = (ids()["<pad>"], -1, 0, -100, -1)
     text, block, place, target, answer = (
         torch.tensor([row[i] + [fill] * (length - len(row[i])) for row in rows], device=device)
@@ -76,10 +78,10 @@ def pack(questions: list[list[Question]], tokenizer, patches: int, device=None) 
 
 
 def attend(module, query, key, value, attention_mask=None, scaling=None, head: int = 0, **_):
-    """Attention over a packed sequence: the first ``head`` columns are causal and see no question.
+    """Attention over a packed sequence, whose first ``head`` tokens are the prefix and the image.
 
-    The same result as one call with the whole mask, for 0.6 of the products. Without a ``head`` it
-    is ordinary attention.
+    The result equals one call with the whole mask, with 0.6 of the multiplications. With ``head``
+    = 0 it is ordinary attention.
     """
     if not head:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling)
@@ -90,7 +92,7 @@ def attend(module, query, key, value, attention_mask=None, scaling=None, head: i
     return torch.cat([first, rest], 2).transpose(1, 2).contiguous(), None
 
 
-# The name by which a decoder of the trainer asks for `attend`; no other model knows it.
+# The attention implementation that only the trainer sets.
 ATTENTION = "foveate_packed"
 AttentionInterface.register(ATTENTION, attend)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)

@@ -1,4 +1,4 @@
-"""A progress bar for loops that take long."""
+"""A progress bar for long loops."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""The word-level tokenizer of the mini models, built from the world's vocabulary."""
+"""The word-level tokenizer of the embedded models, built from the world's vocabulary."""
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -25,8 +25,8 @@ CHAT_TEMPLATE = (
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """One token per word, digit or sign; unknown words become ``<unk>``.
 
-    Capitals that begin a word are lowered, capitals that stand alone are letters (options, spelled
-    strings), so "What is (A)?" reads as "what is ( A ) ?".
+    Words are lowercased. A single capital is a letter of its own (answer options, spelled strings):
+    "What is (A)?" becomes "what is ( A ) ?".
     """
     tokenizer = Tokenizer(models.WordLevel(ids(), unk_token="<unk>"))
     lowering = [

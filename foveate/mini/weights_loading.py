@@ -1,4 +1,4 @@
-"""Loading an embedded model from its folder, offline and without a word on the console."""
+"""Loading an embedded model from its folder, offline and without console output."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 @contextmanager
 def silent_bars() -> Iterator[None]:
-    """Without transformers' progress bars: they would flash by for a file of five megabytes."""
+    """Hide transformers' progress bars, which are useless for files of a few megabytes."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

@@ -11,7 +11,7 @@ from foveate.mini.architecture import (
     large_image_config,
     nano_config,
     new_model,
-    place_codes,
+    position_codes,
 )
 
 
@@ -43,10 +43,10 @@ def test_the_large_one_fits(large):
     assert abs(float(norms.detach().mean()) - 1) < 0.02
 
 
-def test_heads_look_at_neighbours_on_its_grid_too(large):
+def test_heads_attend_to_neighbours_on_its_grid_too(large):
     """Places 16 apart have opposite codes there, none has the code of another."""
     tower = large.model.vision_tower
-    codes = place_codes(tower)
+    codes = position_codes(tower)
     alike = codes @ codes.T
     assert bool((alike.argmax(1) == torch.arange(len(codes))).all())
     attention, width, side = tower.encoder.layers[0].self_attn, codes.shape[1], 24

@@ -108,4 +108,4 @@ def test_the_card_says_which_device():
     cpu = card.markdown({**facts, "threads": 2, "device": "cpu"})
     gpu = card.markdown({**facts, "threads": 16, "device": "Some GPU"})
     assert "1.0 minutes on 2 CPU threads" in cpu == card.markdown({**facts, "threads": 2})
-    assert "1.0 minutes on one Some GPU, pictures drawn by 16 processes" in gpu
+    assert "1.0 minutes on one Some GPU, images drawn by 16 processes" in gpu

@@ -9,7 +9,7 @@ from foveate.benchmarks.evidence import EvidenceBoxes
 from foveate.errors import FoveateError
 from foveate.mini import world
 from foveate.mini.architecture import nano_config, new_model, new_processor
-from foveate.mini.evaluate import blinded, constant_answer, evaluate
+from foveate.mini.evaluate import constant_answer, constant_colour, evaluate
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +68,10 @@ def test_constant_answer_counts_by_kind_of_question():
     assert constant_answer(items) == {"I1": best / 56}
 
 
-def test_blinded_picture_has_one_colour_and_the_same_size():
+def test_a_constant_colour_image_has_the_same_size():
     image = world.item("I1", "test", 0).image()
-    blind = blinded(image)
-    assert blind.size == image.size and len(blind.getcolors()) == 1
+    plain = constant_colour(image)
+    assert plain.size == image.size and len(plain.getcolors()) == 1
 
 
 def test_evaluation_restores_the_training_mode(untrained, mixed):

@@ -67,9 +67,9 @@ def test_is_stock_and_small():
 def test_answers_with_the_picture_and_not_without(nano, task):
     items = world.items(task, "test", 250)
     full = evaluate(*nano, items)
-    blind = evaluate(*nano, items, blind=True)
+    no_image = evaluate(*nano, items, no_image=True)
     assert full.accuracy[task] >= 0.8
-    assert blind.accuracy[task] <= full.constant[task] + 0.06
+    assert no_image.accuracy[task] <= full.constant[task] + 0.06
 
 
 def test_card_agrees_with_the_weights(nano):
