@@ -415,7 +415,7 @@ def test_compositions_are_flat_and_come_back():
     for other in others:
         assert other == flat and hash(other) == hash(flat) and repr(other) == repr(flat)
         assert from_dict(json.loads(json.dumps(other.to_dict()))) == flat
-    refused(lambda: Composed(methods=(a, b), keep=0.5), "keep=0.5", "members")
+    refused(lambda: Composed(methods=(a, b), keep=0.5), "keep=0.5", "its methods")
     refused(lambda: Composed(methods=a), "methods=DivPrune(keep=0.5)")
 
 
