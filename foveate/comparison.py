@@ -103,18 +103,18 @@ class Comparison:
         """Header and rows, each column in one unit."""
         header = (
             "",
-            "visual tokens",
-            "retention ratio",
-            "prefill GFLOPs",
-            "theoretical speed-up",
-            "TTFT (ms)",
-            "measured speed-up",
-            "ms per output token",
-            "KV cache (MB)",
+            "visual\ntokens",
+            "retention\nratio",
+            "prefill\nGFLOPs",
+            "theoretical\nspeed-up",
+            "TTFT\n(ms)",
+            "measured\nspeed-up",
+            "ms per\noutput token",
+            "KV cache\n(MB)",
         )
         measured = all(row.report.peak_memory is not None for row in self.rows)
         rows = [_cells(row, measured) for row in self.rows]
-        return (*header, "peak memory (MB)") if measured else header, rows
+        return (*header, "peak memory\n(MB)") if measured else header, rows
 
     def _notes(self) -> list[str]:
         return [

@@ -83,7 +83,7 @@ def table(case: Case, found: list[Row]) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
-    from foveate.cli.figures import scaled, share
+    from foveate.figure_table import figure, percent
 
     title = f"{case.name}: {case.question}"
     title += f"  (right: {case.expected})" if case.expected else "  (nano can't know)"
@@ -92,9 +92,9 @@ def table(case: Case, found: list[Row]) -> Any:
         ("method", "left"),
         ("answer", "left"),
         ("visual tokens", "right"),
-        ("LLM prefill", "right"),
-        ("", "right"),
-        ("measured", "right"),
+        ("prefill GFLOPs", "right"),
+        ("ratio", "right"),
+        ("prefill ms", "right"),
     ):
         made.add_column(name, justify=justify, header_style="dim")  # type: ignore[arg-type]
     for row in found:
@@ -104,9 +104,9 @@ def table(case: Case, found: list[Row]) -> Any:
             _label(row),
             f"[{colour}]{escape(row.text)}[/{colour}]",
             f"{sum(report.tokens_out)} of {sum(report.tokens_in)}",
-            scaled(report.flops, "FLOPs"),
-            share(report.flops, report.flops_full),
-            f"{row.milliseconds:.1f} ms",
+            figure(report.flops / 1e9),
+            percent(report.flops / report.flops_full),
+            figure(row.milliseconds),
         )
     return made
 
@@ -165,8 +165,8 @@ def _run(out: Path, slugs: list[str]) -> None:
     for slug in slugs:
         method_class(slug)
     printer = console()
-    with waiting(f"loading {DEFAULT}"):
-        model, processor = load_model(DEFAULT, "auto", "auto")
+    model, processor = load_model(DEFAULT, "auto", "auto")
+    with waiting("warming up"):
         all_cases = cases()
         # The first call of a process pays for what all later ones find ready.
         _ask(model, processor, all_cases[0], Composed())

@@ -23,8 +23,14 @@ def percent(ratio: float) -> str:
 
 
 def text_table(header: Cells, rows: Sequence[Cells]) -> str:
-    """Columns two spaces apart, the first one to the left and the others to the right."""
-    lines = [header, *rows] if any(header) else [*rows]
+    """Columns two spaces apart, the first one to the left and the others to the right.
+
+    header: may hold line breaks, which keep columns narrow.
+    """
+    heads = [cell.split("\n") for cell in header]
+    tall = max(map(len, heads))
+    above = [[*[""] * (tall - len(head)), *head] for head in heads]
+    lines = [*zip(*above, strict=True), *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
@@ -37,7 +43,7 @@ def text_table(header: Cells, rows: Sequence[Cells]) -> str:
 
 def html_table(title: str, header: Cells, rows: Sequence[Cells], notes: Cells = ()) -> str:
     """The same table as HTML, between a title and notes of one line each."""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    head = "".join(f"<th>{escape(cell).replace(chr(10), ' ')}</th>" for cell in header)
     body = "".join(
         "<tr>"
         + "".join(

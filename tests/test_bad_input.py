@@ -63,6 +63,8 @@ def ask(model: object, *arguments: object, media: object = PHOTOGRAPH) -> str:
         ("many", "is not a valid budget"),
         ("%", "is not a valid budget"),
         ("", "is not a valid budget"),
+        ("1_0", "is not a valid budget"),
+        ("1_0%", "is not a valid budget"),
         ("9999", "64 tokens"),
     ],
 )
@@ -275,7 +277,40 @@ def test_unknown_slug_of_methods():
     ],
 )
 def test_usage(arguments):
-    assert refused(*arguments)
+    text = sentence(*arguments)
+    assert "│" not in text and "Usage" not in text
+
+
+def test_usage_names_what_is_wrong():
+    assert "'foveate ask --help' lists the options" in sentence("ask", PHOTOGRAPH)
+    assert "'--question'" in sentence("ask", "")
+    assert "did you mean 'ask'?" in sentence("askk")
+    assert "'foveate --help' lists the options" in sentence("--kepe")
+
+
+def test_an_empty_path(tiny):
+    assert "path of the image is empty" in ask(tiny, media="")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--method", "divprune", "--method", "fastv"], "--method divprune+fastv"),
+        (["--compare"], "--compare has no method"),
+        (["--method", "fastv", "--compare", "--overlay", "o.png"], "omit --compare or --overlay"),
+        (["--method", "fastv", "--compare", "--heatmap", "o.png"], "omit --compare or --heatmap"),
+        (["--method", "fastv", "--keep", "10%", "--set", "keep=3"], "keep of fastv is given twice"),
+        (["--plan", "p.json", "--method", "fastv"], "omit --method."),
+        (["--plan", "p.json", "--keep", "10%"], "omit --keep."),
+        (["--plan", "p.json", "--keep", "9", "--set", "k=1"], "omit --keep and --set."),
+        (
+            ["--method", "fastv", "--method", "tome", "--compare", "--set", "divprune.keep=1"],
+            "method in --method",
+        ),
+    ],
+)
+def test_options_that_contradict(tiny, arguments, words):
+    assert words in ask(tiny, *arguments)
 
 
 @pytest.mark.parametrize(
@@ -359,7 +394,7 @@ def test_training_of_nothing(tmp_path, setting):
 
 @pytest.mark.parametrize("seed", ["-1", str(2**63), "9" * 30])
 def test_a_seed_that_no_generator_takes(tmp_path, seed):
-    assert "--seed" in refused("train", "--method", "dyvte", "--seed", seed, "--out", tmp_path)
+    assert "--seed" in sentence("train", "--method", "dyvte", "--seed", seed, "--out", tmp_path)
 
 
 def test_a_plan_needs_a_file_and_says_so_at_once(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+import foveate
 from foveate.assets import PHOTOGRAPH
 from foveate.cli import app
 from foveate.cli.checkup import EXTRAS
@@ -168,8 +170,11 @@ def test_no_method_changes_nothing():
 
 def test_ask_prints_answer_and_cost(tiny):
     out = ask(tiny, "--method", "divprune", "--keep", "25%").stdout
-    for word in ("DivPrune(keep=0.25)", "visual tokens", "64", "16", "25%", "FLOPs", "prefill"):
+    for word in ("DivPrune(keep=0.25)", "visual tokens", "64", "16", "GFLOPs", "prefill"):
         assert word in out, out
+    assert "retention ratio: 25.0 %" in out
+    # One unit per quantity, named in the row.
+    assert "KV cache (MB)" in out and "time (ms): encode " in out and "kB" not in out
 
 
 def test_ask_tells_the_mean_over_layers_where_they_differ(tiny):
@@ -184,6 +189,135 @@ def test_ask_as_json(tiny):
     assert report["tokens_in"] == [64] and report["tokens_out"] == [10]
     assert len(report["kept"][0]) == 10 and report["flops"] < report["flops_full"]
     assert isinstance(found["answer"], str)
+
+
+def test_ask_compares_the_full_model_and_methods(tiny):
+    methods = ["--method", "divprune", "--method", "fastervlm+fastv", "--compare"]
+    out = ask(tiny, *methods, "--keep", "25%", "--set", "fastv.k=1").stdout
+    rows = [line for line in out.splitlines() if " 1.00x " in line or "x  " in line]
+    names = [row.split("  ")[0] for row in rows]
+    composed = "FasterVLM() + FastV(keep=0.25, k=1)"
+    assert names == ["full model", "DivPrune(keep=0.25)", composed]
+    assert "TTFT" in out and "medians of 5" in out and "what is written?" in out
+    found = json.loads(ask(tiny, *methods, "--json").stdout)
+    assert found["question"] == "what is written?" and found["model"] == str(tiny)
+    assert [row["name"] for row in found["rows"]][:2] == ["full model", "DivPrune()"]
+    assert all(row["ttft"] > 0 for row in found["rows"])
+
+
+def test_ask_compares_a_plan(tiny, tmp_path, monkeypatch):
+    plan = foveate.DivPrune(keep=9)
+    monkeypatch.setattr("foveate.tuning.plan.from_plan", lambda path: plan)
+    found = json.loads(ask(tiny, "--plan", tmp_path / "p.json", "--compare", "--json").stdout)
+    assert [row["report"]["tokens_out"] for row in found["rows"]] == [[64], [9]]
+
+
+@pytest.mark.parametrize(
+    ("name", "terminal", "quiet", "shown"),
+    [
+        ("org/name", True, False, True),
+        ("org/name", True, True, False),
+        ("org/name", False, False, False),
+        ("nano", True, False, False),
+    ],
+)
+def test_downloads_show_their_progress(monkeypatch, name, terminal, quiet, shown):
+    """Bars of transformers and of the Hub, for people at a terminal who did not ask for JSON."""
+    from huggingface_hub.utils import are_progress_bars_disabled
+    from transformers.utils.logging import is_progress_bar_enabled
+
+    from foveate.cli import models
+
+    def load(*_):
+        return is_progress_bar_enabled(), not are_progress_bars_disabled()
+
+    monkeypatch.setattr(models, "_load", load)
+    monkeypatch.setattr("foveate.cli.console.watched", lambda: terminal)
+    assert models.load_model(name, "cpu", "auto", quiet) == (shown, shown)
+    assert is_progress_bar_enabled() and not are_progress_bars_disabled()
+
+
+SLOW = """
+import sys, time
+import {module} as home
+def slow(*_, **__):
+    print("ready", flush=True)
+    time.sleep(60)
+home.{name} = slow
+from foveate.cli import app
+app(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "arguments", "words"),
+    [
+        ("foveate.mini.world", "items", ["world", "--out", "OUT"], "No file was written"),
+        ("foveate.media", "load_image", ["ask", "x.png", "-q", "what?"], "Nothing is kept"),
+        (
+            *("foveate.mini.trainer", "train", ["train", "nano", "--out", "OUT"]),
+            "No checkpoint was written yet: run the same command again to start",
+        ),
+    ],
+)
+def test_ctrl_c_says_what_is_kept(tmp_path, module, name, arguments, words):
+    arguments = [str(tmp_path / "out") if a == "OUT" else a for a in arguments]
+    code = SLOW.format(module=module, name=name)
+    running = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code, *arguments],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert running.stdout is not None and running.stdout.readline() == "ready\n"
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert said.startswith("Interrupted. ") and words in said and said.count("\n") == 1, said
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "words"),
+    [
+        (
+            *("foveate.mini.trainer.train", ["train", "nano", "--out", "OUT"]),
+            "The last checkpoint is saved in OUT: run the same command again to continue.",
+        ),
+        (
+            *("foveate.mini.trainer.train", ["train", "nano", "--out", "OUT", "--no-resume"]),
+            "run it again without --no-resume to continue.",
+        ),
+        (
+            *("foveate.mini.world.exports.write", ["world", "--out", "OUT", "--n", "1"]),
+            "OUT holds a part of the files: run the same command again with --force.",
+        ),
+        (
+            *("foveate.benchmarks.runner.run", ["bench", "--out", "OUT"]),
+            "No setting is finished yet: run the same command again.",
+        ),
+        (
+            *("foveate.methods.encoders.dymu.DyMU.calibrate", ["calibrate", "--world", "1"]),
+            "No thresholds were written",
+        ),
+        (
+            *("foveate.tuning.tune", ["tune", "--world", "I1", "--n", "4", "--out", "OUT/p.json"]),
+            "The finished measurements are saved in OUT/p.tune",
+        ),
+    ],
+)
+def test_an_interrupted_command_says_how_to_continue(
+    tmp_path, monkeypatch, module, arguments, words
+):
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def interrupted(*_, **__):
+        (out / "checkpoint.pt").write_text("")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, interrupted)
+    arguments = [a.replace("OUT", str(out)) for a in arguments]
+    result = run(*arguments, code=130)
+    assert words.replace("OUT", str(out)) in result.stderr, result.stderr
+    assert result.stderr.startswith("Interrupted. ") and result.stderr.count("\n") == 1
 
 
 def test_ask_without_a_method_is_the_bare_model(tiny):
@@ -271,7 +405,7 @@ def test_the_demo_writes_a_sheet_per_picture(tiny, tmp_path, monkeypatch, capsys
     sheets = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert sheets == ["attribute.png", "locate.png", "photograph.png", "read.png"]
     assert all(name in printed for name in sheets)
-    assert printed.count("FasterVLM 25%") == 4 and "FLOPs" in printed
+    assert printed.count("FasterVLM 25%") == 4 and "GFLOPs" in printed
     photograph = Image.open(tmp_path / "out" / "photograph.png")
     assert photograph.width > 3 * 500
 

@@ -111,13 +111,15 @@ def test_one_token_has_no_time_per_output_token(nano, picture):
 
 def test_text_html_and_json(nano, picture):
     found = compare(nano, picture, ["divprune"], max_new_tokens=2)
-    text = str(found)
-    for words in (
-        QUESTION, f"full model: {found.rows[0].answer}", "visual tokens", "retention ratio",
-        "prefill GFLOPs", "theoretical speed-up", "TTFT (ms)", "measured speed-up",
-        "ms per output token", "KV cache (MB)", "9.4 %", "medians of 1 interleaved runs",
-    ):  # fmt: skip
+    text, html = str(found), found._repr_html_()
+    for words in (QUESTION, f"full model: {found.rows[0].answer}", "9.4 %", "medians of 1 inter"):
         assert words in text
+    assert max(map(len, text.split("\n\n")[1].splitlines())) < 120, "fits a terminal"
+    columns = "visual tokens|retention ratio|prefill GFLOPs|theoretical speed-up|TTFT (ms)"
+    columns += "|measured speed-up|ms per output token|KV cache (MB)"
+    for column in columns.split("|"):
+        assert f"<th>{column}</th>" in html
+        assert all(word in text for word in column.split())
     assert "peak memory" not in text and "\n" not in repr(found)
     assert found._repr_html_().count("<tr>") == 3
     data = json.loads(json.dumps(found.to_dict()))
@@ -131,7 +133,7 @@ def test_peak_memory_is_shown_where_it_was_measured(nano, picture, monkeypatch):
     monkeypatch.setattr(comparison, "_run", lambda *_: comparison._Run(1.0, 0.1, next(peaks)))
     found = compare(nano, picture, "divprune", repeats=2)
     assert [row.report.peak_memory for row in found.rows] == [7_000_000, 5_000_000]
-    assert "peak memory (MB)" in str(found)
+    assert "peak memory" in str(found) and "<th>peak memory (MB)</th>" in found._repr_html_()
     assert [row["peak_memory"] for row in found.to_dict()["rows"]] == [7_000_000, 5_000_000]
 
 

@@ -1,4 +1,4 @@
-"""`foveate ask`: one question about pictures, with what it cost."""
+"""`foveate ask`: one question about images, answered with a method, and what it cost."""
 
 from __future__ import annotations
 
@@ -17,100 +17,160 @@ from foveate.cli.options import (
     ModelOption,
     SettingsOption,
 )
+from foveate.cli.sentences import interruptible
 
 
 def ask(
-    media: Annotated[list[str], typer.Argument(help="Pictures; - reads one from standard input.")],
+    media: Annotated[list[str], typer.Argument(help="Images; - reads one from standard input.")],
     question: Annotated[
         str,
         typer.Option(
             "--question",
             "-q",
-            help="What to ask about them. Lines <image> at its start or end, one per picture, say "
-            "where the pictures stand; other control tokens are refused.",
+            help="What to ask about them. Lines <image> at its start or end, one per image, say "
+            "where the images stand; other control tokens are refused.",
         ),
     ],
     model: ModelOption = DEFAULT,
     method: Annotated[
-        str | None, typer.Option(help="Slug of a method; several act together as a+b.")
+        list[str] | None,
+        typer.Option(
+            help="Slug of a method; a+b uses two together. Repeat the option with --compare."
+        ),
     ] = None,
     keep: Annotated[
-        str | None, typer.Option(help="Tokens to keep per picture: 64, 0.25 or 25%; each of a+b.")
+        str | None,
+        typer.Option(help="Visual tokens to keep per image: 64, 0.25 or 25%; for each method."),
     ] = None,
     set_: SettingsOption = None,
     plan: Annotated[
-        Path | None, typer.Option(help="What 'foveate tune' found, in place of --method.")
+        Path | None, typer.Option(help="A plan that 'foveate tune' wrote, in place of --method.")
     ] = None,
+    compare: Annotated[
+        bool,
+        typer.Option("--compare", help="Show the full model and the methods side by side, timed."),
+    ] = False,
     overlay: Annotated[
-        Path | None, typer.Option(help="Write a picture of what was kept to this file.")
+        Path | None,
+        typer.Option(help="Write an image of the kept, merged and dropped patches to this file."),
     ] = None,
     heatmap: Annotated[
-        Path | None, typer.Option(help="Write a picture of the token scores to this file.")
+        Path | None, typer.Option(help="Write an image of the token scores to this file.")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 64,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
     device: DeviceOption = Device.auto,
     dtype: DtypeOption = Dtype.auto,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask a model about pictures, with fewer visual tokens."""
-    # Cheap mistakes are found before the model loads.
-    from foveate.cli.method_options import build_method
-    from foveate.cli.overlay_file import check_overlay, write_heatmap, write_overlay
-    from foveate.errors import FoveateError
-    from foveate.media import load_image
+    """Ask a model about images, with fewer visual tokens."""
+    with interruptible("Nothing is kept; run the same command again."):
+        # Cheap mistakes are found before the model loads.
+        from foveate.cli.overlay_file import check_overlay
+        from foveate.errors import FoveateError
+        from foveate.media import load_image
 
-    if not question.strip():
-        raise FoveateError("The question is empty; write one behind -q.")
-    check_overlay(overlay)
-    check_overlay(heatmap, "--heatmap")
-    images = [load_image(source) for source in media]
-    if plan is None:
-        chosen = build_method(method, keep, set_ or ())
-    elif method is not None or keep is not None or set_:
-        raise FoveateError("--plan brings a method with it; leave out --method, --keep and --set.")
-    else:
+        if not question.strip():
+            raise FoveateError("The question is empty; write one after -q.")
+        drawn = {"--overlay": overlay, "--heatmap": heatmap}
+        for option, path in drawn.items():
+            check_overlay(path, option)
+            if compare and path is not None:
+                raise FoveateError(f"{option} draws one method: omit --compare or {option}.")
+        chosen = _methods(method or [], keep, set_ or [], plan, compare)
+        images = [load_image(source) for source in media]
+
+        from foveate.cli.console import print_json
+        from foveate.cli.models import load_model
+
+        loaded, processor = load_model(model, device.value, dtype.value, as_json)
+        unknown = _unknown_words(processor, question)
+        if unknown:
+            words = ", ".join(unknown)
+            typer.echo(f"Note: the tokenizer of {model} does not know {words}.", err=True)
+        asked = {"question": question, "media": media, "model": model}
+        if compare:
+            found = _compared(loaded, processor, images, question, chosen, max_new_tokens, as_json)
+            print_json({**asked, **found.to_dict()}) if as_json else _plain(str(found))
+            return
+        given = bool(method or plan)
+        result = _answered(
+            loaded, processor, images, question, chosen[0], max_new_tokens, as_json,
+            overlay=overlay, heatmap=heatmap,
+        )  # fmt: skip
+        if as_json:
+            print_json(
+                {
+                    "answer": result.text,
+                    **asked,
+                    "method": chosen[0].to_dict() if given else None,
+                    "overlay": str(overlay) if overlay else None,
+                    "heatmap": str(heatmap) if heatmap else None,
+                    "report": result.report.to_dict(),
+                }
+            )
+            return
+        _print(result, f"{chosen[0] if given else 'no method'} on {model}", drawn)
+
+
+def _methods(
+    slugs: list[str], keep: str | None, settings: list[str], plan: Path | None, compare: bool
+) -> list[Any]:
+    """The methods that the options name; the method that changes nothing if there is none."""
+    from foveate.cli.method_options import build_method, build_methods
+    from foveate.errors import FoveateError
+
+    if plan is not None:
+        given = (("--method", slugs), ("--keep", keep is not None), ("--set", settings))
+        both = " and ".join(name for name, value in given if value)
+        if both:
+            raise FoveateError(f"--plan already names a method and its parameters; omit {both}.")
         from foveate.tuning.plan import from_plan
 
-        chosen = from_plan(plan)
+        return [from_plan(plan)]
+    if compare and not slugs:
+        raise FoveateError("--compare has no method to compare; name one or more with --method.")
+    if len(slugs) > 1 and not compare:
+        raise FoveateError(
+            f"--method is given {len(slugs)} times; write --method {'+'.join(slugs)} to use the "
+            "methods together, or add --compare to compare them."
+        )
+    return build_methods(slugs, keep, settings) if slugs else [build_method(None, keep, settings)]
 
+
+def _compared(
+    model: Any, processor: Any, images: list[Any], question: str, methods: list[Any],
+    max_new_tokens: int, quiet: bool,
+) -> Any:  # fmt: skip
+    import foveate
+    from foveate.cli.console import waiting
+
+    with waiting("comparing", quiet):
+        return foveate.compare(
+            model, processor, images, question, methods, max_new_tokens=max_new_tokens
+        )
+
+
+def _answered(
+    model: Any, processor: Any, images: list[Any], question: str, method: Any,
+    max_new_tokens: int, quiet: bool, overlay: Path | None, heatmap: Path | None,
+) -> Any:  # fmt: skip
     from foveate.answering import answer
-    from foveate.cli.console import print_json, waiting
-    from foveate.cli.models import load_model
+    from foveate.cli.console import waiting
+    from foveate.cli.overlay_file import write_heatmap, write_overlay
 
-    with waiting(f"loading {model}"):
-        loaded, processor = load_model(model, device.value, dtype.value)
-    unknown = _unknown_words(processor, question)
-    if unknown:
-        typer.echo(f"Note: {model} doesn't know the words {', '.join(unknown)}.", err=True)
-    with waiting("answering"):
+    with waiting("answering", quiet):
         result = answer(
-            loaded, processor, images, question, chosen, max_new_tokens, heatmap is not None
+            model, processor, images, question, method, max_new_tokens, heatmap is not None
         )
     if overlay is not None:
         write_overlay(overlay, images, processor, result.report, question, result.text)
     if heatmap is not None:
         write_heatmap(heatmap, images, processor, result.report, question, result.text)
-    if as_json:
-        print_json(
-            {
-                "answer": result.text,
-                "question": question,
-                "media": media,
-                "model": model,
-                "method": chosen.to_dict() if method or plan else None,
-                "overlay": str(overlay) if overlay else None,
-                "heatmap": str(heatmap) if heatmap else None,
-                "report": result.report.to_dict(),
-            }
-        )
-        return
-    _print(result, f"{chosen if method or plan else 'no method'} on {model}", overlay)
-    if heatmap is not None:
-        typer.echo(f"heatmap: {heatmap}")
+    return result
 
 
 def _unknown_words(processor: Any, question: str) -> list[str]:
-    """Words that a word-level tokenizer, as the embedded models have, can't spell."""
+    """Words that the word-level tokenizer of an embedded model does not know."""
     tokenizer = processor.tokenizer
     unknown = getattr(tokenizer, "unk_token_id", None)
     if unknown is None:
@@ -121,14 +181,20 @@ def _unknown_words(processor: Any, question: str) -> list[str]:
     ]
 
 
-def _print(result: Any, title: str, overlay: Path | None) -> None:
+def _plain(text: str) -> None:
     from foveate.cli.console import console
-    from foveate.cli.figures import figures, stage_times
+
+    console().print(text, markup=False, soft_wrap=True)
+
+
+def _print(result: Any, title: str, drawn: dict[str, Path | None]) -> None:
+    from foveate.cli.console import console
 
     out = console()
     out.print(result.text or "(no words)", style="bold", markup=False, soft_wrap=True)
-    out.print(f"\n{title}", style="cyan", markup=False)
-    out.print(figures(result.report))
-    out.print(stage_times(result.report.seconds), style="dim")
-    if overlay is not None:
-        out.print(f"overlay: {overlay}", markup=False)
+    out.print(f"\n{title}", style="cyan", markup=False, soft_wrap=True)
+    # The first line of a report is the method, which the title names.
+    _plain("\n".join(str(result.report).splitlines()[1:]))
+    for option, path in drawn.items():
+        if path is not None:
+            _plain(f"{option.removeprefix('--')}: {path}")

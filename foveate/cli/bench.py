@@ -10,6 +10,7 @@ import typer
 
 from foveate.cli.models import DEFAULT
 from foveate.cli.options import Device, DeviceOption, Dtype, DtypeOption, JsonOption, ModelOption
+from foveate.cli.sentences import interruptible
 
 
 class Mode(StrEnum):
@@ -130,33 +131,33 @@ def _measure(
 ) -> Any:
     from foveate.benchmarks.runner import run
     from foveate.benchmarks.settings import select_methods
-    from foveate.cli.console import waiting
     from foveate.cli.models import load_model
 
     # Wrong names are found before the model is loaded.
     methods = asked.pop("methods")
     methods = "all" if methods == ["all"] else methods
     select_methods(methods)
-    with waiting(f"loading {name}"):
-        model, processor = load_model(name, device.value, dtype.value)
-    try:
-        known = Path(name).name if Path(name).is_dir() else name
+    model, processor = load_model(name, device.value, dtype.value, not progress)
+    known = Path(name).name if Path(name).is_dir() else name
+    with interruptible(lambda: _kept(folder)):
         return run(
             model, processor, out=folder, methods=methods, name=known, progress=progress, **asked
         )
-    except KeyboardInterrupt:
-        typer.echo(
-            f"Interrupted. {_finished(folder)} finished settings are saved in {folder}: run the "
-            "same command again to continue.",
-            err=True,
-        )
-        raise typer.Exit(130) from None
 
 
-def _finished(folder: Path) -> int:
+def _kept(folder: Path) -> str:
     from foveate.benchmarks.run_folder import RunFolder
+    from foveate.errors import FoveateError
 
-    return sum(row["kind"] == "setting" for row in RunFolder.load(folder).rows)
+    try:
+        rows = RunFolder.load(folder).rows
+    except FoveateError:
+        return "No setting is finished yet: run the same command again."
+    finished = sum(row["kind"] == "setting" for row in rows)
+    return (
+        f"{finished} finished settings are saved in {folder}: run the same command again to "
+        "continue."
+    )
 
 
 def _files(results: Any, folder: Path, page: Path | None, plot: bool) -> list[Path]:

@@ -18,6 +18,7 @@ from foveate.cli.options import (
     ModelOption,
     SettingsOption,
 )
+from foveate.cli.sentences import interruptible
 
 
 def calibrate(
@@ -57,18 +58,17 @@ def calibrate(
         raise FoveateError("Images and --world are both given: use one of them.")
     images = [load_image(source) for source in media or ()]
 
-    from foveate.cli.console import print_json, waiting
+    from foveate.cli.console import print_json
     from foveate.cli.models import load_model
 
-    with waiting(f"loading {model}"):
-        loaded, processor = load_model(model, device.value, dtype.value)
-    if not images:
-        images = synthetic_images(processor, world or 50)
+    loaded, processor = load_model(model, device.value, dtype.value, as_json)
     parameters = {k: v for k, v in chosen.to_dict().items() if k not in ("method", "thresholds")}
     kind: Any = type(chosen)
-    found = kind.calibrate(
-        loaded, processor, images, batch_size=batch_size, progress=not as_json, **parameters
-    )
+    with interruptible("No thresholds were written: run the same command again."):
+        images = images or synthetic_images(processor, world or 50)
+        found = kind.calibrate(
+            loaded, processor, images, batch_size=batch_size, progress=not as_json, **parameters
+        )
     text = json.dumps(found.to_dict(), indent=2) + "\n"
     try:
         out.write_text(text, encoding="utf-8")

@@ -12,7 +12,7 @@ from rich.console import Console
 
 
 def console() -> Console:
-    """Standard output; wide when it is no terminal, so that pipes get whole cells."""
+    """Standard output; 160 columns wide if it is not a terminal, so that pipes get whole cells."""
     return Console(width=None if sys.stdout.isatty() else 160, soft_wrap=False, highlight=False)
 
 
@@ -21,7 +21,11 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def waiting(text: str) -> AbstractContextManager[Any]:
-    """A spinner on standard error while something loads; nothing where no one watches."""
-    errors = Console(stderr=True)
-    return errors.status(text) if errors.is_terminal else nullcontext()
+def watched() -> bool:
+    """Whether standard error is a terminal, so that progress is worth showing."""
+    return Console(stderr=True).is_terminal
+
+
+def waiting(text: str, quiet: bool = False) -> AbstractContextManager[Any]:
+    """A spinner on standard error while something runs; none if quiet or without a terminal."""
+    return nullcontext() if quiet or not watched() else Console(stderr=True).status(text)

@@ -18,6 +18,9 @@ def parse_keep(text: str) -> Keep:
     """ "64" is a number of tokens, "0.25" and "25%" are retention ratios."""
     typed = text.strip()
     try:
+        if "_" in typed:
+            # Python reads 1_0 as 10.
+            raise ValueError
         if typed.endswith("%"):
             return check_keep(float(typed[:-1]) / 100)
         return check_keep(int(typed) if typed.lstrip("+-").isdecimal() else float(typed))
@@ -63,6 +66,34 @@ def build_method(method: str | None, keep: str | None, settings: Sequence[str]) 
         parameters[slug][name] = value
     made = [create(slug, **parameters[slug]) for slug in slugs]
     return made[0] if len(made) == 1 else Composed(methods=tuple(made))
+
+
+def build_methods(
+    methods: Sequence[str], keep: str | None, settings: Sequence[str]
+) -> list[Method]:
+    """One method per `--method`.
+
+    Args:
+        methods: as `build_method` takes one.
+        keep: the budget of each of them.
+        settings: "name=value" for each of them, "slug.name=value" for those with that slug.
+    """
+    every = [slug.strip() for method in methods for slug in method.split("+")]
+    for setting in settings:
+        slug = _addressee(setting)
+        if slug and slug not in every:
+            raise UnknownName.of("method in --method", slug, every)
+    built = []
+    for method in methods:
+        own = {slug.strip() for slug in method.split("+")}
+        meant = [s for s in settings if not _addressee(s) or _addressee(s) in own]
+        built.append(build_method(method, keep, meant))
+    return built
+
+
+def _addressee(setting: str) -> str:
+    """The slug in "slug.name=value", empty where there is none."""
+    return _split(setting)[0].rpartition(".")[0]
 
 
 def parameters_of(cls: type, what: str, settings: Sequence[str]) -> dict[str, Any]:

@@ -18,15 +18,37 @@ from foveate.errors import (
 DEFAULT = "nano"
 
 
-def load_model(name: str, device: str, dtype: str) -> tuple[Any, Any]:
+def load_model(name: str, device: str, dtype: str, quiet: bool = False) -> tuple[Any, Any]:
     """`(model, processor)`, the model in eval mode on its device.
 
-    device: "auto" takes CUDA where there is one. dtype: "auto" is bfloat16 on CUDA, else float32.
+    Args:
+        name: embedded model, folder, or name on the Hugging Face Hub.
+        device: "auto" uses CUDA if it is available.
+        dtype: "auto" is bfloat16 on CUDA, else float32.
+        quiet: show no progress. Without a terminal none is shown either.
     """
+    place = _device(device)
+    with _progress(name, quiet):
+        return _load(name, place, _dtype(dtype, place))
+
+
+@contextmanager
+def _progress(name: str, quiet: bool) -> Iterator[None]:
+    """The progress bars of a download from the Hub, or a spinner while files are read."""
+    from foveate.cli.console import waiting, watched
+    from foveate.mini.weights_loading import silent_bars
+
+    downloads = "/" in name and not Path(name).expanduser().is_dir()
+    if downloads and watched() and not quiet:
+        yield
+        return
+    with silent_bars(), waiting(f"loading {name}", quiet):
+        yield
+
+
+def _load(name: str, place: str, kind: Any) -> tuple[Any, Any]:
     from foveate import mini
 
-    place = _device(device)
-    kind = _dtype(dtype, place)
     if mini.ROLES.get(name, name) in mini.available():
         model, processor = mini.load(name, dtype=kind)
         return _on(model, place), processor
@@ -39,7 +61,6 @@ def load_model(name: str, device: str, dtype: str) -> tuple[Any, Any]:
     try:
         from transformers import AutoModelForImageTextToText
 
-        from foveate.mini.weights_loading import silent_bars
         from foveate.processors import load_processor
 
         processor = load_processor(name)
@@ -47,11 +68,10 @@ def load_model(name: str, device: str, dtype: str) -> tuple[Any, Any]:
             raise UnsupportedModel(
                 f"{name!r} comes without an image processor; save its processor beside its weights."
             )
-        with silent_bars():
-            loaded: Any = AutoModelForImageTextToText.from_pretrained(
-                name, config=config, dtype=kind, trust_remote_code=False, output_loading_info=True
-            )
-            model, loading = loaded
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            name, config=config, dtype=kind, trust_remote_code=False, output_loading_info=True
+        )
+        model, loading = loaded
     except FoveateError:
         raise
     except Exception as error:

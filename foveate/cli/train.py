@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from foveate.cli.options import Device, DeviceOption, JsonOption
+from foveate.cli.sentences import interruptible
 
 
 class Recipe(StrEnum):
@@ -78,19 +79,27 @@ def train(
     if evaluate is not None:
         common["evaluate"] = evaluate
     try:
-        if name is Recipe.text:
-            if device is Device.cuda:
-                raise FoveateError("mini-text is trained on the CPU; leave --device cuda out.")
-            _text(model, folder, common, as_json)
-        elif name is not None:
-            _model(name, folder, threads, device, common, as_json)
-        else:
-            _parts(str(method), model, folder, settings or [], threads, device, common, as_json)
+        with interruptible(lambda: _kept(folder, resume)):
+            if name is Recipe.text:
+                if device is Device.cuda:
+                    raise FoveateError("mini-text is trained on the CPU; leave --device cuda out.")
+                _text(model, folder, common, as_json)
+            elif name is not None:
+                _model(name, folder, threads, device, common, as_json)
+            else:
+                _parts(str(method), model, folder, settings or [], threads, device, common, as_json)
     except OSError as error:
         if error.strerror is None:
             # What transformers raises for a folder that holds no model.
             raise FoveateError(f"{model!r} can't be read: {first_sentence(error)}") from None
         raise FoveateError(f"{str(folder)!r} can't be written ({error.strerror}).") from None
+
+
+def _kept(folder: Path, resume: bool) -> str:
+    if (folder / "checkpoint.pt").exists():
+        command = "the same command again" if resume else "it again without --no-resume"
+        return f"The last checkpoint is saved in {folder}: run {command} to continue."
+    return "No checkpoint was written yet: run the same command again to start from the first step."
 
 
 def _model(
@@ -149,7 +158,7 @@ def _parts(
     recipe = cls(**parameters_of(cls, f"the recipe of {slug}", settings))
     if threads is not None:
         torch.set_num_threads(threads)
-    model, processor = load_model(name, device.value, "float32")
+    model, processor = load_model(name, device.value, "float32", as_json)
     command = f"foveate train --method {slug} --model {name} --seed {common['seed']}"
     if common["steps"] is not None:
         command += f" --steps {common['steps']}"

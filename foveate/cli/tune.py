@@ -10,6 +10,7 @@ import typer
 
 from foveate.cli.models import DEFAULT
 from foveate.cli.options import Device, DeviceOption, Dtype, DtypeOption, JsonOption, ModelOption
+from foveate.cli.sentences import interruptible
 
 
 class Searcher(StrEnum):
@@ -111,26 +112,20 @@ def tune(
     from foveate.cli.models import load_model
     from foveate.tuning import tune as search
 
-    with waiting(f"loading {model}"):
-        loaded, processor = load_model(model, device.value, dtype.value)
+    loaded, processor = load_model(model, device.value, dtype.value, as_json)
     if samples is None:
-        with waiting("drawing images"):
+        with waiting("drawing images", as_json):
             samples = _drawn(loaded, parse_list(world) or [], n or 200)
     folder = out.with_suffix(".tune")
     name = Path(model).name if Path(model).is_dir() else model
-    try:
-        with few_threads(loaded), Watcher(show=not as_json) as watcher:
-            plan = search(
-                loaded, processor, samples, folder=folder, seed=seed, name=name, watch=watcher,
-                **asked,
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        typer.echo(
-            f"Interrupted. The finished measurements are saved in {folder}: run the same command "
-            "again to continue.",
-            err=True,
-        )
-        raise typer.Exit(130) from None
+    kept = (
+        f"The finished measurements are saved in {folder}: run the same command again to continue."
+    )
+    with interruptible(kept), few_threads(loaded), Watcher(show=not as_json) as watcher:
+        plan = search(
+            loaded, processor, samples, folder=folder, seed=seed, name=name, watch=watcher,
+            **asked,
+        )  # fmt: skip
     if plan.setting is not None:
         plan.save(out)
     if as_json:

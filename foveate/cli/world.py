@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from foveate.cli.options import JsonOption
+from foveate.cli.sentences import interruptible
 
 
 class Export(StrEnum):
@@ -58,12 +59,13 @@ def world(
     exports.check_folder(out, force)
     rows_only = CATEGORIES if export is Export.mmbench else None
     names = _tasks(task or (), size, patch, rows_only)
-    made = _items(names, split, n, size, patch, form.value)
     options = {"circular": True} if circular else {}
-    try:
-        written = exports.write(made, out, export.value, **options)
-    except OSError as error:
-        raise FoveateError(f"{str(out)!r} cannot be written ({error.strerror}).") from None
+    with interruptible(lambda: _kept(out)):
+        made = _items(names, split, n, size, patch, form.value)
+        try:
+            written = exports.write(made, out, export.value, **options)
+        except OSError as error:
+            raise FoveateError(f"{str(out)!r} cannot be written ({error.strerror}).") from None
     if as_json:
         from foveate.cli.console import print_json
 
@@ -71,6 +73,12 @@ def world(
         print_json({"tasks": names, "split": split, "items": len(made), "files": files})
     else:
         typer.echo(f"{len(made)} items of {', '.join(names)} (split {split}): {out}")
+
+
+def _kept(out: Path) -> str:
+    if out.is_dir() and any(out.iterdir()):
+        return f"{out} holds a part of the files: run the same command again with --force."
+    return "No file was written: run the same command again."
 
 
 def _tasks(asked, size: int, patch: int, rows_only) -> list[str]:

@@ -91,6 +91,8 @@ def _open_path(source: str | os.PathLike[str], name: str) -> IO[bytes]:
     text = os.fspath(source)
     if "://" in text[:12]:
         raise MediaError(f"{name} is a URL; download the file and pass its path.")
+    if not text.strip():
+        raise MediaError("The path of the image is empty; give the path of a file.")
     path = Path(text).expanduser()
     try:
         file = path.open("rb")
