@@ -150,7 +150,7 @@ def test_a_class_token_among_the_features_moves_no_patch(method):
 def test_no_layer_of_the_tower(layer):
     model, inputs = zoo.model("llava"), prompt("llava")
     with foveate.attach(model, foveate.DivPrune(keep=4)):
-        with pytest.raises(UnsupportedCall, match="vision tower of 3 blocks"):
+        with pytest.raises(UnsupportedCall, match="has 3 blocks"):
             model(**inputs, vision_feature_layer=layer)
 
 

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import foveate
 from foveate.engine.decoder import block_attention
-from foveate.engine.decoder.partial_mlp import narrowed
+from foveate.engine.decoder.partial_mlp import mlp_by_neurons
 from foveate.errors import BudgetError, InvalidParameter, UnsupportedCall
 from foveate.method import Method
 from foveate.methods.layers import yopo_heads
@@ -95,7 +95,7 @@ def test_behind_the_cut_only_keys_matter():
 @pytest.mark.parametrize("name", ["llava", "glm4v"])
 def test_narrow_is_the_rest_zero(name):
     mlp = zoo.model(name).get_decoder().layers[1].mlp
-    width, _, narrow = narrowed(mlp)
+    width, _, narrow = mlp_by_neurons(mlp)
     x = torch.randn(7, zoo.WIDTH)
     handle = mlp.down_proj.register_forward_pre_hook(
         lambda _, args: (args[0] * (torch.arange(width) < 21),)
@@ -193,7 +193,7 @@ def test_refuses_what_it_can_not_be():
     model = zoo.model("llava")
     model.get_decoder().layers[0].mlp.gate_proj.__class__ = type("Other", (torch.nn.Linear,), {})
     try:
-        with pytest.raises(UnsupportedCall, match="MLP of Other"):
+        with pytest.raises(UnsupportedCall, match="MLP with Other layers"):
             run(YOPO())
     finally:
         model.get_decoder().layers[0].mlp.gate_proj.__class__ = torch.nn.Linear

@@ -99,7 +99,7 @@ def _cut(
         if block is not None:
             yield block
             continue
-        for rows, seen in _joined(call, span, size, visible):
+        for rows, seen in _joined_blocks(call, span, size, visible):
             yield _masked(call, rows, seen)
 
 
@@ -167,7 +167,7 @@ def _open(call: AttentionCall, rows: slice, ends: Ends) -> Block | None:
     return Block(rows, None if first else index, queries, keys, None, spared)
 
 
-def _joined(
+def _joined_blocks(
     call: AttentionCall, span: slice, size: int, visible: Callable[[AttentionCall], Tensor]
 ) -> Iterator[tuple[slice, Tensor]]:
     """Blocks of queries with their masks (B, 1 or H, q, K) bool; similar blocks are joined."""

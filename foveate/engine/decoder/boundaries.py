@@ -16,18 +16,18 @@ from foveate.contract_checks import check_at_boundary
 from foveate.engine.anatomy import Anatomy
 from foveate.engine.attention_taps import extras, implementation, probabilities
 from foveate.engine.decoder.columns import (
+    as_merge,
     follow_merges,
-    merged,
-    moved_heads,
-    realigned,
-    settled,
+    heads_at_stage,
+    merge_columns,
+    values_at_stage,
 )
 from foveate.engine.decoder.forward_call import DecoderCall
 from foveate.engine.decoder.layer_skipping import Detours
 from foveate.engine.decoder.lookahead import next_attention, next_heads
-from foveate.engine.decoder.masks import decode_mask, prefill_mask, softened, square
-from foveate.engine.decoder.transitions import watched
-from foveate.engine.decoder.windows import shown_to, window_of
+from foveate.engine.decoder.masks import decode_mask, prefill_mask, soft_mask, square
+from foveate.engine.decoder.transitions import recording_transitions
+from foveate.engine.decoder.windows import mask_of_rows, window_of
 from foveate.engine.prompt.locations import extents_of, places_of
 from foveate.engine.prompt.prompt import (
     Stage,
@@ -123,7 +123,7 @@ class Boundaries:
         for need in self.needs:
             if isinstance(need, DecoderTransition):
                 layer = self.anatomy.layers[need.layer]
-                yield watched(layer, partial(call.seen.__setitem__, need))
+                yield recording_transitions(layer, partial(call.seen.__setitem__, need))
 
     def _reader(self, layer: int, call: DecoderCall) -> Callable[..., None]:
         window = window_of(self.anatomy.layers[layer].self_attn)
@@ -143,7 +143,7 @@ class Boundaries:
             if need not in self.needs:
                 return
             row = self.query_row(stage, call)[:, None]
-            visible = shown_to(row, stage, mask, window)
+            visible = mask_of_rows(row, stage, mask, window)
             seen = probabilities(rows_at(query, row), key[:, :, : stage.n], mask=visible, **how)
             call.seen[need] = seen[:, :, 0]
 
@@ -210,9 +210,9 @@ class Boundaries:
             if isinstance(verdict, Soft):
                 call.soften(verdict.log_weight, before)
                 continue
-            merge = settled(verdict, before)
+            merge = as_merge(verdict, before)
             if isinstance(verdict, Merge):
-                hidden = merged(hidden, merge)
+                hidden = merge_columns(hidden, merge)
                 call.merges.append((i, before, merge))
             stage, columns = self.after(i, call, before, merge, self.anatomy.packs(part.positions))
             if isinstance(verdict, Merge) or before.merged_into is not None:
@@ -228,7 +228,7 @@ class Boundaries:
             kw = self._placed(stage, call, module, hidden, kw)
             kw["attention_mask"] = prefill_mask(stage, call, module, hidden, kw)
         if call.soft is not None:
-            kw["attention_mask"] = mask = softened(stage, call, module, hidden, kw)
+            kw["attention_mask"] = mask = soft_mask(stage, call, module, hidden, kw)
             if mask.requires_grad and not hidden.requires_grad:
                 # CUDA kernels compute the gradient of a mask only if the queries need one too.
                 hidden = hidden.detach().requires_grad_()
@@ -255,7 +255,7 @@ class Boundaries:
             return placed
 
         def attention(rows: Tensor) -> Tensor:
-            visible = shown_to(rows, stage, own, window, first=stage is not call.prompt.first)
+            visible = mask_of_rows(rows, stage, own, window, first=stage is not call.prompt.first)
             return next_attention(module, hidden, given(), rows, visible)
 
         def heads_ahead() -> Heads:
@@ -268,7 +268,7 @@ class Boundaries:
         width = call.prompt.first.n
         for need, seen in call.seen.items():
             source = call.prompt.at(need.layer)
-            values[need] = seen if source is stage else realigned(seen, source, stage, width)
+            values[need] = seen if source is stage else values_at_stage(seen, source, stage, width)
         for need, seen in call.towered.items():
             at = stage.first_column[:, None].expand(-1, seen.shape[1], -1)
             values[need] = seen.gather(2, at).masked_fill(stage.item[:, None] < 0, 0)
@@ -276,7 +276,7 @@ class Boundaries:
         if heads is not None:
             source = call.prompt.at(i - 1)
             values[DecoderHeads()] = (
-                heads if source is stage else moved_heads(heads, source, stage, width)
+                heads if source is stage else heads_at_stage(heads, source, stage, width)
             )
         labels = None
         if call.labels is not None:

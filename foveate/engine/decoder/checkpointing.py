@@ -22,7 +22,7 @@ def checkpointed(layer: nn.Module) -> bool:
 
 
 @contextmanager
-def carried(
+def opened_in_recomputation(
     layer: nn.Module, surroundings: Callable[[], AbstractContextManager[None]]
 ) -> Iterator[None]:
     """While open, a checkpointed layer opens `surroundings()` whenever it is (re)computed."""
@@ -52,7 +52,7 @@ def hooks_outside(layers: Iterable[nn.Module]) -> Iterator[None]:
     own = [layer.__dict__.get("forward") for layer in changed]
     for layer in changed:
         layer.gradient_checkpointing = False
-        layer.__dict__["forward"] = partial(_again, layer, layer.forward)
+        layer.__dict__["forward"] = partial(_checkpointed_forward, layer, layer.forward)
     try:
         yield
     finally:
@@ -63,7 +63,7 @@ def hooks_outside(layers: Iterable[nn.Module]) -> Iterator[None]:
                 layer.__dict__["forward"] = forward
 
 
-def _again(layer: Any, forward: Callable, *args: Any, **kwargs: Any) -> Any:
+def _checkpointed_forward(layer: Any, forward: Callable, *args: Any, **kwargs: Any) -> Any:
     """A checkpointed forward without a KV cache, which it could not fill."""
     without = {"use_cache": False, "past_key_values": None}
     kwargs |= {name: value for name, value in without.items() if name in kwargs}

@@ -13,14 +13,14 @@ from foveate.ops.gather import rows_at, rows_summed
 from foveate.parts import Merge
 
 
-def merged(x: Tensor, merge: Merge) -> Tensor:
+def merge_columns(x: Tensor, merge: Merge) -> Tensor:
     """Weighted sums (B, N, D) of columns, at the columns they merge into."""
     # In float32, because sums of many hidden states are inexact in half precision.
     weighted = x.float() * merge.weight[..., None].float()
     return rows_summed(weighted, merge.into, x.shape[1]).to(x.dtype)
 
 
-def settled(verdict: Tensor | Merge, stage: Stage) -> Merge:
+def as_merge(verdict: Tensor | Merge, stage: Stage) -> Merge:
     """The result of `at_boundary` as a `Merge` that keeps text and padding unchanged."""
     fixed = (stage.item < 0) | ~stage.valid
     own = torch.arange(stage.n, device=fixed.device).expand_as(stage.item)
@@ -42,7 +42,7 @@ def follow_merges(first: Stage, before: Stage, merge: Merge) -> Tensor:
     return goes.gather(1, held.masked_fill(held < 0, first.n))
 
 
-def realigned(seen: Tensor, source: Stage, stage: Stage, width: int) -> Tensor:
+def values_at_stage(seen: Tensor, source: Stage, stage: Stage, width: int) -> Tensor:
     """Values (B, H, N_source, ...) at the columns of a later stage, 0 for columns without a value.
 
     `width` is the number of columns of the first stage.
@@ -58,22 +58,22 @@ def realigned(seen: Tensor, source: Stage, stage: Stage, width: int) -> Tensor:
     return rows if seen.dim() > 3 else rows[..., 0]
 
 
-def moved_heads(heads: Heads, source: Stage, stage: Stage, width: int) -> Heads:
+def heads_at_stage(heads: Heads, source: Stage, stage: Stage, width: int) -> Heads:
     """Queries and keys at the columns of a later stage."""
     steps = torch.arange(source.n, device=source.first_column.device).expand(
         len(source.first_column), 1, -1
     )
-    index = realigned(steps, source, stage, width)[:, 0]
+    index = values_at_stage(steps, source, stage, width)[:, 0]
     return replace(
         heads,
-        query=realigned(heads.query, source, stage, width),
-        key=realigned(heads.key, source, stage, width),
+        query=values_at_stage(heads.query, source, stage, width),
+        key=values_at_stage(heads.key, source, stage, width),
         valid=stage.valid,
-        mask=None if heads.mask is None else both_ways(heads.mask, index),
+        mask=None if heads.mask is None else mask_at(heads.mask, index),
     )
 
 
-def both_ways(mask: Tensor, index: Tensor) -> Tensor:
+def mask_at(mask: Tensor, index: Tensor) -> Tensor:
     """Rows and columns `index` (B, N) of a mask (B or 1, H, L, W)."""
     mask = mask.expand(len(index), -1, -1, -1)
     rows = index[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3])

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from foveate.engine.anatomy import Anatomy
 from foveate.engine.decoder.boundaries import Boundaries
-from foveate.engine.decoder.columns import merged
+from foveate.engine.decoder.columns import merge_columns
 from foveate.engine.decoder.forward_call import DecoderCall
 from foveate.engine.prompt.prompt import Stage
 from foveate.ops.gather import rows_at
@@ -56,7 +56,7 @@ def _merged_at(plane: Tensor, stage: Stage, merge: Merge) -> Tensor:
     """Values (B, L, D) at the first stage's columns, merged like the columns of a later stage."""
     length, d = plane.shape[1:]
     index = stage.first_column[..., None].expand(-1, -1, d)
-    sums = merged(plane.gather(1, index), merge)
+    sums = merge_columns(plane.gather(1, index), merge)
     # The index of a padding column is also that of a real one, so padding writes to a spare slot.
     target = index.masked_fill(~stage.valid[..., None], length)
     return torch.cat([plane, plane[:, :1]], 1).scatter(1, target, sums)[:, :length]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate.contract_checks import check_runs
-from foveate.engine.decoder.columns import settled
+from foveate.engine.decoder.columns import as_merge
 from foveate.engine.decoder.forward_call import DecoderCall, LayerSkip
 from foveate.engine.prompt.prompt import Stage
 from foveate.errors import InvalidParameter, UnsupportedCall
@@ -47,7 +47,7 @@ class Detours:
         text = (stage.item < 0) & stage.valid
         run = text | detour.run & stage.valid
         gate = None if detour.gate is None else detour.gate.masked_fill(text, 1)
-        short, columns = self.boundaries.after(i, call, stage, settled(run, stage), packed=False)
+        short, columns = self.boundaries.after(i, call, stage, as_merge(run, stage), packed=False)
         if short.lengths == stage.lengths:
             call.skip = None if gate is None else LayerSkip(hidden, None, gate, None)
             return hidden

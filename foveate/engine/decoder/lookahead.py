@@ -22,7 +22,7 @@ from foveate.ops.gather import rows_at
 LEFT_OUT = ("past_key_values", "cache", "attention_mask")
 
 
-class _Handed(Exception):
+class _KernelReached(Exception):
     """Stops a layer at its attention kernel; carries queries, keys and kernel arguments."""
 
 
@@ -45,9 +45,9 @@ def next_attention(
         if rows.shape[1] < hidden.shape[1] and _separate(layer.self_attn):
             _, key, how = _keys(layer, hidden, given)
             some = _cut(given, rows, hidden)
-            query, _, _ = _handed(layer, rows_at(hidden, rows), some, ("v_proj",))
+            query, _, _ = _queries_and_keys(layer, rows_at(hidden, rows), some, ("v_proj",))
         else:
-            query, key, how = _handed(layer, hidden, given)
+            query, key, how = _queries_and_keys(layer, hidden, given)
             query = rows_at(query, rows)
         return probabilities(query, key, mask=visible, **how)
 
@@ -63,7 +63,7 @@ def next_heads(
     """Queries and keys that `layer` computes of its input."""
     with torch.no_grad():
         spared = ("v_proj",) if _separate(layer.self_attn) else ()
-        query, key, how = _handed(layer, hidden, given, spared)
+        query, key, how = _queries_and_keys(layer, hidden, given, spared)
         return Heads(query, key, valid=valid, mask=mask, window=window, **how)
 
 
@@ -80,10 +80,13 @@ def rotates(
     with torch.no_grad():
         first = torch.zeros(len(hidden), 1, dtype=torch.long, device=hidden.device)
         some, hidden = _cut(given, first, hidden), rows_at(hidden, first)
+        # Rotary tables (cos, sin) of an angle of 0 and of a quarter turn.
         one = torch.ones_like(some["position_embeddings"][0])
         none = torch.zeros_like(one)
-        still, _, _ = _handed(layer, hidden, {**some, "position_embeddings": (one, none)})
-        turned, _, _ = _handed(layer, hidden, {**some, "position_embeddings": (none, one)})
+        at_zero = {**some, "position_embeddings": (one, none)}
+        still, _, _ = _queries_and_keys(layer, hidden, at_zero)
+        at_quarter = {**some, "position_embeddings": (none, one)}
+        turned, _, _ = _queries_and_keys(layer, hidden, at_quarter)
         if torch.equal(still, turned):
             return False
         if torch.allclose(rotate(still, none, one), turned, rtol=1e-2, atol=1e-3):
@@ -103,7 +106,7 @@ def _separate(attention: nn.Module) -> bool:
 def _keys(
     layer: nn.Module, hidden: Tensor, given: Mapping[str, Any]
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Like `_handed`, but only the keys are valid.
+    """Like `_queries_and_keys`, but only the keys are valid.
 
     The queries have a single head where the layer allows it.
     """
@@ -115,14 +118,14 @@ def _keys(
     # Gated queries are twice as wide.
     if head and by_head and attention.q_proj.out_features == heads * head:
         try:
-            return _handed(layer, hidden, given, spared, head)
+            return _queries_and_keys(layer, hidden, given, spared, head)
         except RuntimeError:
             # The layer reshapes to its configured number of heads; compute all of them.
             pass
-    return _handed(layer, hidden, given, spared)
+    return _queries_and_keys(layer, hidden, given, spared)
 
 
-def _handed(
+def _queries_and_keys(
     layer: nn.Module,
     hidden: Tensor,
     given: Mapping[str, Any],
@@ -141,7 +144,7 @@ def _handed(
 
     def stop(kernel, query, key, value, mask, scaling=None, **more):
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-        raise _Handed(query, key, {"scaling": scaling, **extras(more)})
+        raise _KernelReached(query, key, {"scaling": scaling, **extras(more)})
 
     attention = layer.self_attn
     kw = {name: value for name, value in given.items() if name not in LEFT_OUT}
@@ -149,9 +152,9 @@ def _handed(
         with ExitStack() as stack:
             stack.enter_context(surrounded(attention, stop))
             for name in spared:
-                stack.enter_context(_silent(getattr(attention, name), width))
+                stack.enter_context(_zero_output(getattr(attention, name), width))
             layer.forward(hidden, **kw, attention_mask=None)
-    except _Handed as handed:
+    except _KernelReached as handed:
         return handed.args
     raise UnsupportedModel(
         f"{type(attention).__name__} does not use the attention interface of transformers, so its "
@@ -160,7 +163,7 @@ def _handed(
 
 
 @contextmanager
-def _silent(projection: Any, width: int | None) -> Iterator[None]:
+def _zero_output(projection: Any, width: int | None) -> Iterator[None]:
     """While open, a linear layer returns zeros and computes nothing."""
     before = projection.__dict__.get("forward")
     width = projection.out_features if width is None else width

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate.engine.attention_taps import implementation
-from foveate.engine.decoder.columns import both_ways
+from foveate.engine.decoder.columns import mask_at
 from foveate.engine.decoder.forward_call import DecoderCall
 from foveate.engine.decoder.windows import window_of
 from foveate.engine.prompt.prompt import Stage, cache_in
@@ -39,7 +39,7 @@ def prefill_mask(
         short = (steps[:, None] >= steps[None]).expand(b, 1, n, n)
     else:
         # The mask that the model made has rows and columns of layer 0.
-        short = both_ways(mask, stage.mask_column)
+        short = mask_at(mask, stage.mask_column)
     visible = stage.valid[:, None, None, :] | own
     if short.dtype == torch.bool:
         short = (short & stage.valid[:, None, None, :]) | own
@@ -52,7 +52,7 @@ def prefill_mask(
     return short
 
 
-def softened(
+def soft_mask(
     stage: Stage, call: DecoderCall, module: nn.Module, hidden: Tensor, kw: dict[str, Any]
 ) -> Tensor:
     """Mask of a layer plus the weights that parts add to its key columns in training."""

@@ -11,7 +11,7 @@ from foveate.engine.offloaded_weights import loaded
 from foveate.errors import UnsupportedCall
 
 
-def narrowed(mlp: nn.Module) -> tuple[int, int, Callable[[Tensor, int], Tensor]]:
+def mlp_by_neurons(mlp: nn.Module) -> tuple[int, int, Callable[[Tensor, int], Tensor]]:
     """Hidden neurons of an MLP, its number of matrices, and a function (x, neurons).
 
     The function runs the first `neurons` hidden neurons on any x (..., D).

@@ -25,11 +25,11 @@ from foveate.engine.attention_taps import (
 )
 from foveate.engine.decoder.block_attention import in_blocks
 from foveate.engine.decoder.boundaries import Boundaries
-from foveate.engine.decoder.checkpointing import carried, checkpointed
+from foveate.engine.decoder.checkpointing import checkpointed, opened_in_recomputation
 from foveate.engine.decoder.column_facts import fitted, joined, new_columns, stage_columns, whole
 from foveate.engine.decoder.forward_call import DecoderCall
 from foveate.engine.decoder.lookahead import rotates
-from foveate.engine.decoder.partial_mlp import narrowed
+from foveate.engine.decoder.partial_mlp import mlp_by_neurons
 from foveate.engine.decoder.windows import window_of
 from foveate.engine.prompt.prompt import Stage, shifted
 from foveate.errors import InvalidParameter, UnsupportedCall, UnsupportedModel
@@ -111,7 +111,7 @@ class Rules:
             layer = self.anatomy.layers[i]
             inside = partial(self._inside, i, call, readers.get(i), shadows)
             again = checkpointed(layer)
-            stack.enter_context(carried(layer, inside) if again else inside())
+            stack.enter_context(opened_in_recomputation(layer, inside) if again else inside())
         return attended
 
     @contextmanager
@@ -126,7 +126,7 @@ class Rules:
                 stack.enter_context(surrounded(layer.self_attn, around, shadows))
             if feeding:
                 answer = partial(self._feed, i, call, feeding)
-                stack.enter_context(_answered(layer.mlp, answer))
+                stack.enter_context(_replacing_forward(layer.mlp, answer))
             yield
 
     def before_layer(self, i: int, call: DecoderCall, module: nn.Module, hidden: Tensor, kw: dict):
@@ -272,7 +272,7 @@ class Rules:
             given = attending.query, attending.key, attending.value
             if kind != "eager":
                 # Fused kernels need equal head widths, or fall back to the full attention map.
-                given = _equally_wide(*given)
+                given = _padded_to_one_width(*given)
             out, seen = kernel(*given, attending.mask, **more)
             weights.append(seen)
             return out[..., : attending.value.shape[-1]]
@@ -300,7 +300,7 @@ class Rules:
             seam=Seam(
                 kind=kind,
                 causal=kind != "eager" and getattr(module, "is_causal", True),
-                rotate=_still if still else partial(_rotate, module),
+                rotate=_unrotated if still else partial(_rotate, module),
                 tables=partial(self.boundaries.rotary, self.anatomy.layers[i], query),
                 whole=partial(self._whole, i, call, stage, q, wide),
                 account=partial(_account, call),
@@ -312,7 +312,7 @@ class Rules:
                 still=still,
             ),
         )
-        steps = [partial(self._asked, p, call) for p in parts]
+        steps = [partial(self._attend_part, p, call) for p in parts]
         out = chained(steps, last)(start)
         if unread:
             if self.raw(i):
@@ -334,7 +334,7 @@ class Rules:
     def _notes(self, call: DecoderCall, part: RulePart) -> dict[str, Tensor]:
         return call.prompt.notes.setdefault(id(part.owner), {})
 
-    def _asked(
+    def _attend_part(
         self, part: RulePart, call: DecoderCall, attending: AttentionCall, proceed
     ) -> Tensor:
         notes = self._notes(call, part)
@@ -359,7 +359,7 @@ class Rules:
         x: Tensor,
     ) -> Tensor:
         columns = self._queries(i, call, x.shape[1])
-        width, matrices, narrow = narrowed(mlp)
+        width, matrices, narrow = mlp_by_neurons(mlp)
 
         def run(x: Tensor, neurons: int | None) -> Tensor:
             return own(x) if neurons is None or neurons >= width else narrow(x, neurons)
@@ -377,7 +377,7 @@ class Rules:
         return chained([p.feed for p in parts], lambda f: f.apply(f.x))(feeding)
 
 
-def _equally_wide(*heads: Tensor) -> tuple[Tensor, ...]:
+def _padded_to_one_width(*heads: Tensor) -> tuple[Tensor, ...]:
     """Queries, keys and values padded to one width; zeros do not change products."""
     width = max(x.shape[-1] for x in heads)
     # A pad of width 0 would copy the tensor.
@@ -392,7 +392,7 @@ def _account(call: DecoderCall, flops: Tensor, kv_bytes: Tensor | None = None) -
         call.prompt.saved.append((flops, kv_bytes))
 
 
-def _still(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _unrotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x
 
 
@@ -415,7 +415,7 @@ def _refuse(kind: str, what: str) -> None:
 
 
 @contextmanager
-def _answered(module: nn.Module, answer: Callable) -> Iterator[None]:
+def _replacing_forward(module: nn.Module, answer: Callable) -> Iterator[None]:
     """While open, `answer(module, forward, x)` replaces the module's forward."""
     before = module.__dict__.get("forward")
     own = module.forward

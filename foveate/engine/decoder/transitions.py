@@ -14,7 +14,7 @@ from foveate.ops.transition import transition
 
 
 @contextmanager
-def watched(layer: nn.Module, record: Callable[[Tensor], None]) -> Iterator[None]:
+def recording_transitions(layer: nn.Module, record: Callable[[Tensor], None]) -> Iterator[None]:
     """While open, `record` gets the transitions (B, 2, N, 2) of every pass of `layer`.
 
     The input of both modules is normed. Norms that a layer applies to their output are not

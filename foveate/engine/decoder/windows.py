@@ -29,7 +29,7 @@ def window_of(attention: nn.Module) -> int | None:
     return getattr(config, "sliding_window", None) if own is None else own
 
 
-def shown_to(
+def mask_of_rows(
     rows: Tensor, stage: Stage, mask: Tensor | None, window: int | None, first: bool = False
 ) -> Tensor:
     """Mask (B, 1 or H, R, N) of the columns `rows` (B, R) of a stage.

@@ -87,7 +87,7 @@ class Encoder:
             if merger is not None:
                 stack.enter_context(merger.active())
                 recorder.merger = merger
-            stack.enter_context(recorder.armed(sizes))
+            stack.enter_context(recorder.recording(sizes))
             if slots is not None:
                 # For another image size the encoder interpolates its position embeddings.
                 tables = (m for m in a.tower(modality).modules() if isinstance(m, nn.Embedding))

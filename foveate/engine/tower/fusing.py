@@ -18,7 +18,7 @@ from foveate.ops.matching import bipartite_soft_matching, merge
 _OWN = 1 << 40
 
 
-def held_to(
+def with_exact_counts(
     shares: Sequence[int], clusters: Tensor, features: Tensor, view: Tensor, whole: int
 ) -> Tensor:
     """Merged token (N,) of each slot, such that every view has its promised number of tokens.
@@ -40,9 +40,9 @@ def held_to(
         own = own.to(clusters.device)
         found, into = clusters[own].unique(return_inverse=True)
         if len(found) > share:
-            into = _joined(into, features[own], len(found), share)
+            into = _merged_to(into, features[own], len(found), share)
         elif len(found) < share:
-            into = _parted(into, len(found), share)
+            into = _split_to(into, len(found), share)
         else:
             continue
         held = held.clone()
@@ -50,14 +50,14 @@ def held_to(
     return held
 
 
-def numbered(x: Tensor) -> Tensor:
+def ranks(x: Tensor) -> Tensor:
     """Ranks (N,) of the values of x (N,), from 0 without gaps; equal values get equal ranks."""
     order = x.argsort(stable=True)
     steps = (x[order].diff() != 0).long().cumsum(0)
     return torch.zeros_like(x).scatter(0, order[1:], steps)
 
 
-def _joined(into: Tensor, x: Tensor, count: int, share: int) -> Tensor:
+def _merged_to(into: Tensor, x: Tensor, count: int, share: int) -> Tensor:
     """Merge `count` groups with members (N,) into `share` groups, most similar pairs first."""
     while count > share:
         means = merge(x[None].float(), into[None], count)
@@ -66,7 +66,7 @@ def _joined(into: Tensor, x: Tensor, count: int, share: int) -> Tensor:
     return into
 
 
-def _parted(into: Tensor, count: int, share: int) -> Tensor:
+def _split_to(into: Tensor, count: int, share: int) -> Tensor:
     """Split `count` groups with members (N,) into `share`; first members never leave a group."""
     steps = torch.arange(len(into), device=into.device)
     first = steps.new_full((count,), len(into)).scatter_reduce(0, into, steps, "amin")

@@ -14,7 +14,7 @@ from torch import Tensor
 from foveate.contract_checks import check_reduce
 from foveate.engine.clock import Clock
 from foveate.engine.scores import token_scores
-from foveate.engine.tower.fusing import held_to, numbered
+from foveate.engine.tower.fusing import ranks, with_exact_counts
 from foveate.errors import BudgetError
 from foveate.ops.transfer import on_device
 from foveate.parts import Part, TokensPart, counted, merged_grid
@@ -80,8 +80,8 @@ class Item:
         tokens = self.encoded.tokens(self.features[None])
         clusters, view = self.clusters, self.encoded.view
         if self.shares is not None:
-            clusters = held_to(self.shares, clusters, self.features, view, self.whole)
-        cluster, count = numbered(clusters), self._count()
+            clusters = with_exact_counts(self.shares, clusters, self.features, view, self.whole)
+        cluster, count = ranks(clusters), self._count()
         if count is None:
             count = int(cluster.max()) + 1
         slots = torch.arange(len(cluster), device=cluster.device)

@@ -52,7 +52,7 @@ class VisionRecorder:
         self.merger = None
 
     @contextmanager
-    def armed(self, inputs: dict[str, Any]) -> Iterator[None]:
+    def recording(self, inputs: dict[str, Any]) -> Iterator[None]:
         """Record while open. Afterwards `rows` and `class_rows` are filled."""
         with ExitStack() as stack:
             taps: dict[int, list[VisionAttention]] = defaultdict(list)
