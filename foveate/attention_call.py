@@ -82,6 +82,10 @@ class Columns:
 _FLAT = ("valid", "visual", "item", "frame", "size", "order", "words", "frames", "at")
 
 
+def unrecorded(scores: Tensor) -> None:
+    """What becomes of scores that the caller did not ask for: nothing."""
+
+
 @dataclass(frozen=True, eq=False)
 class Whole:
     """The full sequence: the prompt as the caller passed it and all tokens after it, W positions.
@@ -156,6 +160,8 @@ class AttentionCall:
         full: Without a mask every query attends to every key, later keys included.
         softcap: Bound of the logits, see `ops.attention.weighed`.
         sinks: (H,) attention sink logits, see `ops.attention.weighed`.
+        record: Function that takes scores (B, q) of the queries' positions. A rule that ranks
+            tokens calls it in prefill; the scores are kept if the caller asked for them.
     """
 
     query: Tensor
@@ -176,6 +182,7 @@ class AttentionCall:
     full: bool = False
     softcap: float | None = None
     sinks: Tensor | None = None
+    record: Callable[[Tensor], None] = unrecorded
 
     def heads(self) -> Heads:
         """Queries and keys of a prefill call, in which queries and keys are the same columns."""

@@ -37,6 +37,14 @@ def check_select(part: Part, index: Any, tokens: VisualTokens, keep: int) -> Ten
     return index
 
 
+def check_scores(part: Part, scores: Any, like: Tensor) -> Tensor:
+    """Return the result of `scores`, checked: one float per entry of `like` (B, N)."""
+    if not _is(scores, None, tuple(like.shape), like):
+        wanted = f"floats (B, N) = {tuple(like.shape)} on {like.device}"
+        raise _wrong(part, "scores", scores, wanted)
+    return scores
+
+
 def check_reduce(part: Part, made: Any, tokens: VisualTokens, keep: int) -> VisualTokens:
     """Return the result of `reduce`, checked: `keep` tokens, consistent `index` and `assign`."""
     if not isinstance(made, VisualTokens):

@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from foveate.attention_call import Attend, AttentionCall, Columns, Feed, MLPCall
+from foveate.attention_call import Attend, AttentionCall, Columns, Feed, MLPCall, unrecorded
 from foveate.errors import FoveateError, UnsupportedCall, shown
 from foveate.ops.attention import Heads
 from foveate.signals import Need, Signals
@@ -132,10 +132,6 @@ def _unknown() -> Any:
     raise NotImplementedError
 
 
-def _ignored(scores: Tensor) -> None:
-    pass
-
-
 @dataclass
 class BlockState:
     """Tokens inside one block of the vision encoder, after attention and before the MLP.
@@ -166,7 +162,7 @@ class BlockState:
     attention: Callable[[], Tensor] = field(default=_unknown)
     distill_token: bool = False
     even: bool = False
-    record: Callable[[Tensor], None] = field(default=_ignored)
+    record: Callable[[Tensor], None] = field(default=unrecorded)
 
     @property
     def valid(self) -> Tensor:

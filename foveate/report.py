@@ -31,7 +31,8 @@ class Scores:
 
     Attributes:
         stage: where the tokens were ranked: "encoders", "tokens", "layers" or "caches".
-        layer: boundary k, tokens were pruned before decoder layer k; None before the LLM.
+        layer: 0-based decoder layer k: the tokens were ranked before it, or in its attention; None
+            before the LLM.
         method: slug of the method.
         values: (S,) float32 on the CPU, one score per slot of `Trace.layout`; larger is kept. A
             merged token gives its score to every slot that it holds. NaN where a slot was not

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foveate.attention_call import AttentionCall, Columns, MLPCall, Seam, Whole, chained
+from foveate.attention_call import AttentionCall, Columns, MLPCall, Seam, Whole, chained, unrecorded
 from foveate.engine.anatomy import Anatomy
 from foveate.engine.attention_taps import (
     Kernel,
@@ -32,6 +32,7 @@ from foveate.engine.decoder.lookahead import rotates
 from foveate.engine.decoder.partial_mlp import mlp_by_neurons
 from foveate.engine.decoder.windows import window_of
 from foveate.engine.prompt.prompt import Stage, shifted
+from foveate.engine.scores import column_scores
 from foveate.errors import InvalidParameter, UnsupportedCall, UnsupportedModel
 from foveate.parts import RulePart
 
@@ -297,6 +298,7 @@ class Rules:
             window=window_of(module),
             **extras(kw),
             notes=self._notes(call, parts[0]),
+            record=_recorder(i, call, parts[0]),
             seam=Seam(
                 kind=kind,
                 causal=kind != "eager" and getattr(module, "is_causal", True),
@@ -338,7 +340,9 @@ class Rules:
         self, part: RulePart, call: DecoderCall, attending: AttentionCall, proceed
     ) -> Tensor:
         notes = self._notes(call, part)
-        own = attending if attending.notes is notes else replace(attending, notes=notes)
+        own = attending
+        if attending.notes is not notes:
+            own = replace(attending, notes=notes, record=_recorder(attending.layer, call, part))
         return part.attend(own, proceed)
 
     def _whole(self, i: int, call: DecoderCall, stage: Stage, q: int, wide: int) -> Whole:
@@ -384,6 +388,16 @@ def _padded_to_one_width(*heads: Tensor) -> tuple[Tensor, ...]:
     return tuple(
         x if x.shape[-1] == width else nn.functional.pad(x, (0, width - x.shape[-1])) for x in heads
     )
+
+
+def _recorder(i: int, call: DecoderCall, part: RulePart) -> Callable[[Tensor], None]:
+    """What takes the scores of layer i: a checkpointed layer that runs again gives none."""
+    found = call.prompt.scores
+    if found is None or not call.prefill or call.over:
+        return unrecorded
+    # Columns that skip layers elsewhere are not told what merged before.
+    stage = replace(call.prompt.at(i), merged_into=call.prompt.stream(i).merged_into)
+    return lambda scores: column_scores(found, part, i, stage, scores.detach(), None)
 
 
 def _account(call: DecoderCall, flops: Tensor, kv_bytes: Tensor | None = None) -> None:

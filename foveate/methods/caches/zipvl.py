@@ -126,6 +126,7 @@ class ZipVL(Method, RulePart):
         lengths = call.queries.counts[0]
         rows, real = probe_rows(valid, *self.probes, self.seed + call.layer, lengths)
         mass, score = self.score(heads, rows, real)
+        call.record(score)
         p = self.how_many(mass, valid, call.queries.item)
         # Text-only samples keep full attention, whatever else is in the batch.
         p = torch.where(call.queries.visual.any(1), p, valid.sum(1).to(p.dtype))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from foveate.budget import Keep, resolve
+from foveate.contract_checks import check_scores
 from foveate.errors import BudgetError, InvalidParameter
 from foveate.ops.grouped import top_per_group
 from foveate.ops.select import top_mask
@@ -54,7 +55,7 @@ class ScoredLayers(LayersPart):
             return None
         if not any(self._flat(counts)):
             return ~state.visual
-        scores = self.scores(k, layers, state)
+        scores = check_scores(self, self.scores(k, layers, state), state.item)
         state.signals.record(scores)
         return self._best(scores, counts, state) | ~state.visual
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from foveate.budget import Keep, resolve
-from foveate.contract_checks import check_select
+from foveate.contract_checks import check_scores, check_select
 from foveate.method import Method
 from foveate.ops.allocate import per_view_top_k, share_evenly
 from foveate.ops.select import top_k
@@ -66,7 +66,7 @@ class ScoredTokens(TokensMethod):
         return top_k(scores, keep, tokens.patch)
 
     def select(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
-        scores = self.scores(tokens, signals)
+        scores = check_scores(self, self.scores(tokens, signals), tokens.size)
         signals.record(scores)
         return self.choose(scores, tokens, keep)
 
