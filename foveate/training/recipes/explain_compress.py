@@ -12,12 +12,11 @@ from torch.nn import functional as F
 import foveate
 from foveate.benchmarks import task_items
 from foveate.benchmarks.loaded_model import LoadedModel
-from foveate.budget import Keep, resolve
+from foveate.budget import Keep
 from foveate.method import Method
-from foveate.methods.layers.base import item_batches
+from foveate.methods.layers.base import ScoredLayers
 from foveate.methods.layers.explain_compress import ExplainCompress, instruction_attention
-from foveate.ops.select import top_k
-from foveate.parts import BoundaryState, LayersPart
+from foveate.parts import BoundaryState
 from foveate.training.batches import IGNORED, Batch
 from foveate.training.boundary_hook import BoundaryHook
 from foveate.training.recipe import Recipe, Run
@@ -105,7 +104,7 @@ class Oracle:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Ranked(Method, LayersPart):
+class Ranked(Method, ScoredLayers):
     """Keeps the top tokens by oracle relevance, or by attention without an oracle.
 
     Attributes:
@@ -115,6 +114,7 @@ class Ranked(Method, LayersPart):
 
     slug = "ranked"
     prompt_agnostic = False
+    per_item = True
 
     keep: Keep = 0.5
     oracle: Oracle | None = field(default=None, compare=False)
@@ -127,14 +127,9 @@ class Ranked(Method, LayersPart):
     def boundaries(self, layers: int) -> tuple[int, ...]:
         return (0,)
 
-    def at_boundary(self, k: int, layers: int, state: BoundaryState) -> Tensor:
-        score = None if self.oracle is None else self.oracle.scores
-        score = instruction_attention(state).mean(1) if score is None else score
-        keep = ~state.visual
-        for rows, columns in item_batches(state):
-            best = top_k(score[rows[:, None], columns], resolve(self.keep, columns.shape[1]))
-            keep[rows[:, None], columns.gather(1, best)] = True
-        return keep
+    def scores(self, k: int, layers: int, state: BoundaryState) -> Tensor:
+        true = None if self.oracle is None else self.oracle.scores
+        return instruction_attention(state).mean(1) if true is None else true
 
 
 def _end(base: LoadedModel) -> int:
