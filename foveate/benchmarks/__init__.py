@@ -1,4 +1,4 @@
-"""The embedded bench: what a method costs in accuracy, measured against controls.
+"""The embedded benchmark: accuracy and speed of methods on synthetic tasks, with baselines.
 
 >>> import foveate
 >>> from foveate import benchmarks

@@ -1,10 +1,10 @@
-"""Does adapting to a stream help? Zero-shot accuracy under shifts: plain, condensed, adapted.
+"""Test-time adaptation benchmark: zero-shot accuracy of CLIP and TCA under distribution shifts.
 
     python -m foveate.benchmarks.adaptation --out runs/adaptation
 
-Every stream is one kind of class under one shift, in an order that all methods share; each method
-meets it with an empty state. Rows are appended to `results.jsonl` as streams finish, so that the
-same command goes on after an interruption.
+A stream is one kind of class under one shift. All methods get the same images in the same order,
+and start with an empty state. Each finished stream is appended to `results.jsonl`: after an
+interruption, run the same command again to continue.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from foveate.mini.world.scene import Canvas
 from foveate.mini.world.shifts import SHIFTS, shifted
 
 NONE = "none"
-# Name, and the method; reservoir_size=0 leaves out the adaptation, centers=0 is EViT.
+# reservoir_size=0: token condensing without adaptation. centers=0: EViT.
 METHODS: dict[str, Callable[[], Method | None]] = {
     "CLIP": lambda: None,
     "EViT 0.1": lambda: TCA(delta=0.1, centers=0, reservoir_size=0),
@@ -49,13 +49,13 @@ METHODS: dict[str, Callable[[], Method | None]] = {
 def stream(
     kind: str, shift: str, severity: int, n: int, canvas: Canvas, seed: int
 ) -> tuple[list[np.ndarray], list[str], tuple[str, ...]]:
-    """Pictures uint8 (S, S, 3) of a kind under a shift in a random order, labels, and classes."""
+    """Images uint8 (S, S, 3) of a kind under a shift in random order, their labels, the classes."""
     rng = generator("test", f"stream-{kind}", seed, "order")
     shown = [labelled(kind, "test", int(i), canvas) for i in rng.permutation(n)]
     pixels, _ = render([s.scene for s in shown])
     pictures = list(pixels.numpy())
     if shift != NONE:
-        # The noise of a picture depends on nothing but its place in the stream.
+        # The noise of an image depends only on its index in the stream and the seed.
         pictures = [
             shifted(p, shift, severity, generator("test", f"shift-{shift}", i, str(seed)))
             for i, p in enumerate(pictures)
@@ -66,7 +66,7 @@ def stream(
 def measured(
     model: Any, processor: Any, method: Method | None, kind: str, views, labels, classes
 ) -> dict:
-    """Answers of 0 and 1 to pictures (1, 3, H, W), and what the tower cost on average."""
+    """Answers (1 correct, 0 wrong) for images (1, 3, H, W), and the mean vision encoder cost."""
     naming = zero_shot(model, processor, classes, method, templates=PROMPTS[kind])
     right, tokens, flops, full = [], [], 0, 0
     began = time.perf_counter()
@@ -99,7 +99,7 @@ def run(
     seed: int = 0,
     progress: bool = True,
 ) -> list[dict]:
-    """All rows of the settings, from `out/results.jsonl` where they are there already."""
+    """All rows of the settings; stored ones are read from `out/results.jsonl`."""
     vision = model.config.vision_config
     canvas = Canvas(vision.image_size, vision.patch_size)
     asked = {"model": name, "world": WORLD_VERSION, "severity": severity, "n": n, "seed": seed}
@@ -107,7 +107,7 @@ def run(
     rows = _read(path, asked)
     done = {(r["kind"], r["shift"], r["method"]) for r in rows}
     settings = [(k, s) for k in kinds for s in shifts]
-    with bar("naming pictures", len(settings) * len(METHODS), show=progress) as tick:
+    with bar("classifying images", len(settings) * len(METHODS), show=progress) as tick:
         for i, (kind, shift) in enumerate(settings):
             if all((kind, shift, m) in done for m in METHODS):
                 continue
@@ -134,7 +134,7 @@ def _read(path: Path, asked: dict) -> list[dict]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     except OSError as error:
-        raise BenchError(f"{str(path.parent)!r} can't be written ({error.strerror}).") from None
+        raise BenchError(f"{str(path.parent)!r} cannot be written ({error.strerror}).") from None
     rows = [json.loads(line) for line in lines]
     for row in rows:
         other = [k for k, v in asked.items() if row[k] != v]
@@ -160,21 +160,21 @@ def _machine() -> dict:
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m foveate.benchmarks.adaptation")
     parser.add_argument("--model", default="clip", help="embedded CLIP model")
-    parser.add_argument("--kinds", default="shape,place", help=f"some of {','.join(KINDS)}")
-    parser.add_argument("--shifts", default="all", help=f"some of {NONE},{','.join(SHIFTS)}")
+    parser.add_argument("--kinds", default="shape,place", help=f"kinds of {','.join(KINDS)}")
+    parser.add_argument("--shifts", default="all", help=f"shifts of {NONE},{','.join(SHIFTS)}")
     parser.add_argument("--severity", type=int, default=3, help="1 to 5")
-    parser.add_argument("--n", type=int, default=200, help="pictures per stream")
+    parser.add_argument("--n", type=int, default=200, help="images per stream")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/adaptation"))
-    parser.add_argument("--page", type=Path, help=f"put the tables between the {MARK} marks")
-    parser.add_argument("--json", action="store_true", help="print rows, no progress bar")
+    parser.add_argument("--page", type=Path, help=f"write the tables between two {MARK} marks")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     return parser
 
 
 def _chosen(text: str, known: Sequence[str], every: str) -> Iterator[str]:
     for word in known if text == every else text.split(","):
         if word not in known:
-            raise BenchError(f"{word!r} is none of {', '.join(known)}.")
+            raise BenchError(f"{word!r} is not one of {', '.join(known)}.")
         yield word
 
 
@@ -187,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         kinds = list(_chosen(asked.kinds, tuple(KINDS), "all"))
         shifts = list(_chosen(asked.shifts, (NONE, *SHIFTS), "all"))
         if asked.n < 10:
-            raise BenchError(f"n={asked.n} pictures say nothing; use 10 or more.")
+            raise BenchError(f"n={asked.n} is too small: use 10 or more.")
         model, processor = mini.load(asked.model)
         rows = run(
             model, processor, asked.out, name=mini.ROLES.get(asked.model, asked.model),

@@ -1,4 +1,4 @@
-"""The tables of the adaptation bench, as Markdown."""
+"""The tables of the test-time adaptation benchmark, as Markdown."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ PLAIN, NONE = "CLIP", "none"
 
 
 def tables(rows: list[dict]) -> str:
-    """Per kind one table of methods over all shifts and one of every shift."""
+    """Per kind of class, one table over all shifts and one by shift."""
     parts = []
     for kind in dict.fromkeys(r["kind"] for r in rows):
         own = [r for r in rows if r["kind"] == kind]
         parts += [f"### {kind.capitalize()}", _summary(own), _by_shift(own)]
     first = rows[0]
     parts.append(
-        f"{first['n']} pictures per stream, severity {first['severity']}, seed {first['seed']}; "
+        f"{first['n']} images per stream, severity {first['severity']}, seed {first['seed']}; "
         f"{first['model']}, torch {first['torch']}, transformers {first['transformers']}, "
-        f"{first['device']}, {first['threads']} thread(s). Intervals hold 95 % of 2000 bootstrap "
-        "draws of the pictures, the same draws for both methods of a difference."
+        f"{first['device']}, {first['threads']} thread(s). In brackets: 95 % CI of 2,000 bootstrap "
+        "draws of the images, paired for differences."
     )
     return "\n\n".join(parts) + "\n"
 
 
 def _answers(rows: list[dict], method: str, shifts: list[str]) -> np.ndarray:
-    """Mean over shifts of the answers (N,) of a method."""
+    """Answers (N,) of a method, mean over the shifts."""
     by = {r["shift"]: r["right"] for r in rows if r["method"] == method}
     return np.array([by[s] for s in shifts]).mean(0)
 
@@ -42,7 +42,8 @@ def _shifts(rows: list[dict]) -> list[str]:
 def _summary(rows: list[dict]) -> str:
     shifts = _shifts(rows) or [NONE]
     lines = [
-        "| method | unshifted | mean of shifts | against CLIP | tokens at the end | tower FLOPs |",
+        "| method | no shift | mean over shifts | difference to CLIP | tokens after the last layer "
+        "| vision encoder FLOPs |",
         "|---|---|---|---|---|---|",
     ]
     plain = _answers(rows, PLAIN, shifts)
@@ -75,9 +76,9 @@ def _by_shift(rows: list[dict]) -> str:
 
 
 def paste(page: Path, text: str) -> None:
-    """Put the tables between the two marks of a page."""
+    """Write the tables between the two marks of a page."""
     try:
         before, _, after = page.read_text(encoding="utf-8").split(MARK)
     except (OSError, ValueError):
-        raise BenchError(f"{str(page)!r} is no page with {MARK} at two places.") from None
+        raise BenchError(f"{str(page)!r} needs two {MARK} marks around the tables.") from None
     page.write_text(f"{before}{MARK}\n\n{text}\n{MARK}{after}", encoding="utf-8")

@@ -1,6 +1,6 @@
-"""Controls that know more than a method may: they bound what a table can mean.
+"""Controls that know the evidence boxes, which no method can: upper and lower references.
 
-They are methods like any other, but of no use outside of the bench, and not in the catalogue.
+They implement the method interface but are not in the catalogue.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from foveate.tokens import Grid, VisualTokens
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Oracle(TokensMethod):
-    """Evidence tokens first, the rest of the budget spread evenly: what a choice could be worth.
+    """Keeps evidence tokens first and fills the budget evenly: an upper reference.
 
-    evidence: where the evidence of the batch lies. background: keep at least the share of tokens
-    without evidence that the picture has, as far as every box can have a token.
+    Attributes:
+        evidence: the evidence boxes of the current batch.
+        background: also keep background tokens, in the proportion of the image, as far as every
+            box keeps one token. Default False.
     """
 
     slug = "oracle"
@@ -48,9 +50,13 @@ class Oracle(TokensMethod):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class EvidenceRemoved(TokensMethod):
-    """Evidence tokens dropped, all others kept: what the encoder has leaked to its neighbours.
+    """Drops the evidence tokens and keeps all others: a lower reference.
 
-    The batch's items must hold equally many evidence tokens, `evidence.dropped`.
+    It shows how much evidence the vision encoder has spread to other tokens. All items of a batch
+    must have the same number of evidence tokens.
+
+    Attributes:
+        evidence: the evidence boxes of the current batch, with `dropped` tokens per image.
     """
 
     slug = "anti_oracle"
@@ -69,7 +75,10 @@ class EvidenceRemoved(TokensMethod):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class DropAllTokens(Method, LayersPart):
-    """No visual tokens from decoder layer k on: what the layers before k have already fetched."""
+    """Drops all visual tokens before decoder layer k.
+
+    It shows how much visual information the layers before k have already moved to text tokens.
+    """
 
     slug = "late_blind"
 
@@ -84,18 +93,18 @@ class DropAllTokens(Method, LayersPart):
 
 
 def _score(boxes, tokens: VisualTokens, size: int) -> Tensor:
-    """Importance (N,) of the tokens of one picture."""
+    """Importance (N,) of the tokens of one image."""
     return importance(overlap(boxes, tokens.position[0].cpu(), tokens.grid, size))
 
 
 def _filled(chosen: Tensor, score: Tensor, keep: int) -> Tensor:
-    """Ascending indices (keep,): `chosen`, and of the tokens without evidence evenly many more."""
+    """Ascending indices (keep,): `chosen`, filled with evenly spaced tokens without evidence."""
     others = score == 0
     others[chosen] = False
     pool = others.nonzero()[:, 0]
     missing = keep - len(chosen)
     if missing > len(pool):
-        # Evidence fills the picture: what it was not asked to give comes back in.
+        # Too few tokens without evidence: use evidence tokens that were not chosen.
         spare = torch.ones(len(score), dtype=torch.bool)
         spare[chosen] = spare[pool] = False
         pool = torch.cat([pool, spare.nonzero()[: missing - len(pool), 0]])

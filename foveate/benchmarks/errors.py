@@ -1,7 +1,7 @@
-"""What can be wrong about a call into the bench."""
+"""The error of the benchmark."""
 
 from foveate.errors import FoveateError
 
 
 class BenchError(FoveateError, ValueError):
-    """A bench that was asked for wrongly, or whose results can't be read or written."""
+    """Wrong arguments of a benchmark, or results that cannot be read or written."""

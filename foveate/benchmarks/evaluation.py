@@ -1,4 +1,4 @@
-"""Put a task to a model under one method, and take down what was right and what it cost."""
+"""Evaluate one method on the items of a task: answers, tokens, FLOPs and time."""
 
 from __future__ import annotations
 
@@ -24,14 +24,20 @@ MODES = ("likelihood", "generate")
 
 @dataclass(frozen=True)
 class EvalResult:
-    """What became of one setting.
+    """The measurement of one setting.
 
-    right (n,): 0 or 1 per item. digests: per batch a hash of what the model gave, candidate scores
-    to the last bit or generated words. tokens_in, tokens_out, tokens_mean: visual tokens per item
-    before, behind and on average over the decoder's layers. flops, flops_full: per item, of the
-    language model's prefill with the token selection, and of the full prefill. method_flops: of
-    the token selection alone. seconds: median over batches, per item, of each stage; "own" is the
-    bench's own time.
+    Attributes:
+        right: answers (n,), 1 correct and 0 wrong.
+        digests: per batch, a hash of the candidate scores (bit-exact) or of the generated text.
+        tokens_in: visual tokens per item before the LLM without a method.
+        tokens_out: visual tokens per item after the last decoder layer.
+        tokens_mean: visual tokens per item, mean over the decoder layers.
+        flops: FLOPs of the LLM prefill and of the token selection, per item.
+        flops_full: prefill FLOPs of the full model, per item.
+        method_flops: FLOPs of the token selection alone, per item.
+        kv_bytes: size of the KV cache per item, in bytes.
+        seconds: seconds per item and stage, median over batches; "wall" is the whole time and
+            "own" the overhead of the benchmark.
     """
 
     right: np.ndarray
@@ -54,10 +60,16 @@ def evaluate_method(
     before: Callable[[Batch], None] | None = None,
     inputs: Callable[[Batch], dict[str, Any]] | None = None,
 ) -> EvalResult:
-    """Answers of `method` to all items of `batches`, in the order of their numbers.
+    """Evaluate `method` on all items of `batches`.
 
-    before(batch) runs ahead of each batch, for controls that must know it. inputs(batch): what the
-    model gets in place of the batch's own inputs, asked for while the method is attached.
+    Args:
+        loaded: the model.
+        batches: prepared items.
+        method: the method to attach.
+        mode: "likelihood" of the candidate answers, or "generate". Default "likelihood".
+        before: called with each batch before the model, for controls that need the evidence.
+        inputs: returns the model inputs for a batch, with the method attached. Default None: the
+            inputs of the batch.
     """
     right: dict[int, bool] = {}
     digests: list[str] = []
@@ -120,7 +132,7 @@ def _greedy(loaded: LoadedModel, batch: Batch) -> tuple[list[str], bytes]:
 
 
 def _likely(loaded: LoadedModel, batch: Batch) -> tuple[list[str], bytes]:
-    """The likeliest candidate of every item, and the scores as bytes."""
+    """The candidate with the highest likelihood per item, and the scores as bytes."""
     tokenizer = loaded.processor.tokenizer
     spelled = {
         word: tokenizer(word, add_special_tokens=False).input_ids
@@ -142,10 +154,17 @@ def _likely(loaded: LoadedModel, batch: Batch) -> tuple[list[str], bytes]:
 def _spelled_out(
     loaded: LoadedModel, batch: Batch, spelled: dict[str, list[int]], first: Tensor, cache: Any
 ) -> list[Tensor]:
-    """Log-likelihood of every candidate with its end of text, behind a picture read once.
+    """Log-likelihood of every candidate with its end-of-text token, from one prefill.
 
-    first (B, V): log-probabilities of the first token. A candidate per step goes through the whole
-    batch behind a copy of `cache`, so methods that listen to the prompt never hear an answer.
+    Each candidate is scored with a copy of the KV cache, for the whole batch. Text-guided methods
+    see the prompt only, never a candidate.
+
+    Args:
+        loaded: the model.
+        batch: the items.
+        spelled: token ids by candidate.
+        first: log-probabilities (B, V) of the first token.
+        cache: KV cache of the prompt.
     """
     end = loaded.processor.tokenizer.eos_token_id
     words = list(dict.fromkeys(word for item in batch.items for word in item.candidates))

@@ -1,4 +1,4 @@
-"""Which tokens of a picture hold the evidence of its question."""
+"""Which visual tokens contain the evidence for the answer."""
 
 from __future__ import annotations
 
@@ -12,34 +12,36 @@ from foveate.mini.world.item import Item
 from foveate.mini.world.scene import Box
 from foveate.tokens import Grid
 
-# What a box covers less of than this share of a token's cell, or of itself, holds no evidence:
-# boxes are a little wider than the ink inside them.
+# A token contains evidence if a box covers at least this share of its cell, or of the box itself.
+# Boxes are slightly larger than the drawn object, so a smaller overlap is background.
 CELL_SHARE = 0.12
 
 
 @dataclass
 class EvidenceBoxes:
-    """Where the evidence of the pictures in the running batch lies; whoever asks sets it.
+    """The evidence boxes of the current batch; the benchmark sets them before each call.
 
-    boxes: per picture its evidence boxes in pixels. size: side of the pictures in pixels.
-    dropped: tokens without which the anti-oracle must do, the same for all of the batch.
+    Attributes:
+        boxes: evidence boxes in pixels, per image.
+        size: width and height of the images in pixels.
+        dropped: number of evidence tokens per image, equal for all images of the batch.
     """
 
     boxes: list[tuple[Box, ...]] = field(default_factory=list)
     size: int = 0
     dropped: int = 0
 
-    def point(self, items: Sequence[Item]) -> None:
-        """Look at the pictures of these items, in this order."""
+    def set_items(self, items: Sequence[Item]) -> None:
+        """Use the boxes of these items, in the order of the batch."""
         self.boxes = [reference_boxes(item) for item in items]
         self.size = items[0].media["size"]
 
 
 def reference_boxes(item: Item) -> tuple[Box, ...]:
-    """What the oracle keeps: the evidence, and for counting all objects.
+    """The boxes that the oracle keeps: the evidence, and for counting tasks all objects.
 
-    With the counted objects alone counting gets worse than with tokens drawn at random: it
-    compares them with the rest of the picture.
+    With the counted objects alone, counting is less accurate than with random tokens: the model
+    compares them with the other objects.
     """
     if item.task in COUNTING:
         return tuple(o.box for o in item.scene.objects)
@@ -50,9 +52,13 @@ COUNTING = frozenset({"I4"})
 
 
 def overlap(boxes: Sequence[Box], position: Tensor, grid: Grid, size: int) -> Tensor:
-    """Share (K, N) of the cell of each token that each of K boxes covers, 0 where it is too little.
+    """Share (K, N) of each token's cell that each of K boxes covers; 0 if it is too small.
 
-    position (N, 3): (t, h, w) of the tokens in `grid`, which spans the picture of `size` pixels.
+    Args:
+        boxes: K boxes (x0, y0, x1, y1) in pixels.
+        position: (N, 3), (t, h, w) of the tokens in `grid`.
+        grid: the token grid, which spans the whole image.
+        size: width and height of the image in pixels.
     """
     if not boxes:
         return torch.zeros(0, len(position))
@@ -69,10 +75,10 @@ def overlap(boxes: Sequence[Box], position: Tensor, grid: Grid, size: int) -> Te
 
 
 def importance(shares: Tensor) -> Tensor:
-    """Score (N,) from shares (K, N): first the best cell of each box, then the second ones.
+    """Score (N,) from shares (K, N): first the best cell of each box, then the second best.
 
-    0 marks cells outside of all boxes. Going round the boxes, no object is forgotten over another
-    one's many cells.
+    Ranking the cells per box keeps tokens of every object, also beside a much larger one. Cells
+    outside all boxes have score 0.
     """
     if not len(shares):
         return torch.zeros(shares.shape[1])
@@ -85,6 +91,6 @@ def importance(shares: Tensor) -> Tensor:
 
 
 def evidence_cells(item: Item, grid: Grid, position: Tensor) -> int:
-    """How many tokens hold evidence of an item."""
+    """Number of tokens that contain evidence of an item."""
     shares = overlap(reference_boxes(item), position, grid, item.media["size"])
     return int((importance(shares) > 0).sum())

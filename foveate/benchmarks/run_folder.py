@@ -1,7 +1,7 @@
-"""Results on disk: a folder with `run.json`, the configuration, and `results.jsonl`, the rows.
+"""Results on disk: a folder with `run.json` (configuration) and `results.jsonl` (rows).
 
-Rows are appended as settings finish. A row that was cut by a kill or a full disk is taken off when
-the folder is opened again, so nothing but the setting that was running is ever lost.
+Each finished setting is appended. A last row that was cut short by a kill or a full disk is removed
+when the folder is opened again, so that only the running setting can be lost.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ RUN = "run.json"
 
 
 class RunFolder:
-    """The rows of one run, and the file that they are in.
+    """The stored rows of one run.
 
-    fields: what every row has. origin: what writes such folders, and with which command.
+    Attributes:
+        fields: keys that every row must have.
+        origin: what writes such folders, and with which command, for messages.
     """
 
     fields: ClassVar[frozenset[str]] = frozenset(
         {"kind", "task", "name", "role", "keep", "seed", "k", "n"}
     )
-    origin: ClassVar[tuple[str, str]] = ("the bench", "foveate bench --out")
+    origin: ClassVar[tuple[str, str]] = ("foveate bench", "foveate bench --out")
 
     def __init__(self, folder: Path, configuration: dict[str, Any], rows: list[dict[str, Any]]):
         self.folder = folder
@@ -36,9 +38,9 @@ class RunFolder:
 
     @classmethod
     def open(cls, folder: str | Path, configuration: dict[str, Any]) -> Self:
-        """The folder's rows where it holds a run of this configuration, else a new run in it.
+        """Continue the run in a folder, or start a new one.
 
-        Raises `BenchError` where the folder holds a run of another configuration.
+        Raises `BenchError` if the folder has a run with another configuration.
         """
         folder = Path(folder)
         if (folder / RUN).exists() or (folder / ROWS).exists():
@@ -46,8 +48,8 @@ class RunFolder:
             other = _difference(found.configuration, configuration)
             if other:
                 raise BenchError(
-                    f"{str(folder)!r} holds a run with {other}; choose another folder with --out, "
-                    "or ask for the same as that run."
+                    f"{str(folder)!r} has a run with {other}: use another folder with --out, or "
+                    "the same options as that run."
                 )
             return found
         try:
@@ -55,12 +57,12 @@ class RunFolder:
             with replacing(folder / RUN) as partial:
                 partial.write_text(json.dumps(configuration, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
-            raise BenchError(f"{str(folder)!r} can't be written ({error.strerror}).") from None
+            raise BenchError(f"{str(folder)!r} cannot be written ({error.strerror}).") from None
         return cls(folder, configuration, [])
 
     @classmethod
     def load(cls, folder: str | Path, repair: bool = False) -> Self:
-        """The run in a folder. repair: take a last row that was cut short off the file."""
+        """The run in a folder. repair: remove an incomplete last row from the file."""
         folder = Path(folder)
         try:
             configuration = json.loads((folder / RUN).read_text(encoding="utf-8"))
@@ -70,7 +72,7 @@ class RunFolder:
             data = path.read_bytes() if path.exists() else b""
         except (OSError, ValueError):
             raise BenchError(
-                f"{str(folder)!r} holds no results of {cls.origin[0]}; give a folder that "
+                f"{str(folder)!r} has no results of {cls.origin[0]}: use a folder that "
                 f"'{cls.origin[1]}' wrote."
             ) from None
         whole = data.rfind(b"\n") + 1
@@ -82,7 +84,7 @@ class RunFolder:
                     raise ValueError
             except (ValueError, AttributeError):
                 raise BenchError(
-                    f"Line {number} of {str(path)!r} is no row of results; delete that line and "
+                    f"Line {number} of {str(path)!r} is not a row of results: delete that line and "
                     "run again."
                 ) from None
             rows.append(row)
@@ -90,24 +92,24 @@ class RunFolder:
             try:
                 os.truncate(path, whole)
             except OSError as error:
-                raise BenchError(f"{str(path)!r} can't be written ({error.strerror}).") from None
+                raise BenchError(f"{str(path)!r} cannot be written ({error.strerror}).") from None
         return cls(folder, configuration, rows)
 
     def add(self, row: dict[str, Any]) -> None:
-        """Append a row; it is on disk when this returns."""
+        """Append a row. It is on disk when this returns."""
         path = self.folder / ROWS
         line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
         try:
             _append(path, line)
         except OSError as error:
             raise BenchError(
-                f"{str(path)!r} can't be written ({error.strerror}); {len(self.rows)} finished "
-                "settings are kept in it, and the same command goes on from there."
+                f"{str(path)!r} cannot be written ({error.strerror}); {len(self.rows)} finished "
+                "settings are saved in it: run the same command again to continue."
             ) from None
         self.rows.append(row)
 
     def keys(self) -> set[tuple]:
-        """Task, name, keep, seed and k of the settings that are done."""
+        """Task, name, keep, seed and k of the finished settings."""
         return {(r["task"], r["name"], r["keep"], r["seed"], r["k"]) for r in self.rows}
 
 
@@ -120,11 +122,11 @@ def _append(path: Path, line: bytes) -> None:
 
 
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """The first entry in which two configurations differ, as words."""
+    """The first difference between two configurations, as text; "" if there is none."""
     for name in wanted:
         if isinstance(wanted[name], dict):
             if inner := _difference(found.get(name) or {}, wanted[name]):
                 return inner
         elif found.get(name) != wanted[name]:
-            return f"{name} {found.get(name)!r} in place of {wanted[name]!r}"
+            return f"{name}={found.get(name)!r} instead of {wanted[name]!r}"
     return ""

@@ -1,4 +1,4 @@
-"""`run`: measure a model under many settings, one row on disk after the other."""
+"""`run`: measure methods on a model; each finished setting is saved."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from foveate.mini.world import SPLITS, WORLD_VERSION
 from foveate.mini.world.keys import SPLIT_SIZES
 from foveate.parts import LayersPart
 
-# Over all tasks; chosen so that a default run takes less than six minutes on two CPU cores.
+# Over all tasks. A default run takes less than six minutes on two CPU cores.
 FLOPS_PER_SETTING = 300e9
 FEWEST, MOST = 25, 1000
 
@@ -55,12 +55,27 @@ def run(
     name: str | None = None,
     progress: bool = False,
 ) -> Results:
-    """Measure `model` and return all results of the folder `out`.
+    """Measure methods, baselines and controls on `model`.
 
-    methods: slugs or methods; None takes the default ones, "all" every available one. keep: shares
-    or counts. tasks: ids; None takes all that the model was trained on. n: items per task; None
-    follows from the model's size. mode: "likelihood" of the candidates, or "generate". full: all
-    methods on 1,000 items per task. Settings that `out` has already are not measured again.
+    Settings that are already stored in `out` are not measured again.
+
+    Args:
+        model: an embedded model, or one that was trained on the synthetic tasks.
+        processor: its processor.
+        out: folder of the results.
+        methods: slugs, compositions such as "fastervlm+pyramiddrop", methods with parameters, or
+            "all". Default None: one method of each kind.
+        keep: retention ratios in (0, 1] or numbers of visual tokens. Default None: 1 to 0.03125.
+        tasks: ids of tasks. Default None: all that the model has learned.
+        n: items per task. Default None: from the size of the model, for a run of a few minutes.
+        split: "val", "test" or "test-ood". Default "test".
+        mode: "likelihood" of the candidate answers, or "generate". Default "likelihood".
+        full: all methods on 1,000 items per task. Default False.
+        name: name of the model in the results. Default None: from its card or folder.
+        progress: show a progress bar. Default False.
+
+    Returns:
+        All results of the folder.
     """
     if mode not in MODES:
         raise UnknownName.of("mode", mode, MODES)
@@ -90,13 +105,13 @@ def run(
             items = TaskItems(loaded, task, n, split)
             if not any(row["task"] == task for row in folder.rows):
                 folder.add(_constant(items))
-            # The first call of a process pays for what all later ones find ready.
+            # Warm-up: the first call of a process is slower than later ones.
             first = evaluate_method(loaded, items.batches[:1], Composed())
             if first.tokens_in != loaded.tokens:
                 raise BenchError(
-                    f"{loaded.name} makes {first.tokens_in:g} tokens of a picture of "
-                    f"{loaded.size} px, not one per patch ({loaded.tokens}); evidence can "
-                    "only be found on plain grids, use a model such as foveate.mini('nano')."
+                    f"{loaded.name} makes {first.tokens_in:g} tokens of an image of "
+                    f"{loaded.size} px, not one per patch ({loaded.tokens}): the benchmark needs "
+                    "one token per patch, use a model such as foveate.mini('nano')."
                 )
             for setting in open_:
                 folder.add(_measured(loaded, items, setting, evidence, folder, mode))
@@ -106,7 +121,7 @@ def run(
 
 
 def default_items(loaded: LoadedModel, tasks: int) -> int:
-    """Items of each of `tasks` tasks that keep a default run short, the same on every machine."""
+    """Default number of items per task, from the FLOPs of the model: equal on every machine."""
     shape = DecoderShape.from_config(loaded.model.config)
     cost = prefill_flops(shape, loaded.tokens + 12)
     tower = VisionShape.from_config(loaded.model.config)
@@ -123,9 +138,10 @@ def _measured(
     folder: RunFolder,
     mode: str,
 ) -> dict[str, Any]:
-    """The row of one setting; a method that refuses it leaves a row with its reason."""
+    """The row of one setting; if the method refuses it, a row with the reason."""
     row = {"kind": "setting", "task": items.task, **_labels(setting), "n": 0}
     row["run"] = {k: v for k, v in folder.configuration.items() if k != "n"}
+    by_evidence = setting.images == "by evidence"
     try:
         method = setting.make()
         outcome = evaluate_method(
@@ -133,7 +149,7 @@ def _measured(
             _batches(loaded, items, setting, evidence),
             method,
             mode,
-            None if setting.images == "by evidence" else lambda batch: evidence.point(batch.items),
+            None if by_evidence else lambda batch: evidence.set_items(batch.items),
         )
     except FoveateError as error:
         return {**row, "refused": " ".join(str(error).split())}
@@ -150,12 +166,12 @@ def _labels(setting: Setting) -> dict[str, Any]:
 
 
 def _described(method: Method) -> dict[str, Any]:
-    """Slug and parameters without the evidence that a control was told."""
+    """Slug and parameters, without the evidence boxes of a control."""
     return {k: v for k, v in method.to_dict().items() if k != "evidence"}
 
 
 def _figures(outcome: EvalResult) -> dict[str, Any]:
-    """An outcome as JSON types: one character per item says whether it was right."""
+    """A measurement as JSON types; `right` has one character per item, 1 or 0."""
     plain = {k: v for k, v in vars(outcome).items() if k not in ("right", "seconds")}
     return {
         **plain,
@@ -170,7 +186,7 @@ def _batches(
     loaded: LoadedModel, items: TaskItems, setting: Setting, evidence: EvidenceBoxes
 ) -> Iterator[Batch] | list[Batch]:
     if setting.images == "constant colour":
-        return items.blind
+        return items.constant_colour
     if setting.images == "by evidence":
         return _by_evidence(loaded, items, evidence)
     if setting.items is not None:
@@ -179,7 +195,7 @@ def _batches(
 
 
 def _by_evidence(loaded: LoadedModel, items: TaskItems, evidence: EvidenceBoxes) -> Iterator[Batch]:
-    """Batches of items with equally many evidence tokens; the evidence is set for each."""
+    """Batches of items with the same number of evidence tokens; sets `evidence` for each."""
     side = loaded.size // loaded.patch
     layout = raster(1, side, side)
     counts = [
@@ -188,13 +204,13 @@ def _by_evidence(loaded: LoadedModel, items: TaskItems, evidence: EvidenceBoxes)
     ]
     for dropped, batch in items.grouped(counts):
         evidence.dropped = dropped
-        evidence.point(batch.items)
+        evidence.set_items(batch.items)
         yield batch
 
 
 def _constant(items: TaskItems) -> dict[str, Any]:
-    """The row of the best constant answer, which needs no model."""
-    right = items.constant()
+    """The row of the best constant answer; it needs no model."""
+    right = items.constant_answer()
     return {
         "kind": "constant",
         "task": items.task,
@@ -223,12 +239,12 @@ def _count(n: int | None, split: str, full: bool, loaded: LoadedModel, tasks: in
     if n is None:
         return limit if full else min(limit, default_items(loaded, tasks))
     if not 1 <= n <= limit:
-        raise BenchError(f"n={n} is not between 1 and the {limit} items of {split!r}.")
+        raise BenchError(f"n={n} is out of range: use 1 <= n <= {limit} for split {split!r}.")
     return n
 
 
 def _configuration(loaded: LoadedModel, split: str, mode: str, n: int) -> dict[str, Any]:
-    """What all rows of a folder share; rows of anything else could not be compared with them."""
+    """The configuration that all rows of a folder share, so that they can be compared."""
     parameter = next(loaded.model.parameters())
     return {
         "model": loaded.name,
@@ -249,7 +265,7 @@ def _configuration(loaded: LoadedModel, split: str, mode: str, n: int) -> dict[s
 
 
 def _versions(model: Any) -> dict[str, Any]:
-    """The environment; figures of two environments don't go into one table."""
+    """The environment; results of two environments are not mixed in one folder."""
     return {
         "foveate": foveate.__version__,
         "torch": torch.__version__,

@@ -1,6 +1,7 @@
-"""Does a streaming assistant speak at the right time, and say the right thing? By turns.
+"""Metrics of streaming video dialogue: does the model answer at the right time, and correctly?
 
-The metrics of VideoLLM-online, CVPR 2024, arXiv 2406.11816, which VideoLLM-MoD reports.
+LM-PPL, TimeDiff, fluency and LM correctness of VideoLLM-online, CVPR 2024, arXiv 2406.11816, as
+VideoLLM-MoD reports them.
 """
 
 from __future__ import annotations
@@ -21,9 +22,16 @@ IGNORED = -100
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
-    """How a dialogue is written. frame, interval, eos: ids of a frame token, of what stands between
-    two frames, and of the end of an answer. tokens: of a frame. threshold: probability of the
-    interval below which the model speaks."""
+    """The token layout of a streaming dialogue.
+
+    Attributes:
+        frame: id of a frame token.
+        interval: id of the separator between two frames.
+        eos: id of the end of an answer.
+        tokens: number of tokens per frame.
+        threshold: the model answers if the probability of the separator is below this value.
+            Default 0: only the most likely token counts.
+    """
 
     frame: int
     interval: int
@@ -32,9 +40,10 @@ class Stream:
     threshold: float = 0.0
 
     def speaks(self, logits: Tensor) -> Tensor:
-        """(N,) bool: the model answers behind these frames; logits (N, V) of their last tokens.
+        """(N,) bool: whether the model answers after each frame, from logits (N, V).
 
-        A row under the threshold is zeroed as a whole, so that id 0 is its likeliest.
+        As in the reference code, a row below the threshold is set to zero, so that id 0 is its
+        most likely token.
         """
         share = logits.softmax(-1)
         if self.threshold > 0:
@@ -43,9 +52,9 @@ class Stream:
         return share.argmax(-1) != self.interval
 
     def demo_token(self, logits: Tensor) -> int:
-        """What comes next behind a frame in a live talk; logits (V,).
+        """The next token after a frame in live inference; logits (V,).
 
-        Unlike in the metrics only the interval itself is ruled out under the threshold.
+        Unlike in the metrics, only the separator is excluded below the threshold.
         """
         share = logits.softmax(-1)
         if share[self.interval] < self.threshold:
@@ -55,7 +64,14 @@ class Stream:
 
 @dataclass(frozen=True)
 class StreamScores:
-    """Means over the turns of a dialogue. frames: |frames| between answer and right moment."""
+    """Means over the turns of a dialogue.
+
+    Attributes:
+        perplexity: LM-PPL, perplexity of the answers.
+        frames: TimeDiff, absolute distance in frames between the answer and the correct time.
+        fluency: share of correct tokens before the first error, with the time of the answer.
+        correctness: share of correct answer tokens before the first error.
+    """
 
     perplexity: float
     frames: float
@@ -75,10 +91,9 @@ def evaluate(
     Args:
         model: a transformers model that answers `input_ids` (1, L) with logits (1, L, V).
         ids: the dialogue (L,), every frame with all its tokens.
-        labels: its next tokens (L,), -100 for those that nobody learns.
-        stream: how the dialogue is written.
-        pictures: the model's further arguments for the first so many frames, such as
-            `pixel_values`.
+        labels: its next tokens (L,), -100 for tokens that are not trained.
+        stream: the token layout.
+        pictures: returns further model arguments, such as `pixel_values`, for the first n frames.
     """
 
     def answered(tokens: Tensor) -> Tensor:
@@ -87,8 +102,8 @@ def evaluate(
             logits = model(input_ids=tokens[None], use_cache=False, **given).logits[0]
         if len(logits) != len(tokens):
             raise UnsupportedCall(
-                f"The attached method leaves {len(logits)} of {len(tokens)} columns, and a "
-                "stream is judged behind each frame; attach a method that keeps every column."
+                f"The attached method keeps {len(logits)} of {len(tokens)} tokens, but the metrics "
+                "need the logits after every frame: use a method that keeps every token."
             )
         return logits
 
@@ -101,10 +116,14 @@ def evaluate(
 def stream_metrics(
     ids: Tensor, labels: Tensor, logits: Tensor, follow: Follow, stream: Stream
 ) -> StreamScores:
-    """How well one dialogue was continued, teacher-forced.
+    """The metrics of one dialogue with teacher forcing.
 
-    ids, labels (L,): the dialogue and its next tokens, -100 for those that nobody learns. logits
-    (L, V). follow(n, new): logits (M, V) of tokens `new` (M,) behind the first n of the dialogue.
+    Args:
+        ids: the dialogue (L,).
+        labels: its next tokens (L,), -100 for tokens that are not trained.
+        logits: logits (L, V) of the dialogue.
+        follow: follow(n, new) returns logits (M, V) of tokens `new` (M,) after the first n tokens.
+        stream: the token layout.
     """
     words, gaps, fluency, prefixes = [], [], [], []
     ends = ((ids == stream.eos).nonzero()[:, 0] + 1).tolist()
@@ -136,9 +155,9 @@ def stream_metrics(
 
 
 def _late(last: int, shown: int, coming: int, follow: Follow, stream: Stream, like: Tensor) -> int:
-    """Frames after which the model speaks that should have spoken behind the first `last` tokens.
+    """Frames by which the answer is late; it was due after the first `last` tokens.
 
-    As many are shown as were there before, so that late is no likelier than early.
+    At most as many frames are shown as before, so that late and early answers count alike.
     """
     more = min(coming, shown - 1)
     if more < 1:
@@ -163,9 +182,9 @@ def _mean(values: list[float], missing: float) -> float:
 
 
 def in_order(frames: Sequence[float], queries: Sequence[float]) -> Iterator[tuple[str, int]]:
-    """("frame" | "query", number) as a live talk takes them in, from their ascending times.
+    """("frame" | "query", number) in the order of live inference, from ascending times.
 
-    A query is answered before the first frame that is later; with one of its own time, behind it.
+    A query comes before the first later frame, and after a frame of the same time.
     """
     waiting = 0
     for number, time in enumerate(frames):

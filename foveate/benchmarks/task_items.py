@@ -1,4 +1,4 @@
-"""The items of one task as tensors: drawn once, prepared once, asked under every setting."""
+"""The items of one task as batches of model inputs, prepared once for all settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ _CHUNK = 250
 
 @dataclass(frozen=True)
 class Batch:
-    """Some items, their numbers within the task, and the model's inputs for them."""
+    """A batch of items.
+
+    Attributes:
+        numbers: indices of the items within the task.
+        items: the items.
+        inputs: the model inputs of the processor.
+    """
 
     numbers: list[int]
     items: list[Item]
@@ -30,7 +36,14 @@ class Batch:
 
 
 class TaskItems:
-    """The first `n` test items of a task."""
+    """The first `n` items of a task.
+
+    Args:
+        loaded: the model.
+        task: id of the task.
+        n: number of items.
+        split: "val", "test" or "test-ood". Default "test".
+    """
 
     def __init__(self, loaded: LoadedModel, task: str, n: int, split: str = "test"):
         self.loaded = loaded
@@ -39,7 +52,7 @@ class TaskItems:
 
     @cached_property
     def images(self) -> list[Image.Image]:
-        """The pictures, drawn many at a time."""
+        """The images of all items."""
         made = []
         for first in range(0, len(self.items), _CHUNK):
             scenes = [item.scene for item in self.items[first : first + _CHUNK]]
@@ -52,13 +65,13 @@ class TaskItems:
         return list(self.prepared(list(_chunks(range(len(self.items))))))
 
     @cached_property
-    def blind(self) -> list[Batch]:
-        """All items with the mean colour of each picture in its place."""
+    def constant_colour(self) -> list[Batch]:
+        """All items, each image replaced by its mean colour."""
         groups = list(_chunks(range(len(self.items))))
         return list(self.prepared(groups, [constant_colour(image) for image in self.images]))
 
     def grouped(self, keys: Sequence[int]) -> Iterator[tuple[int, Batch]]:
-        """Batches of items that share a key (one per item), with that key."""
+        """(key, batch) with items of equal key; `keys` has one key per item."""
         for key in sorted(set(keys)):
             alike = [i for i, k in enumerate(keys) if k == key]
             for batch in self.prepared(list(_chunks(alike))):
@@ -67,7 +80,7 @@ class TaskItems:
     def prepared(
         self, groups: Sequence[Sequence[int]], images: Sequence[Image.Image] | None = None
     ) -> Iterator[Batch]:
-        """One batch for each group of item numbers, through the model's own processor."""
+        """One batch per group of item numbers, from the processor of the model."""
         images = self.images if images is None else images
         model, processor = self.loaded.model, self.loaded.processor
         for group in groups:
@@ -80,8 +93,8 @@ class TaskItems:
                     inputs[name] = value.to(model.dtype)
             yield Batch(list(group), [self.items[i] for i in group], dict(inputs))
 
-    def constant(self) -> np.ndarray:
-        """Right or wrong (n,) of the best answer that never changes, per set of candidates."""
+    def constant_answer(self) -> np.ndarray:
+        """Answers (n,), 1 or 0, of the best constant answer per set of candidates."""
         best: dict[tuple[str, ...], str] = {}
         for allowed in {item.candidates for item in self.items}:
             answers = [item.answer for item in self.items if item.candidates == allowed]

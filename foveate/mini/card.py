@@ -61,7 +61,7 @@ def measure(
         light = EvidenceBoxes()
         oracle = Oracle(keep=KEEP, evidence=light, background=task in COUNTING)
         with attach(model, oracle):
-            row["oracle"] = share(mode="likelihood", before=light.point)
+            row["oracle"] = share(mode="likelihood", before=light.set_items)
         with attach(model, Random(keep=KEEP)):
             row["random"] = share(mode="likelihood")
         table[task] = {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}

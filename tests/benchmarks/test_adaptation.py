@@ -42,7 +42,7 @@ def test_the_command_writes_rows_and_goes_on(tmp_path, capsys):
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == len(rows)
     with pytest.raises(SystemExit, match="holds rows with n=10"):
         main([*asked[:-4], "--n", "11", "--out", str(tmp_path)])
-    with pytest.raises(SystemExit, match="'fire' is none of"):
+    with pytest.raises(SystemExit, match="'fire' is not one of"):
         main(["--shifts", "fire", "--out", str(tmp_path)])
 
 

@@ -67,10 +67,10 @@ def test_bad_input(folder, done, tmp_path):
     sentence(small(folder, out, "--tasks", "I10"), "task of", "did you mean 'I1'")
     sentence(small(folder, out, "--split", "train"), "test split")
     sentence(small(folder, out, "--keep", "zero"), "not a valid budget")
-    sentence(small(folder, done[0], "--n", 4), "n 3 in place of 4", "--out")
-    sentence(call("--no-measure", "--out", tmp_path), "no results of the bench")
+    sentence(small(folder, done[0], "--n", 4), "n=3 instead of 4", "--out")
+    sentence(call("--no-measure", "--out", tmp_path), "no results of foveate bench")
     (tmp_path / "run.json").write_text("[]")
-    sentence(call("--no-measure", "--out", tmp_path), "no results of the bench")
+    sentence(call("--no-measure", "--out", tmp_path), "no results of foveate bench")
     sentence(small(folder, out, "--page", tmp_path / "no" / "page.md"), "no folder")
     assert not out.exists()
 
@@ -81,12 +81,12 @@ def test_weights_of_another_world(folder, tmp_path):
     (model / "card.json").write_text(json.dumps({"name": "old", "world": "w0"}))
     sentence(small(model, tmp_path / "run"), "world 'w0'", "'w1'")
     (model / "card.json").write_text("{")
-    sentence(small(model, tmp_path / "run"), "can't be read")
+    sentence(small(model, tmp_path / "run"), "cannot be read")
 
 
 def test_an_unwritable_folder(folder, tmp_path):
     (tmp_path / "file").write_text("")
-    sentence(small(folder, tmp_path / "file" / "run"), "can't be written")
+    sentence(small(folder, tmp_path / "file" / "run"), "cannot be written")
 
 
 def test_interruption_says_how_to_go_on(folder, tmp_path, monkeypatch):

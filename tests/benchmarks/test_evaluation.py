@@ -16,9 +16,9 @@ def test_same_as_plain_evaluation(under_test, mode, task):
     plain = evaluate(under_test.model, under_test.processor, asked.items, mode=mode)
     found = evaluate_method(under_test, asked.batches, Composed(), mode)
     assert found.right.tolist() == [r.correct for r in plain.results]
-    assert asked.constant().mean() == pytest.approx(constant_answer(asked.items)[task])
+    assert asked.constant_answer().mean() == pytest.approx(constant_answer(asked.items)[task])
     blind = evaluate(under_test.model, under_test.processor, asked.items, mode=mode, blind=True)
-    dark = evaluate_method(under_test, asked.blind, Composed(), mode)
+    dark = evaluate_method(under_test, asked.constant_colour, Composed(), mode)
     assert dark.right.tolist() == [r.correct for r in blind.results]
 
 

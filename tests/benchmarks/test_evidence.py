@@ -61,7 +61,7 @@ def cells(item):
 
 def test_oracle_keeps_the_evidence(under_test, asked):
     evidence, batch = EvidenceBoxes(), asked.batches[0]
-    evidence.point(batch.items)
+    evidence.set_items(batch.items)
     few = kept(under_test, batch, Oracle(keep=3, evidence=evidence))
     many = kept(under_test, batch, Oracle(keep=40, evidence=evidence))
     for item, small, large in zip(batch.items, few, many, strict=True):
@@ -78,7 +78,7 @@ def test_anti_oracle_drops_the_evidence_and_nothing_else(under_test, asked):
     seen = []
     for dropped, batch in asked.grouped(counts):
         evidence.dropped = dropped
-        evidence.point(batch.items)
+        evidence.set_items(batch.items)
         for item, left in zip(
             batch.items, kept(under_test, batch, EvidenceRemoved(evidence=evidence)), strict=True
         ):
@@ -98,7 +98,7 @@ def test_grouped_batches_come_back_in_order(under_test, asked):
 def test_counting_keeps_all_objects_and_some_ground(under_test):
     asked = TaskItems(under_test, "I4", 6)
     evidence, batch = EvidenceBoxes(), asked.batches[0]
-    evidence.point(batch.items)
+    evidence.set_items(batch.items)
     assert all(
         len(boxes) == len(i.scene.objects)
         for boxes, i in zip(evidence.boxes, batch.items, strict=True)

@@ -95,13 +95,13 @@ def test_a_broken_line_in_the_middle_is_named(whole, tmp_path):
 def test_another_configuration_is_refused(pair, whole, monkeypatch):
     out, results = whole
     before = (out / "results.jsonl").read_bytes()
-    with pytest.raises(FoveateError, match="n 4 in place of 5"):
+    with pytest.raises(FoveateError, match="n=4 instead of 5"):
         benchmarks.run(*pair, out=out, **{**ASKED, "n": 5})
     with monkeypatch.context() as other:
         other.setattr(runner.transformers, "__version__", "5.0.0")
-        with pytest.raises(FoveateError, match="transformers '5.* in place of '5.0.0'"):
+        with pytest.raises(FoveateError, match="transformers='5.* instead of '5.0.0'"):
             benchmarks.run(*pair, out=out, **ASKED)
-    with pytest.raises(FoveateError, match="mode 'likelihood'"):
+    with pytest.raises(FoveateError, match="mode='likelihood'"):
         benchmarks.run(*pair, out=out, mode="generate", **ASKED)
     assert (out / "results.jsonl").read_bytes() == before
 
@@ -159,8 +159,8 @@ def test_a_method_with_parameters_of_its_own(pair, tmp_path):
         ({"tasks": ["I11"]}, "did you mean 'I1'"),
         ({"mode": "guess"}, "mode"),
         ({"split": "train"}, "test split"),
-        ({"n": 0}, "between 1 and the 1000"),
-        ({"n": 5000}, "between 1 and the 1000"),
+        ({"n": 0}, "1 <= n <= 1000"),
+        ({"n": 5000}, "1 <= n <= 1000"),
         ({"keep": [0.0]}, "not a valid ratio"),
         ({"keep": [65]}, "64 visual tokens"),
     ],

@@ -128,7 +128,7 @@ def test_a_model_is_judged_with_its_method(watched):
             bare.perplexity
         )
     with foveate.attach(model, foveate.DivPrune(keep=4)):
-        with pytest.raises(UnsupportedCall, match="keeps every column"):
+        with pytest.raises(UnsupportedCall, match="keeps every token"):
             evaluate(model, ids, labels, stream, pictures)
 
 

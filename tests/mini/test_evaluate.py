@@ -52,7 +52,7 @@ def test_controls_know_the_item_of_every_row(untrained, mixed, monkeypatch, leng
 
     def before(items):
         rows.append(len(items))
-        light.point(items)
+        light.set_items(items)
 
     some = mixed[:3]
     with foveate.attach(untrained[0], Oracle(keep=0.25, evidence=light)):

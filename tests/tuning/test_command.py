@@ -68,7 +68,7 @@ def test_bad_input(folder, done, tmp_path):
     sentence(quick(folder, "--out", out, "--max-drop", "some"), "--max-drop")
     sentence(quick(folder, "--out", out, "--n", 10**6), "--n 1000000")
     sentence(quick(folder, "--out", tmp_path / "no" / "plan.json"), "no folder")
-    sentence(quick(folder, "--out", done[0], "--seed", 1), "seed 0 in place of 1")
+    sentence(quick(folder, "--out", done[0], "--seed", 1), "seed=0 instead of 1")
     sentence(quick("nanoo", "--out", out), "nanoo")
     assert not out.exists()
 
@@ -82,7 +82,10 @@ def test_a_plan_takes_the_place_of_a_method(folder, done, tmp_path):
     plan = {"plan": 1, "model": "m", "layers": 4}
     plan["setting"] = {"method": "gsearch", "schedule": [1.0, 0.5, 0.5, 0.2]}
     (tmp_path / "plan.json").write_text(json.dumps(plan))
-    sentence(call(*asked, "--plan", tmp_path / "plan.json"), "4 rates for 2 decoder layers")
+    sentence(
+        call(*asked, "--plan", tmp_path / "plan.json"),
+        "has 4 ratios, but the model has 2 decoder layers",
+    )
 
 
 def test_questions_in_a_file(folder, tmp_path):

@@ -87,7 +87,7 @@ def test_an_interrupted_search_goes_on_to_the_same_plan(pair, samples, tmp_path,
     assert len(rows) == 4
     resumed = quick(pair, samples, folder=tmp_path / "run")
     assert json.dumps(resumed.to_dict()) == json.dumps(whole.to_dict())
-    with pytest.raises(foveate.FoveateError, match="seed 0 in place of 1"):
+    with pytest.raises(foveate.FoveateError, match="seed=0 instead of 1"):
         quick(pair, samples, folder=tmp_path / "run", seed=1)
 
 
