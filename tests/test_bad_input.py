@@ -314,7 +314,7 @@ def test_options_that_contradict(tiny, arguments, words):
 
 
 @pytest.mark.parametrize(
-    ("what", "words"), [("mini-image-192", "no CUDA device"), ("mini-text", "trained on the CPU")]
+    ("what", "words"), [("mini-image-192", "no CUDA device"), ("mini-text", "trains on the CPU")]
 )
 def test_training_on_a_gpu_that_cannot_be(tmp_path, monkeypatch, what, words):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
@@ -324,7 +324,7 @@ def test_training_on_a_gpu_that_cannot_be(tmp_path, monkeypatch, what, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nano", "--set", "rate=0.1"], "name one with --method"),
+        (["nano", "--set", "rate=0.1"], "--set needs --method"),
         (["--method", "covipal", "--set", "rates=0.1"], "did you mean 'rate'"),
         (["--method", "covipal", "--set", "rate=fast"], "use a finite number"),
         (["--method", "covipal", "--set", "rate"], "use --set NAME=VALUE"),
@@ -337,14 +337,14 @@ def test_a_recipe_that_cannot_be(tmp_path, arguments, words):
 
 def test_two_things_at_once(tmp_path):
     both = sentence("train", "nano", "--method", "dyvte", "--out", tmp_path / "out")
-    assert "two trainings" in both
+    assert "are given: use one" in both
     arguments = ["--world", "I1", "--data", tmp_path / "q.jsonl", "--out", tmp_path / "plan.json"]
     assert "both given" in sentence("tune", *arguments)
     counted = ["--n", 8, "--data", tmp_path / "q.jsonl", "--out", tmp_path / "plan.json"]
     assert "omit it with --data" in sentence("tune", *counted)
 
 
-def test_a_text_tower_for_no_model(tmp_path):
+def test_a_text_encoder_for_no_model(tmp_path):
     out = tmp_path / "out"
     text = sentence("train", "mini-text", "--model", tmp_path, "--steps", "2", "--out", out)
     assert "can't be read" in text

@@ -1,4 +1,4 @@
-"""`foveate train`: make an embedded model again, or train what a method has to learn."""
+"""`foveate train`: train an embedded model, or the learned modules of a method."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from foveate.cli.sentences import interruptible
 
 
 class Recipe(StrEnum):
-    """Models that have a recipe."""
+    """Embedded models with a training recipe."""
 
     nano = "nano"
     image = "mini-image"
@@ -24,16 +24,16 @@ class Recipe(StrEnum):
 def train(
     name: Annotated[Recipe | None, typer.Argument(help="An embedded model to train.")] = None,
     method: Annotated[
-        str | None, typer.Option(help="A method whose parts shall be trained for --model.")
+        str | None, typer.Option(help="Method whose learned modules to train for --model.")
     ] = None,
     model: Annotated[
-        str, typer.Option(help="What parts and mini-text are for: an embedded model or a folder.")
+        str, typer.Option(help="Base model for --method and mini-text: embedded model or folder.")
     ] = "nano",
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write; runs/NAME or runs/SLUG by default.")
+        Path | None, typer.Option(help="Folder to write. Default: runs/NAME or runs/SLUG.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=2, help="Steps in place of the recipe's.")
+        int | None, typer.Option(min=2, help="Number of steps. Default: the recipe's.")
     ] = None,
     seed: Annotated[
         int,
@@ -41,38 +41,41 @@ def train(
     ] = 0,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A parameter of the recipe of --method, name=value."),
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="A parameter of the recipe of --method; repeatable."
+        ),
     ] = None,
     threads: Annotated[
         int | None,
         typer.Option(
-            min=1, help="CPU threads in place of the recipe's; for a model on a GPU, processes."
+            min=1, help="CPU threads. On a GPU: processes that draw images for an embedded model."
         ),
     ] = None,
     device: DeviceOption = Device.auto,
     evaluate: Annotated[
-        int | None, typer.Option(min=0, help="Test items per task for the card, 0 for none.")
+        int | None,
+        typer.Option(min=0, help="Test items per task for the model card. 0: no evaluation."),
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from an interrupted run.")] = True,
+    resume: Annotated[bool, typer.Option(help="Continue an interrupted run in the folder.")] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Train an embedded model, or the parts of a method for a model that stays frozen.
+    """Train an embedded model, or the learned modules of a method for a frozen base model.
 
-    The procedural world is the only teacher of both. mini-text is a text tower that makes a CLIP
-    model of the vision tower of --model: minutes on one thread, a run always begins anew.
-    mini-image-192 is meant for a GPU, with processes on all cores that draw its pictures.
+    The training data is the procedural world. mini-text is a CLIP text encoder for the vision
+    encoder of --model: minutes on one CPU thread, without checkpoints. mini-image-192 is meant
+    for a GPU. Some methods (llavolta, vista_llama, tc_llava) fine-tune a copy of the base model.
     """
     from foveate.errors import FoveateError, first_sentence
 
     if name is None and method is None:
-        raise FoveateError("Name what to train: an embedded model such as nano, or --method SLUG.")
+        raise FoveateError("Nothing to train: name an embedded model such as nano, or --method.")
     if name is not None and method is not None:
         raise FoveateError(
-            f"{name.value} and --method {method} are two trainings; name one. Parts of a method "
-            f"for {name.value} are trained by --method {method} --model {name.value}."
+            f"Both {name.value} and --method {method} are given: use one. Use --method {method} "
+            f"--model {name.value} to train the modules of {method} for {name.value}."
         )
     if settings and method is None:
-        raise FoveateError("--set belongs to the recipe of a method; name one with --method.")
+        raise FoveateError("--set needs --method: it sets a parameter of the method's recipe.")
     folder = out or Path("runs") / (name.value if name else str(method))
     common: dict[str, Any] = {"steps": steps, "seed": seed, "resume": resume}
     common["progress"] = not as_json
@@ -82,7 +85,7 @@ def train(
         with interruptible(lambda: _kept(folder, resume)):
             if name is Recipe.text:
                 if device is Device.cuda:
-                    raise FoveateError("mini-text is trained on the CPU; leave --device cuda out.")
+                    raise FoveateError("mini-text trains on the CPU: remove --device cuda.")
                 _text(model, folder, common, as_json)
             elif name is not None:
                 _model(name, folder, threads, device, common, as_json)
@@ -90,7 +93,7 @@ def train(
                 _parts(str(method), model, folder, settings or [], threads, device, common, as_json)
     except OSError as error:
         if error.strerror is None:
-            # What transformers raises for a folder that holds no model.
+            # transformers raises this for a folder without a model.
             raise FoveateError(f"{model!r} can't be read: {first_sentence(error)}") from None
         raise FoveateError(f"{str(folder)!r} can't be written ({error.strerror}).") from None
 
@@ -131,7 +134,7 @@ def _text(model: str, folder: Path, common: dict, as_json: bool) -> None:
     if as_json:
         print_json({"model": f"{model}-text", "folder": str(written), "seed": common["seed"]})
     else:
-        typer.echo(f"The text tower is in {written}; foveate.mini.clip.load_clip reads it.")
+        typer.echo(f"The text encoder is in {written}; foveate.mini.clip.load_clip loads it.")
 
 
 def _parts(
@@ -170,7 +173,9 @@ def _parts(
     if as_json:
         print_json({"method": slug, "model": name, "folder": str(written), **card})
         return
-    for label, row in card.get("test", {}).items():
-        typer.echo(f"{label:>12}  {row['mean']:.3f}  {row['tokens']:.0%} of the tokens")
+    rows = card.get("test", {})
+    width = max(map(len, rows), default=0)
+    for label, row in rows.items():
+        typer.echo(f"{label:<{width}}  accuracy {row['mean']:.3f}  {row['tokens']:.0%} of tokens")
     usage = cls.usage.format(folder=written, slug=slug)
     typer.echo(f"{slug} for {name} is in {written}; use it with {usage}")

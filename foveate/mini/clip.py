@@ -112,8 +112,8 @@ def load_clip(folder: Path, dtype: torch.dtype | None = None) -> tuple[CLIPModel
     if fingerprint(tower) != card["fingerprint"]:
         raise WeightsError(
             f"The text encoder in {folder.name!r} was trained for other weights of "
-            f"{card['vision']!r}. Train it again: foveate train mini-text --model "
-            f"{card['vision']}"
+            f"{card['vision']!r}. Train it again with 'foveate train mini-text --model "
+            f"{card['vision']}'."
         )
     with silent_bars():
         model = CLIPModel(CLIPConfig.from_pretrained(folder, local_files_only=True))
