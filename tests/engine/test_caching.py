@@ -117,7 +117,7 @@ def test_new_tokens_attend_to_stores_as_they_are(name, bits, monkeypatch):
     with foveate.attach(model, Held(bits=bits)) as attachment:
         found = generate(model, batch, steps=8)
         few = len(reads)
-        monkeypatch.setattr(attachment._caches, "apart", lambda *_: {})
+        monkeypatch.setattr(attachment._setup.caches, "apart", lambda *_: {})
         assert close(generate(model, batch, steps=8), found)
     assert 0 < few < len(reads) - few
 

@@ -388,6 +388,12 @@ def seen_columns(cache: Cache) -> int:
     return int(cache.layers[0].get_seq_length()) if len(cache.layers) else 0
 
 
+def starts_prompt(arguments: Mapping[str, Any]) -> bool:
+    """Whether a call begins a prompt: it has no cache, or an empty one."""
+    cache = cache_in(arguments)
+    return cache is None or not seen_columns(cache)
+
+
 def _rows_of(positions: Tensor | None, rows: Tensor) -> Tensor | None:
     """Rows of position ids (..., B or 1, N); one row that all samples share stays as it is."""
     if positions is None or positions.shape[-2] == 1:
