@@ -44,6 +44,7 @@ perf: setup
 	$(BIN)/python -m perf --out perf/results
 
 docs: setup
+	$(BIN)/python -m docs.pictures
 	$(BIN)/python -m docs.build
 
 clean:

@@ -85,27 +85,41 @@ def heatmap_sheet(
         InvalidParameter: no scores were recorded.
     """
     check_media(media, report)
-    rows, absent, enclosed = [], False, False
+    rows = []
     for number, (item, trace) in enumerate(zip(media, report.traces, strict=True)):
-        name = f"picture {number + 1}" if len(media) > 1 else ""
-        places = [_place(scores) for scores in trace.scores]
-        for i, scores in enumerate(trace.scores):
-            count = places.count(places[i])
-            place = places[i] + (f" ({places[: i + 1].count(places[i])})" if count > 1 else "")
-            rows.append(_row(frames_of(item), trace, scores, joined(name, scores.method, place)))
-            absent |= bool(scores.values[~trace.layout.special].isnan().any())
-            enclosed |= _kept(trace, scores) is not None
+        rows += score_rows(item, trace, f"picture {number + 1}" if len(media) > 1 else "")
     if not rows:
         raise InvalidParameter(
             f"{report.method or 'The full model'} has no recorded token scores; attach a method "
             "that ranks tokens with record_scores=True, or draw overlay_sheet."
         )
-    legend = [(Image.fromarray(np.uint8(np.rint(scale(np.linspace(0, 1, 16))))[None]), "score")]
-    if enclosed:
-        legend.append((mark((150, 60, 60), (255, 255, 255)), "kept after this ranking"))
-    if absent:
-        legend.append((mark((60, 60, 62), (60, 60, 62)), "no score: dropped before"))
+    legend = legend_of_scores(report.traces)
     return sheet_of(rows, head_of(report, question, answer, legend), len(media))
+
+
+def score_rows(item: Media, trace: Any, name: str = "") -> list[Row]:
+    """One row per place where the tokens of a visual item were ranked. name: of the item."""
+    places = [_place(scores) for scores in trace.scores]
+    rows = []
+    for i, scores in enumerate(trace.scores):
+        again = f" ({places[: i + 1].count(places[i])})" if places.count(places[i]) > 1 else ""
+        caption = joined(name, scores.method, places[i] + again)
+        rows.append(_row(frames_of(item), trace, scores, caption))
+    return rows
+
+
+def legend_of_scores(traces: Sequence[Any]) -> list[tuple[Image.Image, str]]:
+    """What the marks of heat maps mean; nothing where nothing was ranked."""
+    pairs = [(trace, scores) for trace in traces for scores in trace.scores]
+    if not pairs:
+        return []
+    bar = np.rint(scale(np.linspace(0, 1, 16))).astype(np.uint8)
+    legend = [(Image.fromarray(bar[None]), "score")]
+    if any(_kept(trace, scores) is not None for trace, scores in pairs):
+        legend.append((mark((150, 60, 60), (255, 255, 255)), "kept after this ranking"))
+    if any(bool(s.values[~t.layout.special].isnan().any()) for t, s in pairs):
+        legend.append((mark((60, 60, 62), (60, 60, 62)), "no score: dropped before"))
+    return legend
 
 
 def _place(scores: Any) -> str:

@@ -119,12 +119,11 @@ def paint(
 
 
 def returning(trace: Any, span: Any) -> np.ndarray:
-    """(S,) bool: slots that a layer after `span` processes."""
-    back = np.zeros(trace.layout.n, bool)
-    for later in trace.by_layer if span is not None else ():
-        if later.first > span.last:
-            back |= later.assign.numpy() >= 0
-    return back
+    """(S,) bool: slots that a layer after `span` processes, or that leave the last layer."""
+    if span is None:
+        return np.zeros(trace.layout.n, bool)
+    after = [later.assign for later in trace.by_layer if later.first > span.last]
+    return np.any([held.numpy() >= 0 for held in (trace.assign, *after)], axis=0)
 
 
 class Cells:

@@ -67,23 +67,47 @@ def side_by_side(
     line = line_height(size)
     under = line * max(len(text) for text in texts) + gap if any(captions) or head is None else gap
     width = max(sum(images[i].width for i in row) + gap * (len(row) + 1) for row in rows)
-    above = None
-    if head is not None:
-        width = max(width, _NARROW)
-        above = _drawn(head, width - 2 * gap, round(max(15, min(20, width / 50))))
-    top = gap + (0 if above is None else above.height + gap // 2)
-    sheet = Image.new("RGB", (width, top + len(rows) * (height + under)), PAPER)
+    sheet = Image.new("RGB", (width, gap + len(rows) * (height + under)), PAPER)
     draw = ImageDraw.Draw(sheet)
-    if above is not None:
-        sheet.paste(above, (gap, gap))
     for r, row in enumerate(rows):
-        x, y = gap, top + r * (height + under)
+        x, y = gap, gap + r * (height + under)
         for i in row:
             sheet.paste(images[i], (x, y))
             for n, text in enumerate(texts[i]):
                 draw.text((x, y + height + size // 2 + n * line), text, INK, font(size))
             x += images[i].width + gap
-    return sheet
+    return sheet if head is None else headed(sheet, head)
+
+
+def headed(sheet: Image.Image, head: Head) -> Image.Image:
+    """A sheet below its head."""
+    width = max(sheet.width, _NARROW)
+    size = round(max(15, min(20, width / 50)))
+    above = _drawn(head, width - 2 * size, size)
+    whole = Image.new("RGB", (width, size + above.height + sheet.height), PAPER)
+    whole.paste(above, (size, size))
+    whole.paste(sheet, (0, size + above.height))
+    return whole
+
+
+def stacked(sheets: Sequence[Image.Image]) -> Image.Image:
+    """Sheets below one another."""
+    size = max(each.width for each in sheets), sum(each.height for each in sheets)
+    return _pasted(sheets, size, down=True)
+
+
+def beside(sheets: Sequence[Image.Image]) -> Image.Image:
+    """Sheets beside one another, their upper edges at one height."""
+    size = sum(each.width for each in sheets), max(each.height for each in sheets)
+    return _pasted(sheets, size, down=False)
+
+
+def _pasted(sheets: Sequence[Image.Image], size: tuple[int, int], down: bool) -> Image.Image:
+    whole, at = Image.new("RGB", size, PAPER), 0
+    for each in sheets:
+        whole.paste(each, (0, at) if down else (at, 0))
+        at += each.height if down else each.width
+    return whole
 
 
 def _text_size(height: int, width: int) -> int:

@@ -183,3 +183,12 @@ def test_a_low_pass_picture_keeps_its_mean_and_loses_what_is_fine():
     half[:, 32:] = 255
     left, right = cells(overlay(Image.fromarray(half), trace), 1, 2)[0]
     assert right.min() - left.max() > 150
+
+
+def test_patches_that_skip_the_last_layer_are_not_dropped(picture):
+    trace = layered(raster(1, 2, 2), (0, 0, [0, 1, 2, 3]), (1, 1, [0, -1, -1, -1]))
+    whole = trace_of(raster(1, 2, 2), [0, 1, 2, 3], by_layer=trace.by_layer)
+    dropped, skipped = (
+        cells(overlay(picture, t, span=t.by_layer[1]), 2, 2)[1, 1] for t in (trace, whole)
+    )
+    assert skipped.max() > 2 * dropped.max()

@@ -1,0 +1,55 @@
+"""The pictures of the method pages: there is one per method, and the command draws it again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import foveate
+from docs.attention_pictures import RULES
+from docs.pictures import FOLDER, png, sheet
+
+ROOT = Path(__file__).resolve().parent.parent
+AVAILABLE = [info.slug for info in foveate.catalog() if info.status == "available"]
+
+
+def differing(one: Image.Image, two: Image.Image) -> float:
+    """Share of the pixels that differ; glyphs and last bits depend on the machine."""
+    if one.size != two.size:
+        return 1.0
+    a, b = (np.asarray(image.convert("RGB"), int) for image in (one, two))
+    return float((np.abs(a - b).max(2) > 16).mean())
+
+
+@pytest.mark.parametrize("slug", AVAILABLE)
+def test_every_method_has_a_small_picture(slug):
+    path = FOLDER / f"{slug}.png"
+    assert path.stat().st_size < 60_000, "run make docs"
+    picture = Image.open(path)
+    assert picture.mode == "P" and min(picture.size) >= 250 and picture.width <= 1400
+
+
+def test_there_is_no_picture_of_anything_else():
+    assert {path.stem for path in FOLDER.glob("*.png")} == set(AVAILABLE)
+    assert set(RULES) <= set(AVAILABLE)
+
+
+@pytest.mark.parametrize("slug", ["divprune", "tc_llava"])
+def test_a_picture_is_up_to_date(slug):
+    drawn = Image.open(BytesIO(png(sheet(slug))))
+    assert differing(drawn, Image.open(FOLDER / f"{slug}.png")) < 0.01
+
+
+@pytest.mark.slow
+def test_the_command_draws_every_picture_again(tmp_path):
+    command = [sys.executable, "-m", "docs.pictures", "--out", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    for slug in AVAILABLE:
+        old, new = (Image.open(folder / f"{slug}.png") for folder in (FOLDER, tmp_path))
+        assert differing(old, new) < 0.01, slug
