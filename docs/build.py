@@ -122,13 +122,13 @@ def _measured() -> dict[str, dict[str, dict[str, float]]]:
 
 
 def _page(slug: str) -> str:
-    told, doc = describe(slug), method_doc(method_class(slug))
-    lines = [f"# {told['name']}", "", doc.summary, ""]
+    described, doc = describe(slug), method_doc(method_class(slug))
+    lines = [f"# {described['name']}", "", doc.summary, ""]
     if doc.intro:
         lines += [doc.intro, ""]
     lines += ["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in _facts(slug))]
     if (ROOT / f"docs/methods/{slug}.png").exists():
-        lines += ["", f"![{told['name']}: what is kept of a picture]({slug}.png)"]
+        lines += ["", f"![{described['name']}: the tokens that are kept of an image]({slug}.png)"]
     for label, title in SECTIONS.items():
         if label in doc.sections:
             lines += ["", f"## {title}", "", _sentence(doc.sections[label])]
@@ -143,24 +143,24 @@ def _page(slug: str) -> str:
         "| parameter | default | meaning |",
         "|---|---|---|",
     ]
-    for row in told["parameters"]:
+    for row in described["parameters"]:
         lines.append(f"| `{row['name']}` | `{row['default']!r}` | {_cell(row['doc'])} |")
     return "\n".join(lines) + "\n"
 
 
 def _facts(slug: str) -> Iterator[tuple[str, str]]:
     """The rows of the table at the top of a page."""
-    told, doc = describe(slug), method_doc(method_class(slug))
-    yield "where", where(told["stages"])
-    signals = ", ".join(f"`{need}`" for need in told["needs"])
+    described, doc = describe(slug), method_doc(method_class(slug))
+    yield "where", where(described["stages"])
+    signals = ", ".join(f"`{need}`" for need in described["needs"])
     needs = doc.sections.get("Needs", "Nothing besides the tokens.")
     yield "needs", _cell(needs) + (f" In code: {signals}." if signals else "")
     if "Cost" in doc.sections:
         yield "cost", _cell(doc.sections["Cost"])
-    agnostic = told["prompt_agnostic"]
+    agnostic = described["prompt_agnostic"]
     yield "prompt-agnostic", "yes: independent of the question" if agnostic else "no"
-    yield "learned modules", "yes" if told["trained"] else "no"
-    yield "model families", told["families"]
+    yield "learned modules", "yes" if described["trained"] else "no"
+    yield "model families", described["families"]
     for model, row in _measured().get(slug, {}).items():
         page = {"nano": "../bench.md", "image": "../image-bench.md"}[model]
         cells = ", ".join(f"{score:.2f} at {100 * float(keep):g} %" for keep, score in row.items())

@@ -14,7 +14,7 @@ from foveate.methods.layers.atp_llava import (
     quantile,
     spatial_score,
     statistics,
-    text_behind,
+    text_after_image,
     unit,
 )
 from foveate.ops.attention import Heads
@@ -195,13 +195,13 @@ def test_scores_are_those_that_the_thresholds_were_trained_with_or_refused():
     )
 
 
-def test_text_behind_the_picture_asks_and_nothing_in_front_of_it():
+def test_text_after_the_image_counts_and_text_before_it_does_not():
     """Padding, text in front and answers ask nothing; text between two pictures does."""
     visual = torch.tensor([[0, 0, 1, 1, 0, 1, 0, 0, 0]]).bool()
     valid = torch.tensor([[0, 1, 1, 1, 1, 1, 1, 1, 1]]).bool()
     labels = torch.full((1, 9), -100)
     state = SimpleNamespace(visual=visual, valid=valid, labels=None)
-    assert text_behind(state)[0].nonzero()[:, 0].tolist() == [4, 6, 7, 8]
+    assert text_after_image(state)[0].nonzero()[:, 0].tolist() == [4, 6, 7, 8]
     labels[0, 7:] = 5
     state = SimpleNamespace(visual=visual, valid=valid, labels=labels)
-    assert text_behind(state)[0].nonzero()[:, 0].tolist() == [4, 6]
+    assert text_after_image(state)[0].nonzero()[:, 0].tolist() == [4, 6]

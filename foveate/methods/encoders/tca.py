@@ -141,16 +141,16 @@ class TCA(Method, EncodersPart):
         if self.delta is not None:
             left = math.ceil((1 - self.delta) * n)
             gap = n + 1 - left  # the class token is counted
-            kept, doubt, centres = left - 2 * gap, 2 * gap, self.centers
+            kept, averaged, centres = left - 2 * gap, 2 * gap, self.centers
             if not centres:
-                kept, doubt = left, 0
-            if kept < 1 or doubt < centres:
+                kept, averaged = left, 0
+            if kept < 1 or averaged < centres:
                 raise BudgetError(
-                    f"delta={self.delta} keeps {kept} of {n} tokens and averages {doubt} around "
+                    f"delta={self.delta} keeps {kept} of {n} tokens and averages {averaged} around "
                     f"{self.centers} centers, which is not possible; use another delta, fewer "
                     "centers, or keep=..."
                 )
-            return kept, doubt, centres
+            return kept, averaged, centres
         target = resolve(self.keep, entered)
         done = (layers.index(block) + 1) / len(layers)
         target = max(target, round(entered * (target / entered) ** done))
@@ -168,8 +168,8 @@ class TCA(Method, EncodersPart):
         for block in range(widths.blocks):
             planned = self.plan(block, widths.blocks, left, n)
             if planned is not None:
-                kept, doubt, centres = planned
-                total += 2 * widths.tower * (left + doubt * (doubt + centres))
+                kept, averaged, centres = planned
+                total += 2 * widths.tower * (left + averaged * (averaged + centres))
                 left = kept + centres + 1
         return total
 
@@ -194,22 +194,24 @@ class TCA(Method, EncodersPart):
                 "TCA cannot rank images with different numbers of tokens, which DyMU produces; use "
                 "one of the two."
             )
-        kept, doubt, centres = planned
-        seen = state.attention()[:, :, skip:]
-        paid = seen.mean(1)
-        score = paid if self.rank == "mean_attn" else seen.argsort(-1).argsort(-1).float().mean(1)
+        kept, averaged, centres = planned
+        attention = state.attention()[:, :, skip:]
+        mean = attention.mean(1)
+        score = mean
+        if self.rank == "head_rank":
+            score = attention.argsort(-1).argsort(-1).float().mean(1)
         state.record(score)
         order = score.argsort(dim=1, descending=True, stable=True)
         steps = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
-        into, weight = steps.clamp(max=kept).clone(), torch.ones_like(paid)
-        if doubt:
-            some = slice(kept, kept + doubt)
-            doubted = rows_at(x, order[:, some]).float()
-            first = draw(doubt, len(x)).to(x.device) if draw else farthest_from_mean(doubted)
-            centre, weight[:, some] = coreset(doubted, centres, first)
+        into, weight = steps.clamp(max=kept).clone(), torch.ones_like(mean)
+        if averaged:
+            some = slice(kept, kept + averaged)
+            middle = rows_at(x, order[:, some]).float()
+            first = draw(averaged, len(x)).to(x.device) if draw else farthest_from_mean(middle)
+            centre, weight[:, some] = coreset(middle, centres, first)
             into[:, some] = kept + centre
-        into[:, kept + doubt :] = kept + centres
-        weight[:, kept + doubt :] = paid.gather(1, order[:, kept + doubt :])
+        into[:, kept + averaged :] = kept + centres
+        weight[:, kept + averaged :] = mean.gather(1, order[:, kept + averaged :])
         # From the order of the ranking back to the order of the tokens.
         assign = torch.empty_like(into).scatter_(1, order, into + skip)
         weight = torch.empty_like(weight).scatter_(1, order, weight)

@@ -143,7 +143,9 @@ class ATPLLaVA(TrainedMethod, LayersPart):
         # Training drops nothing; tokens masked here must not count at deeper thresholds.
         alive = state.visual & state.notes.get("alive", state.visual)
         most = max(state.known.since) if state.labels is None else None
-        own, cross = both_scores(state.signals[DecoderHeads()], alive, text_behind(state), most)
+        own, cross = both_scores(
+            state.signals[DecoderHeads()], alive, text_after_image(state), most
+        )
         scores = self.sized(width=state.hidden.shape[-1], layers=layers).scores or "both"
         s_r = {"both": (own + cross) / 2, "self": own, "cross": cross}[scores]
         state.signals.record(s_r)
@@ -167,12 +169,12 @@ class ATPLLaVA(TrainedMethod, LayersPart):
         return None if bool(stays.all()) else stays
 
 
-def text_behind(state: BoundaryState) -> Tensor:
+def text_after_image(state: BoundaryState) -> Tensor:
     """(B, N) bool: text after the first visual column; in training, before the first answer."""
-    asks = state.valid & ~state.visual & (state.visual.long().cumsum(1) > 0)
+    text = state.valid & ~state.visual & (state.visual.long().cumsum(1) > 0)
     if state.labels is not None:
-        asks = asks & ((state.labels != -100).cumsum(1) == 0)
-    return asks
+        text = text & ((state.labels != -100).cumsum(1) == 0)
+    return text
 
 
 def both_scores(

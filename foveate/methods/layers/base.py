@@ -165,13 +165,13 @@ def instruction_rows(state: BoundaryState) -> tuple[Tensor, Tensor]:
     steps = torch.arange(state.visual.shape[1], device=state.visual.device)
     last = state.last[:, None]
     start = ((steps + 1) * state.visual).amax(1, keepdim=True)
-    asked = (steps >= start) & (steps <= last) & state.valid
+    is_query = (steps >= start) & (steps <= last) & state.valid
     if state.labels is not None:
-        asked &= state.labels == IGNORED
-    asked |= (steps == last) & ~asked.any(1, keepdim=True)
-    most = state.known.asking if state.labels is None else int(asked.sum(1).max())
-    rows = asked.long().argsort(dim=1, descending=True, stable=True)[:, : max(1, most)]
-    real = asked.gather(1, rows)
+        is_query &= state.labels == IGNORED
+    is_query |= (steps == last) & ~is_query.any(1, keepdim=True)
+    most = state.known.asking if state.labels is None else int(is_query.sum(1).max())
+    rows = is_query.long().argsort(dim=1, descending=True, stable=True)[:, : max(1, most)]
+    real = is_query.gather(1, rows)
     return torch.where(real, rows, last), real
 
 

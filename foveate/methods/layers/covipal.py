@@ -150,18 +150,20 @@ def scores(module: nn.Module, state: BoundaryState, known: Counts | None = None)
     In training, the module does not read text from the first answer on. known: `state.known`;
     without it, sizes are read from the device.
     """
-    asks = state.valid & ~state.visual
+    is_text = state.valid & ~state.visual
     if state.labels is not None:
-        asks = asks & ((state.labels != -100).cumsum(1) == 0)
+        is_text = is_text & ((state.labels != -100).cumsum(1) == 0)
     most, words = (None, None) if known is None else (max(known.visual), max(known.text))
-    seen, real = columns_of(state.visual, most)
-    told, text = columns_of(asks, words if state.labels is None else None)
-    visual, words = (rows_at(state.hidden, index) for index in (seen, told))
+    visual_columns, real = columns_of(state.visual, most)
+    text_columns, text = columns_of(is_text, words if state.labels is None else None)
+    visual, words = (rows_at(state.hidden, index) for index in (visual_columns, text_columns))
     # A row without text attends to the padding, which is equal everywhere, to avoid NaN.
     found = (
         module(visual, words, text | ~text.any(1, keepdim=True), real).float().masked_fill(~real, 0)
     )
-    return torch.zeros(state.visual.shape, device=found.device).scatter_add(1, seen, found)
+    return torch.zeros(state.visual.shape, device=found.device).scatter_add(
+        1, visual_columns, found
+    )
 
 
 class PruningModule(nn.Module):

@@ -127,10 +127,10 @@ def text_features(hidden: Tensor, visual: Tensor, valid: Tensor, last: Tensor) -
     """
     columns = torch.arange(hidden.shape[1], device=hidden.device)
     behind = visual.flip(1).cumsum(1).flip(1) == 0
-    asks = valid & behind & (columns < last[:, None])
+    is_text = valid & behind & (columns < last[:, None])
     end = hidden[torch.arange(len(hidden), device=hidden.device), last]
-    total = (hidden.float() * asks[..., None]).sum(1)
-    count = asks.sum(1, keepdim=True)
+    total = (hidden.float() * is_text[..., None]).sum(1)
+    count = is_text.sum(1, keepdim=True)
     mean = torch.where(count > 0, total / count.clamp(min=1), end.float())
     return torch.cat([mean.to(hidden.dtype), end], 1)
 
@@ -155,11 +155,11 @@ def exit_labels(
 
     Share of equal argmax tokens above `agreement`, and loss below `ratio` times the full one.
     """
-    told = labels != -100
-    count = told.sum(1)
+    supervised = labels != -100
+    count = supervised.sum(1)
     losses = [
         nn.functional.cross_entropy(x.float().mT, labels, reduction="none").sum(1) / count
         for x in (full, out)
     ]
-    same = ((full.argmax(-1) == out.argmax(-1)) & told).sum(1) / count
+    same = ((full.argmax(-1) == out.argmax(-1)) & supervised).sum(1) / count
     return ((same > agreement) & (losses[1] < ratio * losses[0])).long()

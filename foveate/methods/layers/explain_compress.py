@@ -153,13 +153,13 @@ def instruction_attention(state: BoundaryState) -> Tensor:
     """
     columns = torch.arange(state.visual.shape[1], device=state.visual.device)
     end = torch.where(state.visual, columns, -1).amax(1, keepdim=True)
-    asks = (columns > end) & state.valid & (columns <= state.last[:, None])
+    is_query = (columns > end) & state.valid & (columns <= state.last[:, None])
     if state.labels is not None:
-        asks &= state.labels == IGNORED
-    asks |= (columns == state.last[:, None]) & ~asks.any(1, keepdim=True)
-    most = max(1, state.known.asking) if state.labels is None else int(asks.sum(1).max())
-    rows = asks.long().argsort(dim=1, descending=True, stable=True)[:, :most]
-    weight = asks.gather(1, rows).float() / asks.sum(1, keepdim=True)
+        is_query &= state.labels == IGNORED
+    is_query |= (columns == state.last[:, None]) & ~is_query.any(1, keepdim=True)
+    most = max(1, state.known.asking) if state.labels is None else int(is_query.sum(1).max())
+    rows = is_query.long().argsort(dim=1, descending=True, stable=True)[:, :most]
+    weight = is_query.gather(1, rows).float() / is_query.sum(1, keepdim=True)
     blocks = zip(rows.split(ROWS, 1), weight.split(ROWS, 1), strict=True)
     seen = [share[:, None, None] @ state.attention(some) for some, share in blocks]
     return torch.stack(seen).sum(0)[:, :, 0]

@@ -208,12 +208,12 @@ class Pruning(ScoredLayers):
         return [sum(few(n, layers)[1] for n in row if n) for row in state.known.held]
 
     def scores(self, k: int, layers: int, state: BoundaryState) -> Tensor:
-        asks = state.last
+        query = state.last
         if state.labels is not None:
-            told = state.labels != -100
-            last = told.shape[1] - 1 - told.flip(1).byte().argmax(1)
-            asks = torch.where(told.any(1), last, asks)
-        return state.attention(asks[:, None]).float().mean(1)[:, 0]
+            supervised = state.labels != -100
+            last = supervised.shape[1] - 1 - supervised.flip(1).byte().argmax(1)
+            query = torch.where(supervised.any(1), last, query)
+        return state.attention(query[:, None]).float().mean(1)[:, 0]
 
 
 def _nearest(state: BoundaryState, rows: Tensor, columns: Tensor, chosen: Tensor) -> Tensor:

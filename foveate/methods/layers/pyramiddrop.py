@@ -94,8 +94,8 @@ class PyramidDrop(Method, ScoredLayers):
     def scores(self, k: int, layers: int, state: BoundaryState) -> Tensor:
         if state.labels is None:
             return ranking(state.attention(state.last[:, None]))
-        rows, asks = answer_rows(state.labels)
-        return ranking(state.attention(rows), asks)
+        rows, real = answer_rows(state.labels)
+        return ranking(state.attention(rows), real)
 
     def at_boundary(
         self, k: int, layers: int, state: BoundaryState
@@ -106,17 +106,17 @@ class PyramidDrop(Method, ScoredLayers):
         return stays | ~answer_starts(state.labels).any(1, keepdim=True)
 
 
-def ranking(attention: Tensor, asks: Tensor | None = None) -> Tensor:
+def ranking(attention: Tensor, real: Tensor | None = None) -> Tensor:
     """Score (B, N) of every column: attention (B, H, R, N), mean over heads, then over query rows.
 
-    asks (B, R) bool: where given, only these query rows count.
+    real (B, R) bool: where given, only these query rows count.
     """
     rows = attention.float().mean(1)
-    if asks is None:
+    if real is None:
         return rows.mean(1)
     # Rows that do not count may be padding, whose attention is NaN.
-    rows = rows.masked_fill(~asks[..., None], 0)
-    return rows.sum(1) / asks.sum(1, keepdim=True).clamp(min=1)
+    rows = rows.masked_fill(~real[..., None], 0)
+    return rows.sum(1) / real.sum(1, keepdim=True).clamp(min=1)
 
 
 def answer_rows(labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,5 +132,5 @@ def answer_starts(labels: Tensor) -> Tensor:
 
     An answer starts where a supervised label follows an ignored one.
     """
-    told = labels != IGNORED
-    return told[:, 1:] & ~told[:, :-1]
+    supervised = labels != IGNORED
+    return supervised[:, 1:] & ~supervised[:, :-1]

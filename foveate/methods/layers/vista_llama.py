@@ -78,20 +78,22 @@ class VistaLLaMA(Method, RulePart):
     def attend(self, call: AttentionCall, proceed: Attend) -> Tensor:
         # New tokens are always text.
         halves, some = call.once(lambda: _halves(call)), call.prefill
-        asking = call.queries.visual[:, None, :, None]
-        turned = torch.where(asking, call.turned(call.query), call.query) if some else call.query
-        plain = call.turned(turned, back=True)
+        is_visual = call.queries.visual[:, None, :, None]
+        rotated = (
+            torch.where(is_visual, call.turned(call.query), call.query) if some else call.query
+        )
+        unrotated = call.turned(rotated, back=True)
         if call.seam.alone and not call.prefill:
             # With few queries, two products are cheaper than rearranging all keys.
             visual = call.keys.visual[:, None, None, :]
-            near, far = call.products(torch.cat([turned, plain], 2)).chunk(2, 2)
+            near, far = call.products(torch.cat([rotated, unrotated], 2)).chunk(2, 2)
             return call.weighed(call.weights(torch.where(visual, far, near)))
         # One multiplication instead of filling and joining two copies.
         key = (call.key[..., None, :] * halves.to(call.key.dtype)).flatten(-2)
-        queries, keys = [turned, plain], [key]
+        queries, keys = [rotated, unrotated], [key]
         if self.visual_query == "rope" and some:
-            queries[1] = plain.masked_fill(asking, 0)
-            queries.append(turned.masked_fill(~asking, 0))
+            queries[1] = unrotated.masked_fill(is_visual, 0)
+            queries.append(rotated.masked_fill(~is_visual, 0))
             keys.append(call.rotated(key[..., call.key.shape[-1] :], call.keys.positions))
         wide = replace(call, query=torch.cat(queries, -1), key=torch.cat(keys, -1))
         call.account((call.pair_cost() - wide.pair_cost()) * call.bare_pairs())

@@ -105,21 +105,21 @@ class GlobalCom2(TokensMethod):
         return 2 * n * widths.tower
 
     def select(self, tokens: VisualTokens, signals: Signals, keep: int) -> Tensor:
-        score, lie = signals[self.needs[0]].mean(1), tiles(tokens)
+        score, layout = signals[self.needs[0]].mean(1), tiles(tokens)
         special = tokens.extent().special
         free = _patches(keep, special)
         kept = tokens.special & (free < keep)
-        if lie is None:
+        if layout is None:
             signals.record(score)
             best = per_view_top_k(score, tokens.by_view(), free)
             return chosen(kept.scatter(1, best, True), keep)
-        best = self.best(score, lie, free, special, signals.record)
-        return self.in_order(chosen(best | kept, keep), score, lie)
+        best = self.best(score, layout, free, special, signals.record)
+        return self.in_order(chosen(best | kept, keep), score, layout)
 
     def best(
         self,
         score: Tensor,
-        lie: Tiles,
+        layout: Tiles,
         free: int,
         special: int,
         record: Callable[[Tensor], None] | None = None,
@@ -128,42 +128,42 @@ class GlobalCom2(TokensMethod):
 
         record: called with the scores (B, N) that rank them.
         """
-        size, caps = int(lie.sizes[0]), lie.sizes[1:]
+        size, caps = int(layout.sizes[0]), layout.sizes[1:]
         ratio = self.keep if isinstance(self.keep, float) else free / (score.shape[1] - special)
         full = max(int(size * ratio), free - int(caps.sum()))
-        base = lie.overview(score)
-        weights = crop_scales(base, lie.crops, ratio, self.temperature) * caps
+        base = layout.overview(score)
+        weights = crop_scales(base, layout.crops, ratio, self.temperature) * caps
         crops = self.rounded(weights, caps, free - full)
         budgets = torch.cat([crops.new_full((len(crops), 1), full), crops], 1)
         budgets = on_device(budgets, score.device)
-        ranking = guided(score, base, lie)
+        ranking = guided(score, base, layout)
         if record is not None:
             record(ranking)
-        return top_per_group(ranking, lie.group, budgets)
+        return top_per_group(ranking, layout.group, budgets)
 
     def rounded(self, shares: Tensor, caps: Tensor, total: int) -> Tensor:
         """Tokens (B, P) of each crop from its ratio, `total` in sum and at most `caps` (P,)."""
         return apportion(shares, caps, total)
 
-    def in_order(self, index: Tensor, score: Tensor, lie: Tiles) -> Tensor:
+    def in_order(self, index: Tensor, score: Tensor, layout: Tiles) -> Tensor:
         """Indices (B, K) in the order in which the LLM reads them."""
-        place = torch.arange(len(lie.group), device=index.device)
+        place = torch.arange(len(layout.group), device=index.device)
         if self.placement == "official":
-            width, newline = lie.crops[1] * lie.side + 1, lie.group < 0
-            crop, local = lie.group - 1, lie.local
-            row = crop // lie.crops[1] * lie.side + local // lie.side
-            column = crop % lie.crops[1] * lie.side + local % lie.side
+            width, newline = layout.crops[1] * layout.side + 1, layout.group < 0
+            crop, local = layout.group - 1, layout.local
+            row = crop // layout.crops[1] * layout.side + local // layout.side
+            column = crop % layout.crops[1] * layout.side + local % layout.side
             row = torch.where(newline, newline.cumsum(0) - 1, row)
             column = torch.where(newline, width - 1, column)
-            cell = lie.side**2 + row * width + column
-            place = torch.where(lie.group == 0, place, cell)
+            cell = layout.side**2 + row * width + column
+            place = torch.where(layout.group == 0, place, cell)
         place = place.expand(len(score), -1)
         if self.thumbnail_order == "score":
-            best = score.masked_fill(lie.group != 0, float("-inf"))
+            best = score.masked_fill(layout.group != 0, float("-inf"))
             order = best.argsort(dim=1, descending=True, stable=True)
             steps = torch.arange(order.shape[1], device=order.device).expand_as(order)
             rank = torch.empty_like(order).scatter_(1, order, steps)
-            place = torch.where(lie.group == 0, rank - len(lie.group), place)
+            place = torch.where(layout.group == 0, rank - len(layout.group), place)
         return index.gather(1, place.gather(1, index).argsort(dim=1, stable=True))
 
 
@@ -184,14 +184,14 @@ def crop_scales(base: Tensor, crops: tuple[int, int], ratio: float, temperature:
     return (ratio * (1 + e - e.mean(1, keepdim=True))).clamp(max=1)
 
 
-def guided(score: Tensor, base: Tensor, lie: Tiles) -> Tensor:
+def guided(score: Tensor, base: Tensor, layout: Tiles) -> Tensor:
     """Scores (B, N): as they are for the overview, plus the overview's at that place for crops."""
-    inside = lie.group > 0
-    resized = interpolate(base[:, None].float(), size=lie.extent, mode="bilinear")[:, 0]
-    row, column = lie.place.clamp(min=0).T
-    world = resized[:, row.clamp(max=lie.extent[0] - 1), column.clamp(max=lie.extent[1] - 1)]
+    inside = layout.group > 0
+    resized = interpolate(base[:, None].float(), size=layout.extent, mode="bilinear")[:, 0]
+    row, column = layout.place.clamp(min=0).T
+    world = resized[:, row.clamp(max=layout.extent[0] - 1), column.clamp(max=layout.extent[1] - 1)]
     parts = []
     for x in (score.float(), world):
-        norm = sums(x.square(), lie.group, len(lie.sizes)).sqrt().clamp(min=1e-12)
-        parts.append(x / norm[:, lie.group])
+        norm = sums(x.square(), layout.group, len(layout.sizes)).sqrt().clamp(min=1e-12)
+        parts.append(x / norm[:, layout.group])
     return torch.where(inside, parts[0] + parts[1], score.float())

@@ -105,17 +105,17 @@ class HiRED(TokensMethod):
         """Which tokens are kept, (B, N) bool."""
         first, last = (signals[need].sum(1) for need in self.needs)
         signals.record(last)
-        lie = tiles(tokens)
-        if lie is None:
+        layout = tiles(tokens)
+        if layout is None:
             best = per_view_top_k(last, tokens.by_view(), keep)
             return torch.zeros_like(last, dtype=torch.bool).scatter_(1, best, True)
-        size, *caps = lie.sizes.tolist()
+        size, *caps = layout.sizes.tolist()
         full = max(self.overview_share(keep, size), keep - sum(caps))
-        shares = self.crop_shares(first, lie, keep - full)
+        shares = self.crop_shares(first, layout, keep - full)
         crops = self.rounded(shares, torch.tensor(caps), keep - full)
         budgets = torch.cat([crops.new_full((len(crops), 1), full), crops], 1)
         budgets = on_device(budgets, last.device)
-        return top_per_group(last, lie.group, budgets)
+        return top_per_group(last, layout.group, budgets)
 
     def rounded(self, shares: Tensor, caps: Tensor, total: int) -> Tensor:
         """Tokens (B, P) of each crop from its share, `total` in sum and at most `caps` (P,)."""
@@ -125,19 +125,19 @@ class HiRED(TokensMethod):
         """Tokens of an overview of `size` patches, of `total` in all."""
         return min(int(total * self.alpha), size)
 
-    def crop_shares(self, first: Tensor, lie: Tiles, rest: int) -> Tensor:
+    def crop_shares(self, first: Tensor, layout: Tiles, rest: int) -> Tensor:
         """Unrounded share of each crop, (B, P), of `rest` tokens, by the content of its region."""
-        content = lie.overview(first).flatten(1)
-        rows, columns = lie.crops
-        cell = torch.arange(lie.side**2, device=first.device)
+        content = layout.overview(first).flatten(1)
+        rows, columns = layout.crops
+        cell = torch.arange(layout.side**2, device=first.device)
         if self.regions == "flat":
-            region = cell * (rows * columns) // lie.side**2
+            region = cell * (rows * columns) // layout.side**2
         else:
-            row, column = cell // lie.side, cell % lie.side
-            region = row * rows // lie.side * columns + column * columns // lie.side
+            row, column = cell // layout.side, cell % layout.side
+            region = row * rows // layout.side * columns + column * columns // layout.side
         if self.content == "count":
             ratio = 1 - self.alpha if self.mark_ratio is None else self.mark_ratio
-            marks = torch.full_like(content[:, 0], int(lie.side**2 * ratio))
+            marks = torch.full_like(content[:, 0], int(layout.side**2 * ratio))
             content = top_mask(content, marks, torch.ones_like(content, dtype=torch.bool)).float()
         content = sums(content, region, rows * columns)
         return content / content.sum(1, keepdim=True).clamp(min=1e-30) * rest
