@@ -33,7 +33,7 @@ def check_keep(keep: Keep, name: str = "keep") -> Keep:
             raise BudgetError(f"{name}={keep} is not a valid number of tokens; use at least 1.")
         if keep > MOST:
             raise BudgetError(
-                f"{name}={shown(keep)} is more than any image or video has tokens; use a ratio "
+                f"{name}={shown(keep)} is more tokens than any image or video has; use a ratio "
                 "such as 1.0 to keep all."
             )
         return int(keep)

@@ -1,4 +1,4 @@
-"""What became of each visual item of a prompt, layer by layer: what pictures are drawn from."""
+"""Traces: which tokens of each image or video every layer has, for reports and pictures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from foveate.report import LayerSpan, Scores, Trace
 
 
 def items_of(prompt: Prompt) -> Iterator[tuple[int, int, Trace]]:
-    """Row, number and trace of each visual item, those that beams repeat once."""
+    """Row, index in the row and trace of each item; items that beam search repeats appear once."""
     done: set[int] = set()
     for b, row in enumerate(prompt.traces):
         for number, trace in enumerate(row):
@@ -27,7 +27,7 @@ def items_of(prompt: Prompt) -> Iterator[tuple[int, int, Trace]]:
 
 
 def traces_of(anatomy: Anatomy, method: Method, prompt: Prompt) -> list[Trace]:
-    """Per item the trace of the tokens that are left after the last boundary, on the CPU."""
+    """For each item, the trace of the tokens that are left after the last boundary, on the CPU."""
     stages = [prompt.at(i) for i in range(len(anatomy.layers))]
     last, every = prompt.stages[-1], (*prompt.stages, *prompt.detours.values())
     items = {id(s): s.item.cpu() for s in every}
@@ -58,9 +58,15 @@ def _by_layer(
     trace: Trace,
     left: dict[int, torch.Tensor],
 ) -> tuple[LayerSpan, ...]:
-    """Which tokens of an item each layer processes; layers that process the same form one span.
+    """Which tokens of an item each layer processes; equal consecutive layers form one span.
 
-    stages: per layer what runs through it. left: per stage, by its id, the item's tokens in it.
+    Args:
+        prompt: The prompt.
+        stages: For each layer, the stage that runs through it.
+        b: Row of the item.
+        number: Index of the item in the row.
+        trace: The item's trace before the LLM.
+        left: For each stage, by its id, the item's tokens in it.
     """
     made: list[LayerSpan] = []
     for _, group in groupby(range(len(stages)), lambda i: id(stages[i])):
@@ -75,7 +81,7 @@ def _by_layer(
 
 
 def _scores(prompt: Prompt, b: int, number: int, trace: Trace) -> tuple[Scores, ...]:
-    """All scores of an item: before the LLM, then inside it.
+    """All scores of an item, first those before the LLM, then those inside it.
 
     Layers that ranked only tokens of other items are left out.
     """
@@ -95,9 +101,9 @@ def _scores(prompt: Prompt, b: int, number: int, trace: Trace) -> tuple[Scores, 
 
 
 def _held(prompt: Prompt, last: Stage, b: int, number: int, n: int) -> torch.Tensor:
-    """Token (n,) that stands for each of an item's tokens after the last boundary of `last`.
+    """For each token of an item, the token (n,) that contains it after the last boundary of `last`.
 
-    -1 for those that nothing took in; itself for those that merged with none.
+    -1 for dropped tokens; the token itself where it did not merge.
     """
     if last.merged_into is None:
         return torch.arange(n)
@@ -113,14 +119,14 @@ def _held(prompt: Prompt, last: Stage, b: int, number: int, n: int) -> torch.Ten
 def _within(
     prompt: Prompt, stream: Stage, b: int, number: int, trace: Trace, left: torch.Tensor
 ) -> Trace:
-    """The trace of an item's tokens `left` (K,), in layers that `stream` enters."""
+    """The trace of an item with only its tokens `left` (K,), in the layers of `stream`."""
     return _survivors(trace, left, _held(prompt, stream, b, number, len(trace.index)))
 
 
 def _survivors(trace: Trace, left: torch.Tensor, held: torch.Tensor) -> Trace:
-    """The trace with only the tokens `left` (K,) surviving, and what they took in.
+    """The trace with only the tokens `left` (K,), and what merged into them.
 
-    held (N,): the token that stands for each, where it is among `left`.
+    held (N,) is the token that contains each token.
     """
     if len(left) == len(trace.index):
         return trace

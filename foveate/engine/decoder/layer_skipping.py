@@ -95,7 +95,7 @@ class Detours:
             seen.append(DecoderHeads())
         if seen:
             raise UnsupportedCall(
-                f"{type(seen[0]).__name__} of decoder layer {i} does not exist for columns that "
+                f"{type(seen[0]).__name__} of decoder layer {i} does not exist for tokens that "
                 "skip the layer; use different layers for the two methods."
             )
 

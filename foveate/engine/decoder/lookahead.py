@@ -93,7 +93,7 @@ def rotates(
             return True
     raise UnsupportedModel(
         f"{type(layer.self_attn).__name__} changes queries in other ways than a rotary embedding, "
-        "so columns can't be left unrotated; use a method without its own rotation."
+        "so tokens can't be left unrotated; use a method without its own rotation."
     )
 
 

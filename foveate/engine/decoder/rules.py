@@ -171,8 +171,8 @@ class Rules:
         where, raw = self._placed(i, call, columns)
         if raw is not None and bool(raw.any()):
             raise UnsupportedCall(
-                f"A rule leaves columns of layer {i} unrotated, so its attention can't be computed "
-                "ahead of the layer; use a method that reads the attention of earlier layers."
+                f"A method leaves tokens of layer {i} unrotated, so the layer's attention can't be "
+                "computed in advance; use a method that reads the attention of earlier layers."
             )
         if where is columns.positions:
             return tables

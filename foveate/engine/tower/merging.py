@@ -32,8 +32,8 @@ class Merger:
         if not anatomy.family.merges:
             raise UnsupportedModel(
                 f"The vision encoder of {anatomy.family.name} does not support token merging, "
-                "because each visual token pools several patches or it has no attention; use a "
-                "method before the LLM, such as VisionZip."
+                "because its visual tokens are not single patches of a transformer; use a method "
+                "before the LLM, such as VisionZip."
             )
         self.parts = parts
         self.even = all(part.even for part in parts)
@@ -48,7 +48,7 @@ class Merger:
         self.history: list[Tensor | None] = []
         self.widths: list[int] = []
         self.entered = 0
-        # Slugs, and scores (R,) of the patch rows of the tower, where somebody asks for them.
+        # Slugs, and scores (R,) of the encoder's patch rows, if the caller asked for scores.
         self.scores: list[tuple[str, Tensor]] | None = None
 
     @contextmanager
