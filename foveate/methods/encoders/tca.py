@@ -7,9 +7,9 @@ Rule: after the attention of three layers (3, 6, 9 of 12, scaled to the depth of
 patches are ranked by a, their [CLS] attention, mean over heads. d = n - ceil((1 - delta) n) tokens
 go:
 
-    the lowest d become one token, sum_i a_i x_i
-    the next 2 (d + 1) are averaged around four centres (k-centre greedy, weights 1 / distance)
-    all others stay as they are
+- the lowest d become one token, sum_i a_i x_i
+- the next 2 (d + 1) are averaged around four centres (k-centre greedy, weights 1 / distance)
+- all others stay as they are
 
 With `keep` each of the three layers removes the same share, and the last one ends at exactly the
 budget.

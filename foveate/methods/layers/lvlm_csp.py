@@ -5,9 +5,9 @@ Reasoning Segmentation", 2025, arXiv 2504.10854.
 
 Rule: three phases, for the N tokens of an image or video.
 
-    clustering: only N_c representatives run through layers 0 .. b1 - 1
-    scattering: all N run through layers b1 .. b2 - 1; the others start as they entered the LLM
-    pruning: from b2 on, the N_p tokens with the highest attention from the last prompt token
+- clustering: only N_c representatives run through layers 0 .. b1 - 1
+- scattering: all N run through layers b1 .. b2 - 1; the others start as they entered the LLM
+- pruning: from b2 on, the N_p tokens with the highest attention from the last prompt token
 
 The attention at b2 is computed with the queries and keys of layer b2, softmax over all keys, mean
 over heads; in training the last supervised token is the query. Representatives are the top N_c by

@@ -5,13 +5,13 @@ arXiv 2410.06169.
 
 Rule: four cuts, all independent of the input.
 
-    attention: a visual token attends to the patches of its own image that are at most (w - 1) / 2
-    rows and columns away, later ones included
-    heads: heads that hardly attend to images (see `yopo_heads`) read nothing from visual keys and
-    write nothing to visual tokens
-    neurons: visual tokens use the first 1 / mlpcut_ratio of the neurons of every MLP
-    layers: from layer c = layercut_num on nothing visual is computed; `keep` is the share of
-    layers before it, c = keep * layers
+- attention: a visual token attends to the patches of its own image that are at most (w - 1) / 2
+  rows and columns away, later ones included
+- heads: heads that hardly attend to images (see `yopo_heads`) read nothing from visual keys and
+  write nothing to visual tokens
+- neurons: visual tokens use the first 1 / mlpcut_ratio of the neurons of every MLP
+- layers: from layer c = layercut_num on nothing visual is computed; `keep` is the share of layers
+  before it, c = keep * layers
 
 Needs: the position of every patch.
 
