@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 from foveate.budget import ADAPTIVE, Keep, check_keep
 from foveate.errors import BudgetError, FoveateError, InvalidParameter, UnknownName, shown
 from foveate.parameters import as_declared, normalise, scalar
-from foveate.parts import POSITIONS, STAGES, Part, extent_behind
+from foveate.parts import POSITIONS, STAGES, Part, grid_after
 from foveate.systems import systems
 from foveate.tokens import Grid
 
@@ -90,7 +90,7 @@ class Method:
             as_declared(name, getattr(grid, name), int)
         if min(grid.t, grid.h, grid.w) < 1:
             raise InvalidParameter(f"{grid} has no tokens; use t, h and w of at least 1.")
-        return extent_behind(in_road_order(self.parts()), grid).n
+        return grid_after(in_road_order(self.parts()), grid).n
 
     def to_dict(self) -> dict[str, Any]:
         """Slug and parameters as plain values, which `from_dict` turns into an equal method."""

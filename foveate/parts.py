@@ -251,12 +251,12 @@ def merged_grid(shares: tuple[int, ...], grid: Grid) -> Grid:
     return grid if same else Grid(1, 1, patches, shares, grid.special)
 
 
-def extent_behind(parts: Sequence[Part], grid: Grid) -> Grid:
+def grid_after(parts: Sequence[Part], grid: Grid) -> Grid:
     """Grid of an item after `parts` in the order in which they run, computed without features."""
     for merges, group in groupby(parts, lambda part: isinstance(part, EncodersPart)):
         members = list(group)
         if merges:
-            shares = fewest(members, grid)  # type: ignore[arg-type]
+            shares = smallest_shares(members, grid)  # type: ignore[arg-type]
             if shares is None:
                 # `count` raises, with the reason, where it depends on features.
                 return Grid(1, 1, min(part.count(grid) for part in members))  # type: ignore
@@ -279,7 +279,7 @@ def counted(part: Any, grid: Grid) -> int:
     return int(n)
 
 
-def fewest(merging: Sequence[EncodersPart], grid: Grid) -> tuple[int, ...] | None:
+def smallest_shares(merging: Sequence[EncodersPart], grid: Grid) -> tuple[int, ...] | None:
     """Patches of each crop or frame after all merging parts; None where it depends on features.
 
     Each part counts what entered the vision encoder, so the smallest number holds.

@@ -66,7 +66,7 @@ def _straight(kernel: Kernel, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor
 
 
 @contextmanager
-def surrounded(
+def replacing_attention(
     attention: nn.Module, around: Around, shadows: dict[int, Any] | None = None
 ) -> Iterator[None]:
     """While open, `around(kernel, query, key, value, mask, ...)` computes calls of `attention`.
@@ -95,7 +95,7 @@ def surrounded(
             _taps[attention] = outer
 
 
-def tapped(
+def reading_attention(
     attention: nn.Module, reader: Reader, shadows: dict[int, Any] | None = None
 ) -> AbstractContextManager[None]:
     """While open, `reader(query, key, mask, scaling=, ...)` runs before every attention call."""
@@ -104,7 +104,7 @@ def tapped(
         reader(query, key, mask, **kwargs)
         return kernel(query, key, value, mask, **kwargs)
 
-    return surrounded(attention, read, shadows)
+    return replacing_attention(attention, read, shadows)
 
 
 def extras(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ _ABSENT = object()
 
 
 class Hooks:
-    """All hooks and instance attributes of one attachment, so that all can be taken away again.
+    """All hooks and instance attributes of one attachment, so that all can be removed again.
 
     PyTorch calls the hooks of a module in the order in which they were registered.
     """
@@ -33,18 +33,18 @@ class Hooks:
         self._handles.setdefault(module, []).append(handle)
 
     def put(self, module: nn.Module, name: str, value: Any) -> None:
-        """Let `module` have an instance attribute, which hides that of its class."""
+        """Set an instance attribute of `module`, which hides that of its class."""
         self._attributes.append((module, name, module.__dict__.get(name, _ABSENT)))
         module.__dict__[name] = value
 
     def exclude_from_copies(self) -> None:
-        """Leave all of it out of copies of the model: deepcopy, pickle, torch.save."""
+        """Leave them out of copies of the model: deepcopy, pickle, torch.save."""
         for module, handles in self._handles.items():
             names = [name for owner, name, _ in self._attributes if owner is module]
             exclude_from_copies(module, {handle.id for handle in handles}, names)
 
     def remove(self) -> None:
-        """Take all of it away; a second time does nothing."""
+        """Remove all hooks and attributes; a second call does nothing."""
         for module, handles in self._handles.items():
             include_in_copies(module)
             for handle in handles:

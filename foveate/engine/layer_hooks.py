@@ -1,4 +1,4 @@
-"""Hooks on decoder layers: those that stay while a method is attached, and those of one call."""
+"""Hooks on decoder layers: permanent ones while a method is attached, and those of one call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from foveate.engine.attention_taps import Reader, surrounded, tapped
+from foveate.engine.attention_taps import Reader, reading_attention, replacing_attention
 from foveate.engine.cache.stored_attention import apart
 from foveate.engine.cache.stored_layer import KeptLayer
 from foveate.engine.decoder.checkpointing import hooks_outside
@@ -28,7 +28,7 @@ class LayerHooks:
         self.state = state
 
     def register(self, hooks: Hooks) -> None:
-        """Put them on the decoder."""
+        """Register them on the decoder."""
         anatomy = self.setup.anatomy
         if self.setup.boundaries:
             self._register_boundaries(hooks)
@@ -125,11 +125,11 @@ def surround_layers(
     shadows: dict[int, Any] = {}
     ruled = setup.rules.enter(call, readers, shadows, stack)
     for i in readers.keys() - ruled:
-        stack.enter_context(tapped(layers[i].self_attn, readers[i], shadows))
+        stack.enter_context(reading_attention(layers[i].self_attn, readers[i], shadows))
     for i, layer in (stored or {}).items():
         if i not in readers and i not in ruled:
             answer: Callable = stack.enter_context(apart(layer))
-            stack.enter_context(surrounded(layers[i].self_attn, answer, shadows))
+            stack.enter_context(replacing_attention(layers[i].self_attn, answer, shadows))
     if call.prefill:
         for watcher in setup.boundaries.watchers(call):
             stack.enter_context(watcher)

@@ -1,4 +1,4 @@
-"""Ways of running a model that an attachment can't follow; each raises `UnsupportedCall`."""
+"""Unsupported ways to run an attached model; each function raises `UnsupportedCall`."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ CONTINUOUS_BATCHING = (
 def refuse_batching(*_: Any, **__: Any) -> None:
     """Raise for continuous batching."""
     raise UnsupportedCall(
-        "Continuous batching packs many prompts into one row, where a method can't tell them "
-        "apart; call generate instead, or detach the method first."
+        "Continuous batching is not supported, because it packs many prompts into one row; call "
+        "generate instead, or detach the method first."
     )
 
 
@@ -46,11 +46,11 @@ def refuse_coarse_dtype() -> None:
 
 
 def refuse_replica(anatomy: Anatomy, inner: Any) -> None:
-    """Raise where a replica runs the hooks of the model that it was copied from."""
+    """Raise in a replica, which runs the hooks of the model that it was copied from."""
     if inner is not anatomy.inner:
         raise UnsupportedCall(
-            "A replica of an attached model, as nn.DataParallel makes them, would run with the "
-            "modules of the original; use one process per device and attach in each of them."
+            "Replicas of an attached model, such as those of nn.DataParallel, are not supported; "
+            "use one process per device and attach in each of them."
         )
 
 
@@ -64,9 +64,10 @@ def refuse_compiled(anatomy: Anatomy) -> None:
 
 
 def refuse_missing_pixels(anatomy: Anatomy, ids: Tensor | None) -> None:
-    """Raise for ids (B, L) with placeholders where no pixels came with them.
+    """Raise for ids (B, L) that have placeholders but no pixels.
 
-    A single new token is not checked: reading it would wait for the device at every decode step.
+    A single new token is not checked, because reading it would be a device sync for every decode
+    step.
     """
     if ids is None or ids.shape[1] == 1:
         return
@@ -74,6 +75,6 @@ def refuse_missing_pixels(anatomy: Anatomy, ids: Tensor | None) -> None:
     unseen = sum((ids == mark for mark in marks if mark is not None), torch.zeros_like(ids))
     if bool(unseen.any()):
         raise UnsupportedCall(
-            "The prompt has image or video placeholders and no pixels came with it; pass the "
-            "pixels, and leave prefill_chunk_size unset."
+            "The prompt has image or video placeholders and no pixels; pass the pixels, and leave "
+            "prefill_chunk_size unset."
         )

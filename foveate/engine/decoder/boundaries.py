@@ -81,7 +81,7 @@ class Boundaries:
                 if isinstance(n, DecoderAttention | DecoderKeys | DecoderTransition)
             )
         )
-        self.towered = list(
+        self.vision_needs = list(
             dict.fromkeys(n for p in parts for n in p.needs if isinstance(n, VisionAttention))
         )
         self.followed = {
@@ -269,7 +269,7 @@ class Boundaries:
         for need, seen in call.seen.items():
             source = call.prompt.at(need.layer)
             values[need] = seen if source is stage else values_at_stage(seen, source, stage, width)
-        for need, seen in call.towered.items():
+        for need, seen in call.vision_signals.items():
             at = stage.first_column[:, None].expand(-1, seen.shape[1], -1)
             values[need] = seen.gather(2, at).masked_fill(stage.item[:, None] < 0, 0)
         heads = call.heads.get(i - 1)

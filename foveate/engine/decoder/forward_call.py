@@ -1,4 +1,4 @@
-"""One forward call of the decoder: what its layer hooks share."""
+"""State that the layer hooks of one decoder call share."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from foveate.signals import DecoderAttention, DecoderKeys, DecoderTransition, Vi
 
 @dataclass(eq=False)
 class LayerSkip:
-    """What a decoder layer that some columns skip needs again after it has run.
+    """State from the start to the end of a decoder layer that some columns skip.
 
     Attributes:
-        hidden: the layer's input before any column was left out, (B, N, D).
-        column: column of the shorter input for each of the N columns, (B, N); -1 for a column that
-            skips the layer. None where no column skips it.
-        gate: see `Detour`.
-        follow: see `Detour`.
+        hidden: (B, N, D) hidden states of all columns before the layer.
+        column: (B, N) int, column of the layer's shorter input for each column; -1 for a column
+            that skips the layer. None where none skips it.
+        gate: See `Detour`.
+        follow: See `Detour`.
     """
 
     hidden: Tensor
@@ -34,21 +34,29 @@ class LayerSkip:
 
 @dataclass
 class DecoderCall:
-    """One forward call of the decoder: what all its layer hooks share.
+    """State of one forward call of the decoder, shared by all its layer hooks.
 
-    prefill: stages are being made; otherwise they are read. start: columns behind the prompt that
-    the cache holds before this call. labels (B, L): training targets. positions: ids of the new
-    columns as the caller counts them, in a decode step. later (B, new): the caller's mask of
-    columns behind the prompt, None where none is padding. seen: signals of finished layers, (B, H,
-    N, ...). heads: of finished layers, until the boundary behind them. merges: boundary, stage that
-    reached it, what merged there. notes: of each part, by its id. soft (B, N of the first stage):
-    what is added to the logits of keys. tables, masks: what layers behind a boundary, or under the
-    same rules, share, made once. around: what goes around the layer that is running. towered:
-    signals of the vision tower at the first stage's columns, (B, H, N). idle: no layer behind a
-    boundary needs anything else than the model gives it, unless it gives a mask. over: the call has
-    returned; what runs now is computed again for gradients. planes: DeepStack features (B, N of the
-    first stage, D) that are added behind early layers. padded_positions: the caller gave no
-    position ids, and the model counts padding in front of rows.
+    Attributes:
+        prompt: The prompt.
+        prefill: True in prefill, where stages are added to the prompt; False in decode.
+        start: Columns after the prompt that are in the cache before this call.
+        labels: (B, L) training targets, or None.
+        positions: Position ids of the new columns in the full sequence, in a decode step.
+        later: (B, new) the caller's mask of the columns after the prompt; None without padding.
+        seen: Signals of layers that have run, (B, H, N, ...).
+        heads: Queries and keys of layers that have run, until the next boundary.
+        merges: (boundary, stage before it, what merged there).
+        notes: Notes of each part, by its id.
+        soft: (B, N0) weights that are added to the logits of keys, at first columns.
+        tables: Rotary tables and facts that layers share.
+        masks: Attention masks that layers share.
+        skip: Set while a layer runs that some columns skip.
+        vision_signals: (B, H, N0) signals of the vision encoder, at first columns.
+        idle: No hook needs to change a layer in this decode step, unless the model passes a mask.
+        planes: (B, N0, D) DeepStack features of early layers, at first columns.
+        over: The call has returned. A layer that runs now is recomputed for gradients.
+        padded_positions: The caller passed no position ids, and the model counts padding before a
+            row.
     """
 
     prompt: Prompt
@@ -67,7 +75,7 @@ class DecoderCall:
     tables: dict[tuple, Any] = field(default_factory=dict)
     masks: dict[tuple, Any] = field(default_factory=dict)
     skip: LayerSkip | None = None
-    towered: dict[VisionAttention, Tensor] = field(default_factory=dict)
+    vision_signals: dict[VisionAttention, Tensor] = field(default_factory=dict)
     idle: bool = False
     planes: list[Tensor] = field(default_factory=list)
     over: bool = False
@@ -75,11 +83,11 @@ class DecoderCall:
 
     @cached_property
     def behind(self) -> Tensor | None:
-        """Which columns (B, new) behind the prompt are no padding; None for all."""
+        """(B, new) bool, False at padding after the prompt; None where there is none."""
         return None if self.later is None else self.later.bool()
 
     def soften(self, log_weight: Tensor, stage: Stage) -> None:
-        """Add to the logits of the visual columns of a stage, in all layers from here on."""
+        """Add weights to the attention logits of a stage's visual columns, from here on."""
         first = self.prompt.first
         if self.soft is None:
             self.soft = log_weight.new_zeros(first.item.shape)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foveate.engine.attention_taps import extras, probabilities, surrounded
+from foveate.engine.attention_taps import extras, probabilities, replacing_attention
 from foveate.errors import UnsupportedModel
 from foveate.ops.attention import Heads
 from foveate.ops.gather import rows_at
@@ -150,7 +150,7 @@ def _queries_and_keys(
     kw = {name: value for name, value in given.items() if name not in LEFT_OUT}
     try:
         with ExitStack() as stack:
-            stack.enter_context(surrounded(attention, stop))
+            stack.enter_context(replacing_attention(attention, stop))
             for name in spared:
                 stack.enter_context(_zero_output(getattr(attention, name), width))
             layer.forward(hidden, **kw, attention_mask=None)

@@ -21,7 +21,7 @@ from foveate.engine.attention_taps import (
     implementation,
     known,
     plain,
-    surrounded,
+    replacing_attention,
 )
 from foveate.engine.decoder.block_attention import in_blocks
 from foveate.engine.decoder.boundaries import Boundaries
@@ -124,7 +124,7 @@ class Rules:
         with ExitStack() as stack:
             if self._at(i, "attend", call.prefill):
                 around = partial(self._attend, i, call, reader)
-                stack.enter_context(surrounded(layer.self_attn, around, shadows))
+                stack.enter_context(replacing_attention(layer.self_attn, around, shadows))
             if feeding:
                 answer = partial(self._feed, i, call, feeding)
                 stack.enter_context(_replacing_forward(layer.mlp, answer))

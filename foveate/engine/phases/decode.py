@@ -13,7 +13,7 @@ from foveate.engine.decoder.forward_call import DecoderCall
 from foveate.engine.layer_hooks import surround_layers
 from foveate.engine.prompt.attention_structure import own_mask, plain
 from foveate.engine.prompt.prompt import Prompt, cache_in, shifted, starts_prompt
-from foveate.engine.prompt.splice import compute_3d, worded
+from foveate.engine.prompt.splice import compute_3d, text_prompt
 from foveate.engine.refusals import refuse_missing_pixels
 from foveate.engine.setup import Setup
 from foveate.engine.state import ModelCall
@@ -33,7 +33,9 @@ def decode(setup: Setup, call: ModelCall, kw: dict[str, Any]) -> dict[str, Any]:
         refuse_missing_pixels(setup.anatomy, kw.get("input_ids"))
         if starts_prompt(kw):
             setup.reporter.settle()
-            call.text_prompt = functools.partial(worded, kw["input_ids"], kw.get("attention_mask"))
+            call.text_prompt = functools.partial(
+                text_prompt, kw["input_ids"], kw.get("attention_mask")
+            )
         return kw
     prompt = filled.prompt
     if prompt.clock is not None:

@@ -11,7 +11,7 @@ from foveate.engine.decoder.forward_call import DecoderCall
 from foveate.engine.layer_hooks import surround_layers
 from foveate.engine.prompt.attention_structure import refuse_structure
 from foveate.engine.prompt.host_copy import Known
-from foveate.engine.prompt.locations import locate, towered
+from foveate.engine.prompt.locations import locate, vision_signals
 from foveate.engine.prompt.prompt import Prompt, cache_in, seen_columns
 from foveate.engine.prompt.splice import Splice
 from foveate.engine.refusals import refuse_coarse_dtype, refuse_compiled, refuse_missing_pixels
@@ -56,10 +56,10 @@ def prefill(
     if setup.inside_llm:
         decoder = DecoderCall(prompt, True, labels=call.targets.labels)
         decoder.padded_positions = counted and min(prompt.full) < prompt.length
-        decoder.towered = towered(
+        decoder.vision_signals = vision_signals(
             prompt,
             splice.rows,
-            setup.boundaries.towered,
+            setup.boundaries.vision_needs,
             lambda p, need: records[p.modality].attention(
                 p.number, need, reduced[p.modality][p.number]
             ),

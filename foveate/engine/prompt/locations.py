@@ -56,7 +56,7 @@ def locate(prompt: Prompt, rows: list[list[Placed]], traces: list[list[Trace]]) 
     prompt.place, prompt.frame = made[..., :3], made[..., 3]
 
 
-def towered(
+def vision_signals(
     prompt: Prompt,
     rows: list[list[Placed]],
     needs: list[VisionAttention],

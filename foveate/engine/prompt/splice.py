@@ -46,7 +46,7 @@ PIXEL_NAMES = (
 )
 
 
-def worded(ids: Tensor, mask: Any) -> Prompt:
+def text_prompt(ids: Tensor, mask: Any) -> Prompt:
     """The prompt (B, L) without visual tokens, which runs unchanged."""
     b, length = ids.shape
     mask = padding(mask, length)

@@ -19,7 +19,7 @@ from foveate.engine.tower.merging import Merger
 from foveate.engine.tower.recording import VisionRecorder
 from foveate.errors import UnsupportedCall, UnsupportedModel
 from foveate.families.base import Family, resolve_path
-from foveate.parts import Part, fewest
+from foveate.parts import Part, smallest_shares
 from foveate.signals import Need, ProjectorInput, TextEmbeddings, VisionAttention
 from foveate.tokens import Layout
 
@@ -158,7 +158,7 @@ class Encoder:
                     flat[own],
                     [p[own] for p in planes],
                     _cluster_of(layout, row, clusters),
-                    shares=None if clusters is None else fewest(self.mergers, layout.grid),
+                    shares=None if clusters is None else smallest_shares(self.mergers, layout.grid),
                     whole=0 if recorder.views is None else recorder.views[1],
                     left=None if merger is None else merger.left,
                     ranked=[] if merger is None else _ranked(layout, row, merger.scores or []),

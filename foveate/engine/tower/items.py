@@ -185,9 +185,9 @@ class Record:
         self.scores = [self._encoded(i) for i in self.items] if record_scores else None
         self.changed = _encoded_otherwise(self.items)
         groups: dict[tuple, list[int]] = defaultdict(list)
-        worded = any(isinstance(n, TextEmbeddings) for p in parts for n in p.needs)
+        reads_text = any(isinstance(n, TextEmbeddings) for p in parts for n in p.needs)
         for i, item in enumerate(self.items):
-            alone = i if worded or item.clusters is not None else -1
+            alone = i if reads_text or item.clusters is not None else -1
             groups[id(item.layout), id(item.encoded), alone].append(i)
         done: dict[int, VisualTokens] = {}
         for members in groups.values():
@@ -210,7 +210,7 @@ class Record:
             for row, i in enumerate(members):
                 done[i] = tokens.row(row)
         left = [done[i] for i in range(len(self.items))]
-        if agnostic and not worded:
+        if agnostic and not reads_text:
             self._reduced = parts, left, self.changed
         return left
 

@@ -12,7 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from foveate.engine.anatomy import Anatomy
-from foveate.engine.attention_taps import mutual, probabilities, products, received, tapped
+from foveate.engine.attention_taps import (
+    mutual,
+    probabilities,
+    products,
+    reading_attention,
+    received,
+)
 from foveate.errors import UnsupportedModel
 from foveate.families.base import resolve_path
 from foveate.ops.transfer import on_device
@@ -66,7 +72,7 @@ class VisionRecorder:
             for i, needs in taps.items():
                 block = self.anatomy.blocks(self.modality)[i]
                 attention = resolve_path(block, self.anatomy.family.attention)
-                stack.enter_context(tapped(attention, self._reader(i, needs)))
+                stack.enter_context(reading_attention(attention, self._reader(i, needs)))
             if self.anatomy.family.attention is not None:
                 first = self.anatomy.blocks(self.modality)[0]
                 hook = first.register_forward_pre_hook(self._count_views, with_kwargs=True)
