@@ -117,12 +117,12 @@ def _refusals(results: Results) -> str:
     by_name: dict[str, dict[float, str]] = defaultdict(dict)
     for (name, keep), reason in results.refusals().items():
         by_name[name][keep] = reason
-    lines = []
+    alike: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name, reasons in by_name.items():
         keeps = sorted(k for k in reasons if k is not None)
         at = f" at {ratios(keeps, results)}" if keeps else ""
-        lines.append(f"- {name}{at}. {reasons[keeps[-1] if keeps else None]}")
-    return "\n".join(lines)
+        alike[at, reasons[keeps[-1] if keeps else None]].append(name)
+    return "\n".join(f"- {', '.join(names)}{at}. {reason}" for (at, reason), names in alike.items())
 
 
 def _checks(results: Results) -> str:

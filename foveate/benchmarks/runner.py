@@ -20,6 +20,7 @@ from foveate.benchmarks.results import Results
 from foveate.benchmarks.run_folder import RunFolder
 from foveate.benchmarks.settings import (
     IDENTITY_ITEMS,
+    TITLES,
     Setting,
     plan,
     retention_ratios,
@@ -116,7 +117,7 @@ def run(
             for setting in open_:
                 folder.add(_measured(loaded, items, setting, evidence, folder, mode))
                 finished += 1
-                tick(finished, f"{task} {setting.name}")
+                tick(finished, f"{task} {TITLES.get(setting.name, setting.name)}")
     return Results(folder.configuration, folder.rows)
 
 

@@ -18,6 +18,13 @@ SEEDS = (0, 1, 2)
 METHODS = ("fastervlm", "visionzip", "divprune", "tome", "fastv", "pyramiddrop")
 """Default methods: one of each kind, for a run of a few minutes."""
 
+TITLES = {
+    "blind": "constant-colour images",
+    "anti_oracle": "evidence removed",
+    "late_blind": "no visual tokens from layer k on",
+}
+"""Control names in stored rows that need an explanation."""
+
 BASELINES = ("uniform", "grid_pool", "downsample")
 CONTROLS = (
     "blind",

@@ -11,6 +11,10 @@ from foveate.benchmarks.metrics import Cell, Interval
 from foveate.benchmarks.results import Results
 
 NONE = "–"
+COMPOSITION = (
+    " a+b: both methods, each keeps this ratio of its input tokens; the table of the theoretical "
+    "speed-up has the resulting number of visual tokens."
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,8 @@ def overview(results: Results) -> Table:
         f"brackets the 95 % CI (paired bootstrap). Mean: over the ratios that are available "
         f"({NONE}: not available). Over random: difference to random token selection at the same "
         "ratios. K90: smallest retention ratio with a normalised accuracy of 0.9. †: most of these "
-        "tasks need no visual tokens at the layer where the method starts to prune.",
+        "tasks need no visual tokens at the layer where the method starts to prune."
+        + (COMPOSITION if any("+" in s.name for s in results.summaries) else ""),
         ["method", *map(ratio, results.keeps), "mean", "over random", "K90"],
         rows,
         strong,

@@ -53,7 +53,8 @@ def tune(
         str | None, typer.Option(help="Retention ratios to try, as 50%,25%,0.1.")
     ] = None,
     searcher: Annotated[
-        Searcher, typer.Option(help="bisect, or bo: Bayesian optimisation, needs foveate[search].")
+        Searcher,
+        typer.Option(help="For gsearch: bisect, or bo (Bayesian optimisation, extra 'search')."),
     ] = Searcher.bisect,
     held_out: Annotated[
         str, typer.Option(help="Size of the held-out split, which the search does not use.")

@@ -253,3 +253,17 @@ def test_methods_inside_the_llm_are_ranked_apart(made):
     said = key_findings(Results(made.configuration, rows))
     assert said[0].startswith("Best method before the LLM: poor")
     assert any(s.startswith("Best method inside the LLM: good, 0.93; its first 2") for s in said)
+
+
+def test_equal_reasons_for_missing_settings_stand_once(made):
+    refused = {"refused": "keep is out of reach.", "right": None}
+    lost = [row("I1", name, 0.5, 0.125, "method", **refused) for name in ("one", "two")]
+    lost = [{k: v for k, v in r.items() if k != "right"} for r in lost]
+    text = page(Results(made.configuration, made.rows + lost), [])
+    assert "- one, two at 12.5 %. keep is out of reach." in text
+
+
+def test_a_composition_says_what_its_ratio_means(made):
+    rows = [{**r, "name": "good+better"} if r["name"] == "good" else r for r in made.rows]
+    assert "a+b: both methods" in page(Results(made.configuration, rows), [])
+    assert "a+b: both methods" not in page(made, [])

@@ -77,7 +77,7 @@ def test_a_plan_takes_the_place_of_a_method(folder, done, tmp_path):
     picture = tmp_path / "a.png"
     world.items("I1", "val", 1)[0].image().save(picture)
     asked = ("ask", picture, "-q", "what colour?", "--model", folder)
-    sentence(call(*asked, "--plan", done[0], "--keep", "0.5"), "--plan brings a method")
+    sentence(call(*asked, "--plan", done[0], "--keep", "0.5"), "--plan already names a method")
     sentence(call(*asked, "--plan", tmp_path / "no.json"), "no plan")
     plan = {"plan": 1, "model": "m", "layers": 4}
     plan["setting"] = {"method": "gsearch", "schedule": [1.0, 0.5, 0.5, 0.2]}
