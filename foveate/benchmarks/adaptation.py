@@ -140,8 +140,8 @@ def _read(path: Path, asked: dict) -> list[dict]:
         other = [k for k, v in asked.items() if row[k] != v]
         if other:
             raise BenchError(
-                f"{str(path)!r} holds rows with {other[0]}={row[other[0]]!r}, not "
-                f"{asked[other[0]]!r}; choose another folder with --out."
+                f"{str(path)!r} has rows with {other[0]}={row[other[0]]!r} instead of "
+                f"{asked[other[0]]!r}: use another folder with --out."
             )
     return rows
 

@@ -54,7 +54,7 @@ class Search:
             else:
                 self._sweep(slug, keeps)
 
-    def choice(self) -> Score | None:
+    def best_setting(self) -> Score | None:
         """The cheapest good setting, or the most accurate good one within `limit`."""
         scores = [s for s in self.evaluate.scores.values() if self.good(s) and s.cost < 1 - SLACK]
         if self.limit is not None:

@@ -111,7 +111,7 @@ def tune(
             limit = limit / full.flops
         search = Search(evaluate, full, max_drop, limit, len(anatomy(model).layers), seed)
         search.run(named, sorted(keep or KEEPS, reverse=True), searcher)
-        chosen = search.choice()
+        chosen = search.best_setting()
         return _plan(evaluate, search, chosen, name, {"max_drop": max_drop, "budget": limit})
 
 

@@ -1,4 +1,4 @@
-"""A LLaVA of nano's kind, two layers thin, for tests that need a model and no skill."""
+"""A small untrained LLaVA with two decoder layers, for tests that need any model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of a run that never was, with accuracies as wished."""
+"""Synthetic rows of a run with given accuracies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONFIGURATION = {
 
 
 def answers(accuracy: float, n: int = 200, shift: int = 0) -> str:
-    """`n` characters of which a share is 1, spread evenly and turned by `shift`."""
+    """`n` characters, of which the share `accuracy` is 1, evenly spread and rotated by `shift`."""
     marks = [int((i + 1) * accuracy) > int(i * accuracy) for i in range(n)]
     return "".join("01"[marks[(i + shift) % n]] for i in range(n))
 
@@ -63,7 +63,7 @@ def row(task, name, accuracy, keep=None, role="control", seed=None, k=None, **mo
 
 
 def results(tasks=("I1", "I2"), curves=None, late=(0.0, 0.2, 0.95), **configuration) -> Results:
-    """Blind is 0.2, full 0.9. curves: R by name and keep, of methods and controls."""
+    """No-image baseline 0.2, full model 0.9. curves: normalised accuracy by name and ratio."""
     curves = {
         "good": {0.5: 1.0, 0.25: 0.95, 0.125: 0.85},
         "poor": {0.5: 0.4, 0.25: 0.1, 0.125: 0.0},

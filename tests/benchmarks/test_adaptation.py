@@ -1,4 +1,4 @@
-"""The adaptation bench: streams that all methods share, rows that last, a page made of them."""
+"""The test-time adaptation benchmark: streams, stored rows and the page."""
 
 import json
 import re
@@ -40,13 +40,13 @@ def test_the_command_writes_rows_and_goes_on(tmp_path, capsys):
     main([*asked, "--json"])
     assert json.loads(capsys.readouterr().out) == rows
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == len(rows)
-    with pytest.raises(SystemExit, match="holds rows with n=10"):
+    with pytest.raises(SystemExit, match="has rows with n=10"):
         main([*asked[:-4], "--n", "11", "--out", str(tmp_path)])
     with pytest.raises(SystemExit, match="'fire' is not one of"):
         main(["--shifts", "fire", "--out", str(tmp_path)])
 
 
-def test_the_page_says_what_the_rows_say():
+def test_the_page_has_the_tables_of_the_stored_rows():
     text = PAGE.read_text()
     rows = [json.loads(r) for r in (ROOT / "docs/tca/results.jsonl").read_text().splitlines()]
     assert tables(rows) in text

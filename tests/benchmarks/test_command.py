@@ -1,4 +1,4 @@
-"""`foveate bench` from the outside: one good run, and one sentence for whatever is wrong."""
+"""`foveate bench` on the command line: a run, and one sentence per error."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Prepared batches answer as the evaluation of the mini models does, item by item."""
+"""`evaluate_method` gives the answers of the evaluation of the embedded models."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ def test_same_as_plain_evaluation(under_test, mode, task):
 @pytest.mark.parametrize(
     "method", [Composed(), create("uniform", keep=0.5), create("fastv", keep=0.5, k=1)], ids=repr
 )
-def test_long_candidates_are_read_behind_the_prompt(under_test, method):
+def test_long_candidates_are_scored_after_the_prompt(under_test, method):
     asked = TaskItems(under_test, "I1", 5)
     words = ("red square", "blue", "a green star", "the ring")
     items = [replace(i, candidates=words, answer=words[n % 4]) for n, i in enumerate(asked.items)]
@@ -39,7 +39,7 @@ def test_long_candidates_are_read_behind_the_prompt(under_test, method):
     assert evaluate_method(under_test, single, method).right.tolist() == together.right.tolist()
 
 
-def test_figures_of_a_setting(under_test):
+def test_metrics_of_a_setting(under_test):
     asked = TaskItems(under_test, "I5", 6)
     found = evaluate_method(under_test, asked.batches, create("uniform", keep=0.25))
     assert (found.tokens_in, found.tokens_out, found.tokens_mean) == (64, 16, 16)

@@ -1,4 +1,4 @@
-"""Oracle and anti-oracle find the cells under the evidence, and nothing else."""
+"""The controls that know the evidence: oracle, evidence removed, no visual tokens."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def test_overlap_is_the_covered_share_of_each_cell():
     assert held[1].sum() == 1 and slow[0][~held[0]].max() < 0.15
 
 
-def test_boxes_take_turns():
+def test_every_box_gets_a_token_before_any_gets_two():
     boxes = [(0, 0, 24, 24), (40, 40, 48, 48)]
     score = importance(overlap(boxes, LAYOUT.position, LAYOUT.grid, 64))
     first = score.argsort(descending=True)[:2].tolist()
@@ -72,7 +72,7 @@ def test_oracle_keeps_the_evidence(under_test, asked):
         assert rest[0] < 16 and rest[-1] > 48
 
 
-def test_anti_oracle_drops_the_evidence_and_nothing_else(under_test, asked):
+def test_evidence_removed_drops_only_the_evidence(under_test, asked):
     evidence = EvidenceBoxes()
     counts = [evidence_cells(i, LAYOUT.grid, LAYOUT.position) for i in asked.items]
     seen = []
@@ -87,7 +87,7 @@ def test_anti_oracle_drops_the_evidence_and_nothing_else(under_test, asked):
     assert sorted(seen) == list(range(6))
 
 
-def test_grouped_batches_come_back_in_order(under_test, asked):
+def test_answers_of_grouped_batches_are_in_item_order(under_test, asked):
     plain = evaluate_method(under_test, asked.batches, foveate.create("uniform", keep=0.5))
     mixed = [batch for _, batch in asked.grouped([3, 1, 2, 1, 3, 1])]
     assert mixed[0].numbers == [1, 3, 5]
@@ -95,7 +95,7 @@ def test_grouped_batches_come_back_in_order(under_test, asked):
     assert (plain.right == turned.right).all()
 
 
-def test_counting_keeps_all_objects_and_some_ground(under_test):
+def test_counting_keeps_all_objects_and_some_background(under_test):
     asked = TaskItems(under_test, "I4", 6)
     evidence, batch = EvidenceBoxes(), asked.batches[0]
     evidence.set_items(batch.items)
@@ -114,7 +114,7 @@ def test_counting_keeps_all_objects_and_some_ground(under_test):
         assert all(int(s.argmax()) in left for s in shares)
 
 
-def test_evidence_may_fill_the_picture():
+def test_evidence_can_cover_the_whole_image():
     item = world.items("I1", "test", 1)[0]
     evidence = EvidenceBoxes([((0, 0, 64, 64),)], 64)
     tokens = LAYOUT.tokens(torch.zeros(1, 64, 4))
@@ -125,7 +125,7 @@ def test_evidence_may_fill_the_picture():
     assert item.evidence
 
 
-def test_late_blind_leaves_no_visual_token(under_test, asked):
+def test_drop_all_tokens_leaves_no_visual_token(under_test, asked):
     for k in range(under_test.layers):
         out = evaluate_method(under_test, asked.batches, DropAllTokens(k=k))
         assert out.tokens_out == 0 and out.tokens_mean == pytest.approx(64 * k / 2)

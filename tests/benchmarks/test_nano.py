@@ -1,4 +1,4 @@
-"""What the bench must show on the trained nano; see the page for the same numbers at full size."""
+"""Checks of the benchmark on the trained nano; docs/bench.md has the full run."""
 
 import pytest
 
@@ -21,19 +21,19 @@ def results(tmp_path_factory):
     )
 
 
-def test_some_tasks_are_worth_measuring(results):
+def test_some_tasks_need_the_image(results):
     assert len(results.kept_tasks()) >= 2
     for task in results.kept_tasks():
         leak = benchmarks.check(results)[0].numbers[task]["leak"]
         assert leak <= 0.1
 
 
-def test_choosing_tokens_matters(results):
+def test_token_selection_matters(results):
     verdict = benchmarks.check(results)[1]
     assert verdict.passed, verdict.details
 
 
-def test_evidence_is_what_answers_need(results):
+def test_evidence_tokens_are_needed_for_the_answer(results):
     for task in results.kept_tasks():
         oracle = results.cells[task, "oracle", 0.25]
         anti = results.row(task, "anti_oracle")

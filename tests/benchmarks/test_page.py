@@ -1,4 +1,4 @@
-"""The shipped pages say what the shipped rows say."""
+"""The bench pages are up to date with the stored rows."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Figures that follow from rows, checks, sentences, pictures and the page."""
+"""Metrics, checks, key findings, plots and the page of synthetic rows."""
 
 import pytest
 
@@ -45,7 +45,7 @@ def test_summary_and_k90(made):
     assert made.summaries[0].name == "oracle" and good.gain_interval[0] > 0
 
 
-def test_leads_are_paired_and_said_by_kind_of_question():
+def test_differences_to_baselines_are_paired_and_reported_by_task_type():
     curves = {"downsample": dict.fromkeys(KEEPS, 0.2)}
     made = results(tasks=("I4", "I6", "I9"), curves=curves)
     lead, (low, high) = made.lead("good", "random", ["I6"])
@@ -61,7 +61,7 @@ def test_leads_are_paired_and_said_by_kind_of_question():
     assert "* / +" in table.rows[0][1]
 
 
-def test_a_task_without_headroom_is_in_no_mean():
+def test_a_task_that_hardly_needs_the_image_is_not_in_the_means():
     made = results(tasks=("I1", "I2"))
     rows = [r for r in made.rows if (r["task"], r["name"]) != ("I2", "full")]
     rows.append(row("I2", "full", 0.4, 1.0))
@@ -71,7 +71,7 @@ def test_a_task_without_headroom_is_in_no_mean():
     assert not check(made)[0].passed
 
 
-def test_half_a_run_has_half_the_figures(made):
+def test_an_unfinished_run_has_partial_results(made):
     part = Results(made.configuration, made.rows[:9])
     assert part.tasks == ["I1"] and part.summaries
     assert all(v.passed is not True or v.number in (1, 6) for v in check(part))
@@ -80,7 +80,7 @@ def test_half_a_run_has_half_the_figures(made):
     assert key_findings(none) == ["Too few settings are measured for a finding."]
 
 
-def test_checks_pass_and_fail_by_their_numbers():
+def test_checks_pass_and_fail_by_their_thresholds():
     good = results(tasks=("I1", "I2"), curves={"random": {0.5: 0.8, 0.25: 0.5, 0.125: 0.3}})
     verdicts = {v.number: v for v in check(good)}
     assert verdicts[1].passed and verdicts[2].passed and verdicts[6].passed
@@ -101,7 +101,7 @@ def test_a_method_that_differs_at_one_is_named():
     assert verdict.passed is False and "good on I1 (different answers)" in verdict.details
 
 
-def test_equal_answers_with_other_scores_at_one_are_a_difference():
+def test_equal_answers_with_different_scores_at_one_are_a_difference():
     made = results()
     changed = [
         {**r, "digests": ["z"]} if r["name"] == "good" and r["keep"] == 1 else r for r in made.rows
@@ -121,7 +121,7 @@ def test_two_trainings_agree_or_not(made):
     assert check(made, made)[4].passed is None
 
 
-def test_crossings_follow_the_tasks_that_exist():
+def test_selection_criteria_are_compared_on_measured_tasks_only():
     made = results(
         tasks=("I9",),
         curves={
@@ -134,7 +134,7 @@ def test_crossings_follow_the_tasks_that_exist():
     assert "not available: I7, I8, I17" in verdict.details
 
 
-def test_a_query_only_counts_where_it_can_fail():
+def test_insensitive_tasks_do_not_compare_text_guidance():
     def i7(late):
         curves = {
             "fastv": dict.fromkeys(KEEPS, 0.8),
@@ -159,7 +159,7 @@ def inside(late):
     return Results(made.configuration, made.rows)
 
 
-def test_methods_that_no_task_can_tell_apart_are_marked():
+def test_methods_on_insensitive_tasks_are_marked():
     insensitive, sensitive = inside((0.0, 0.2, 0.95)), inside((0.0, 0.2, 0.5))
     assert (
         insensitive.insensitive_tasks("good") == ["I1", "I2"]
@@ -170,7 +170,7 @@ def test_methods_that_no_task_can_tell_apart_are_marked():
     assert "good †" in page(insensitive, []) and "good †" not in page(sensitive, [])
 
 
-def test_methods_that_answer_alike_are_named_with_the_reason():
+def test_methods_with_identical_answers_are_named_with_the_reason():
     curve = {0.5: 0.8, 0.25: 0.6, 0.125: 0.3}
     alike = key_findings(results(curves={"fastervlm": curve, "hired": curve}))
     assert any(
@@ -181,7 +181,7 @@ def test_methods_that_answer_alike_are_named_with_the_reason():
     assert not any("identical answers" in s for s in other)
 
 
-def test_sentences_follow_from_numbers(made):
+def test_key_findings_follow_from_numbers(made):
     said = " ".join(key_findings(made))
     assert "Best method before the LLM: good, with a mean normalised accuracy of 0.93" in said
     assert "0.9 or more: 1 of 2 at 50 % (good), 1 of 2 at 25 % (good), none at 12.5 %" in said
@@ -230,7 +230,7 @@ def test_results_as_json(made):
     assert {c["name"] for c in plain["cells"]} >= {"good", "random", "oracle"}
 
 
-def test_what_the_model_itself_knows_too_little_of_is_named(made):
+def test_tasks_that_the_model_has_not_learned_are_named(made):
     assert not any("not learned" in s for s in key_findings(made))
     image = Results({**made.configuration, "model": "image"}, made.rows)
     (said,) = [s for s in key_findings(image) if "not learned" in s]

@@ -1,4 +1,4 @@
-"""A run on disk: what it measures, how it goes on after anything that stops it."""
+"""A run on disk: its rows, and how it continues after an interruption."""
 
 import errno
 import json
@@ -45,7 +45,7 @@ def test_rows_say_what_made_them(whole):
     assert row["tokens_out"] == 16 and len(row["right"]) == 4
 
 
-def test_a_budget_out_of_reach_is_a_row_with_its_reason(pair, tmp_path):
+def test_a_refused_setting_is_stored_with_its_reason(pair, tmp_path):
     results = benchmarks.run(*pair, out=tmp_path, **{**ASKED, "keep": [0.03125]})
     assert "out of reach" in results.refusals()["pyramiddrop", 0.03125]
     assert results.cell("I1", "pyramiddrop", 0.03125) is None
@@ -62,7 +62,7 @@ def test_a_second_run_measures_nothing(pair, whole, monkeypatch):
     assert benchmarks.run(*pair, out=out, **ASKED).rows == results.rows
 
 
-def test_more_methods_join_a_run(pair, whole, tmp_path):
+def test_more_methods_can_be_added_to_a_run(pair, whole, tmp_path):
     out, results = whole
     for name in ("run.json", "results.jsonl"):
         (tmp_path / name).write_bytes((out / name).read_bytes())
@@ -144,7 +144,7 @@ def test_an_interruption_keeps_finished_settings(pair, whole, tmp_path, monkeypa
     assert "_foveate" not in vars(pair[0].model)
 
 
-def test_a_method_with_parameters_of_its_own(pair, tmp_path):
+def test_a_method_with_parameters(pair, tmp_path):
     from foveate.method import create
 
     mine = create("divprune", positions="original")
@@ -171,7 +171,7 @@ def test_wrong_arguments(pair, tmp_path, wrong, words):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_count_is_a_share_of_the_tokens(under_test):
+def test_a_token_count_becomes_a_ratio(under_test):
     from foveate.benchmarks.settings import retention_ratios
 
     assert retention_ratios([16, 0.5, 0.25], 64) == (1.0, 0.5, 0.25)

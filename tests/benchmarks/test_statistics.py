@@ -1,4 +1,4 @@
-"""The arithmetic against slow, obvious versions."""
+"""Statistics against slow, plain versions."""
 
 import math
 import random
@@ -30,7 +30,7 @@ def test_wilson_ends_where_the_score_test_does(n, share):
             assert abs(z) == pytest.approx(1.959964, abs=1e-4)
 
 
-def test_bootstrap_is_the_loop_written_out():
+def test_bootstrap_equals_a_plain_loop():
     right = np.array([[1, 0, 1, 1, 0, 0, 1, 0], [1, 1, 1, 1, 0, 0, 0, 0]])
     fast = resampled(right, draws=20_000, seed=1)
     rng = random.Random(2)
@@ -43,14 +43,14 @@ def test_bootstrap_is_the_loop_written_out():
     np.testing.assert_allclose(np.cov(fast.T), np.cov(slow.T), atol=0.002)
 
 
-def test_rows_are_drawn_alike():
+def test_all_rows_use_the_same_bootstrap_draws():
     right = np.array([[1, 0, 1, 0, 1]] * 2)
     draws = resampled(right)
     assert (draws[:, 0] == draws[:, 1]).all()
     assert (resampled(right) == draws).all()
 
 
-def test_interval_holds_the_middle_and_owns_up_to_undefined_draws():
+def test_interval_is_central_and_none_for_undefined_draws():
     values = np.arange(1001) / 1000
     assert interval(values) == pytest.approx((0.025, 0.975))
     values[:100] = np.nan
@@ -66,7 +66,7 @@ def test_normalised_accuracy_is_not_clipped_and_may_be_undefined():
 
 
 @given(st.integers(0, 12), st.integers(0, 12), st.integers(0, 5))
-def test_mcnemar_counts_all_coin_tosses(gained, lost, both):
+def test_mcnemar_equals_the_binomial_test(gained, lost, both):
     one = np.array([1] * gained + [0] * lost + [1] * both)
     other = np.array([0] * gained + [1] * lost + [1] * both)
     n = gained + lost
@@ -87,13 +87,13 @@ def test_kendall_counts_pairs(points):
     assert found == pytest.approx((agree - differ) / scale) if scale else math.isnan(found)
 
 
-def test_k90_lies_between_settings():
+def test_k90_is_interpolated_between_ratios():
     # Half way from 0.8 to 1.0 in log2 between a quarter and a half.
     assert smallest_keep([1, 0.5, 0.25], [1, 1, 0.8]) == pytest.approx(2**-1.5)
     assert smallest_keep([0.25, 1, 0.5], [0.8, 1, 1]) == pytest.approx(2**-1.5)
 
 
-def test_k90_where_all_or_nothing_is_good():
+def test_k90_if_all_or_no_ratios_reach_it():
     assert smallest_keep([1, 0.5], [1, 0.95]) == 0.5
     assert smallest_keep([1, 0.5], [0.5, 0.4]) is None
     assert smallest_keep([1, 0.5], [1, 0.0]) == pytest.approx(2**-0.1)

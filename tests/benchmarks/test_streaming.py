@@ -74,7 +74,7 @@ def test_the_threshold_zeroes_a_row_or_the_interval():
     assert (bold.demo_token(logits), shy.demo_token(logits)) == (3, COMMA)
 
 
-def test_queries_before_a_frame_are_answered_first():
+def test_queries_come_before_later_frames():
     order = list(in_order([0.0, 0.5, 1.0], [0.0, 0.2, 1.0, 1.0, 7.0]))
     names = "".join(f"{kind[0]}{number}" for kind, number in order)
     assert names == "f0q0q1f1f2q2q3q4"
@@ -101,7 +101,7 @@ def watched():
     return model, ids, labels, stream, made["pixel_values"]
 
 
-def test_a_model_is_judged_with_its_method(watched):
+def test_metrics_of_a_model_with_its_method(watched):
     model, ids, labels, stream, pixels = watched
     shown = []
 
@@ -132,7 +132,7 @@ def test_a_model_is_judged_with_its_method(watched):
             evaluate(model, ids, labels, stream, pictures)
 
 
-def test_late_answers_are_looked_for_behind_the_frames_that_were_shown():
+def test_late_answers_are_searched_after_the_shown_frames():
     ids, labels = dialogue([(3, 2), (4, 0)])
 
     class Waits:

@@ -1,4 +1,4 @@
-"""The thin model of the bench's tests."""
+"""The small model of the benchmark tests."""
 
 from tests.benchmarks.conftest import folder, pair
 

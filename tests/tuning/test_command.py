@@ -1,4 +1,4 @@
-"""`foveate tune` and `ask --plan` from the outside."""
+"""`foveate tune` and `ask --plan` on the command line."""
 
 import json
 from io import StringIO
@@ -32,7 +32,7 @@ def done(folder, tmp_path_factory):
     return out, quick(folder, "--out", out)
 
 
-def test_a_plan_is_written_and_asked_with(folder, done):
+def test_a_plan_is_written_and_used_by_ask(folder, done):
     out, result = done
     assert result.exit_code == 0, result.output
     assert "DivPrune(keep=0.5)" in result.stdout and "held-out" in result.stdout
@@ -73,7 +73,7 @@ def test_bad_input(folder, done, tmp_path):
     assert not out.exists()
 
 
-def test_a_plan_takes_the_place_of_a_method(folder, done, tmp_path):
+def test_a_plan_replaces_the_method_options(folder, done, tmp_path):
     picture = tmp_path / "a.png"
     world.items("I1", "val", 1)[0].image().save(picture)
     asked = ("ask", picture, "-q", "what colour?", "--model", folder)
@@ -97,7 +97,7 @@ def test_questions_in_a_file(folder, tmp_path):
     assert json.loads(result.stdout)["held_out"]["n"] == 3
 
 
-def test_the_front_is_drawn_as_it_grows(monkeypatch):
+def test_the_pareto_front_is_shown_during_the_search(monkeypatch):
     drawn = StringIO()
     terminal = Console(file=drawn, force_terminal=True, width=120)
     monkeypatch.setattr(tune_output, "Console", lambda stderr: terminal)
@@ -109,7 +109,7 @@ def test_the_front_is_drawn_as_it_grows(monkeypatch):
     assert "DivPrune(keep=0.5)" in drawn.getvalue() and "-25.0" in drawn.getvalue()
 
 
-def test_nothing_good_enough_exits_with_1(folder, tmp_path, monkeypatch):
+def test_no_setting_within_max_drop_exits_with_1(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(Search, "good", lambda self, score: False)
     result = quick(folder, "--out", tmp_path / "plan.json")
     assert result.exit_code == 1 and "No cheaper setting" in result.stdout

@@ -30,7 +30,7 @@ def test_rows_with_and_without_choices(write, tmp_path):
     assert chosen.candidates == ("STOP", "GO") and chosen.likely and len(chosen.images) == 2
 
 
-def test_an_export_of_the_world_is_such_a_file(tmp_path):
+def test_an_export_of_the_synthetic_tasks_is_a_sample_file(tmp_path):
     items = world.items("I1", "val", 3)
     (path,) = exports.write(items, tmp_path / "out")
     samples = read_samples(path)
@@ -56,7 +56,7 @@ def test_an_export_of_the_world_is_such_a_file(tmp_path):
         ({"video": ["a.png"], "question": "who?", "answer": "I"}, "more than one video"),
     ],
 )
-def test_a_bad_row_is_named(write, row, words):
+def test_an_invalid_line_is_named(write, row, words):
     with pytest.raises(TuneError, match=f"Line 3 of .*{words}"):
         read_samples(write(GOOD, GOOD, row))
 
@@ -70,7 +70,7 @@ def test_files_without_samples(write, tmp_path):
         read_samples(tmp_path)
 
 
-def test_samples_of_one_picture_stay_together():
+def test_samples_of_one_image_go_to_one_split():
     samples = [Sample(f"{i}?", "yes", (f"{i // 3}.png",)) for i in range(30)]
     fit, out = split(samples, 0.4, 0)
     assert len(fit) + len(out) == 30 and 10 <= len(out) <= 14

@@ -1,4 +1,4 @@
-"""The searches against models of which the answer is known."""
+"""G-Search, P-Sigmoid and Bayesian optimisation on functions with a known optimum."""
 
 import math
 import random
@@ -34,18 +34,18 @@ def test_greedy_bisection_finds_exactly_the_planted_schedule(counts):
         assert list(rates) == sorted(rates, reverse=True)
 
 
-def test_layers_behind_an_empty_one_are_not_searched():
+def test_layers_after_one_without_visual_tokens_are_not_searched():
     oracle = Planted((1.0, 0.5, 0.0, 0.0, 0.0, 0.0))
     assert g_search(oracle, 6, 1.0) == oracle.needed
     assert len(oracle.asked) <= 6 + 5
 
 
-def test_a_model_that_needs_all_keeps_all():
+def test_a_model_that_needs_every_token_keeps_every_token():
     assert g_search(Planted((1.0,) * 4), 4, 1.0) == (1.0,) * 4
 
 
 @pytest.mark.slow
-def test_bayesian_greedy_never_accepts_what_was_not_good_enough():
+def test_bayesian_g_search_accepts_only_accurate_rates():
     oracle = Planted((1.0, 0.6, 0.25))
     rates = g_search(oracle, 3, 1.0, searcher="bo")
     assert oracle(rates) == 1.0 and list(rates) == sorted(rates, reverse=True)
@@ -58,7 +58,7 @@ def smooth(x):
 
 
 @pytest.mark.slow
-def test_bayesian_optimisation_beats_chance_with_as_many_evaluations():
+def test_bayesian_optimisation_is_better_than_random_search():
     wins = 0
     for seed in range(3):
         found = maximise(smooth, 0.01, 10, log=True, start=4, steps=8, seed=seed)
@@ -70,7 +70,7 @@ def test_bayesian_optimisation_beats_chance_with_as_many_evaluations():
     assert wins >= 2
 
 
-def test_the_same_seed_gives_the_same_points_and_enough_is_enough():
+def test_equal_seeds_give_equal_points_and_enough_stops_the_search():
     one, two = (maximise(smooth, 0.01, 10, log=True, start=2, steps=2, seed=1) for _ in range(2))
     assert one == two
     assert len(maximise(smooth, 0.01, 10, start=5, steps=5, enough=0.0)) == 1

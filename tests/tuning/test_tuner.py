@@ -1,4 +1,4 @@
-"""Searches on an untrained model: what is measured, kept, chosen and written."""
+"""Searches on an untrained model: measurements, the chosen setting, the plan."""
 
 import json
 
@@ -33,7 +33,7 @@ class Same:
 
 
 @pytest.mark.parametrize("slug", ["fastv", "divprune", "visionzip", "downsample", "tome"])
-def test_pictures_that_were_kept_give_the_same_answers(pair, samples, slug):
+def test_cached_image_features_give_the_same_answers(pair, samples, slug):
     method = foveate.create(slug, keep=0.5, **({"k": 1} if slug == "fastv" else {}))
     batches = batches_of(*pair, samples[:5], 3)["likelihood"]
     pictures = Pictures(pair[0])
@@ -45,7 +45,7 @@ def test_pictures_that_were_kept_give_the_same_answers(pair, samples, slug):
     assert len(pictures._kept) == 2
 
 
-def test_pictures_are_encoded_anew_only_where_the_tower_runs_otherwise(pair):
+def test_images_are_encoded_again_only_if_the_vision_encoder_changes(pair):
     pictures = Pictures(pair[0])
     pictures.turn_to(foveate.create("divprune"))
     pictures._kept[0] = None
@@ -56,7 +56,7 @@ def test_pictures_are_encoded_anew_only_where_the_tower_runs_otherwise(pair):
     assert not pictures._kept
 
 
-def test_a_plan_is_a_method_with_its_figures(pair, samples, tmp_path):
+def test_a_plan_has_a_method_and_its_metrics(pair, samples, tmp_path):
     seen = []
     plan = quick(pair, samples, watch=seen.append)
     assert plan.evaluations == len({repr(s.method) for s in seen})
@@ -70,7 +70,7 @@ def test_a_plan_is_a_method_with_its_figures(pair, samples, tmp_path):
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_an_interrupted_search_goes_on_to_the_same_plan(pair, samples, tmp_path, monkeypatch):
+def test_a_continued_search_gives_the_same_plan(pair, samples, tmp_path, monkeypatch):
     whole = quick(pair, samples)
     measured, left = Evaluator._measured, iter(range(4))
 
@@ -91,7 +91,7 @@ def test_an_interrupted_search_goes_on_to_the_same_plan(pair, samples, tmp_path,
         quick(pair, samples, folder=tmp_path / "run", seed=1)
 
 
-def test_a_budget_takes_the_most_accurate_within_it(pair, samples):
+def test_a_flops_budget_gives_the_most_accurate_setting_within_it(pair, samples):
     seen = []
     plan = quick(pair, samples, methods=["gsearch"], budget_flops=0.7, watch=seen.append)
     assert plan.held_out["cost"] <= 0.7 + 1e-6
@@ -103,13 +103,13 @@ def test_a_budget_takes_the_most_accurate_within_it(pair, samples):
     assert sum(abs(cost - 0.7) < 0.03 for cost in sigmoids) >= 20
 
 
-def test_methods_can_be_tried_together(pair, samples):
+def test_compositions_are_searched(pair, samples):
     plan = quick(pair, samples, methods=["divprune+gsearch"], keep=[0.75])
     costs = {row["words"]: row["fit"]["cost"] for row in plan.front}
     assert min(costs, key=costs.get) == "DivPrune(keep=0.75) + GSearch(keep=0.75)"
 
 
-def test_nothing_good_enough_is_no_plan(pair, samples, monkeypatch):
+def test_no_setting_within_max_drop_gives_a_plan_without_setting(pair, samples, monkeypatch):
     monkeypatch.setattr(Search, "good", lambda self, score: False)
     plan = quick(pair, samples, methods=["divprune"])
     assert plan.setting is None and plan.front
@@ -117,13 +117,13 @@ def test_nothing_good_enough_is_no_plan(pair, samples, monkeypatch):
         plan.method  # noqa: B018
 
 
-def test_free_answers_are_written(pair, samples):
+def test_samples_without_choices_are_generated(pair, samples):
     free = [Sample(s.question, s.answer, s.images, (s.answer,), False) for s in samples]
     plan = quick(pair, [*free, *samples], methods=["divprune"])
     assert plan.front[0]["fit"]["n"] == 12
 
 
-def test_the_front_holds_what_no_cheaper_setting_equals(pair, samples):
+def test_the_pareto_front_has_no_dominated_setting(pair, samples):
     seen = []
     quick(pair, samples, watch=seen.append)
     best = pareto_front(seen)
@@ -146,12 +146,12 @@ def test_the_front_holds_what_no_cheaper_setting_equals(pair, samples):
         ({"batch": 0}, InvalidParameter, "batch=0"),
     ],
 )
-def test_what_can_not_be_searched_is_refused(pair, samples, asked, error, words):
+def test_invalid_search_arguments_are_refused(pair, samples, asked, error, words):
     with pytest.raises(error, match=words):
         quick(pair, samples, **asked)
 
 
-def test_what_is_no_plan_is_refused(tmp_path):
+def test_an_invalid_plan_file_is_refused(tmp_path):
     path = tmp_path / "plan.json"
     with pytest.raises(TuneError, match="no plan"):
         from_plan(path)

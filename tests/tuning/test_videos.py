@@ -1,4 +1,4 @@
-"""Questions about videos: as videos where a model reads them, as pictures elsewhere."""
+"""Video samples: as videos for video models, as images for image models."""
 
 import json
 from types import SimpleNamespace
@@ -27,7 +27,7 @@ def data(tmp_path_factory):
     return path
 
 
-def test_a_model_of_pictures_gets_the_frames(pair, data):
+def test_an_image_model_gets_video_frames_as_images(pair, data):
     samples = read_samples(data)
     (batch, *_) = batches_of(*pair, samples, 4, frames=3)["likelihood"]
     assert batch.numbers == [0, 1, 2, 3]
@@ -35,7 +35,7 @@ def test_a_model_of_pictures_gets_the_frames(pair, data):
     assert (batch.inputs["input_ids"] == image).sum(1).tolist() == [3 * 64] * 4
 
 
-def test_videos_of_few_frames_get_batches_of_their_own(pair, data, tmp_path):
+def test_videos_with_fewer_frames_are_batched_separately(pair, data, tmp_path):
     samples = read_samples(data)
     short = film(tmp_path / "short.mp4", 2)
     samples[1] = type(samples[1])("what colour ?", "red", (), ("red", "green"), True, short)
@@ -71,7 +71,7 @@ class Watching:
         return BatchFeature({**made, "pixel_values_videos": pixels.clone()})
 
 
-def test_a_model_of_videos_gets_them_as_such(data):
+def test_a_video_model_gets_videos(data):
     processor = Watching()
     model = zoo.model("llava_onevision")
     batches = batches_of(model, processor, read_samples(data)[:2], 2, frames=3)
