@@ -139,7 +139,7 @@ def test_lmms_eval_is_read_back(task, size, tmp_path):
         (("--task", "I11"), "does not exist at 112 px"),
         (("--size", 100), "does not fit patches"),
         (("--size", 8), "No task exists"),
-        (("--split", "dev", "--task", "I1"), "unknown split"),
+        (("--split", "dev", "--task", "I1"), "split='dev' is unknown"),
         (("--n", 2000, "--task", "I1"), "1000 items"),
         (("--circular", "--task", "I1"), "mmbench"),
         (("--export", "mmbench", "--task", "I15", "--n", 1), "jsonl"),

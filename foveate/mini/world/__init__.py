@@ -1,4 +1,4 @@
-"""The procedural world: pictures, questions, answers and the places that show them.
+"""The procedural world: synthetic images with questions, answers and evidence boxes.
 
 >>> from foveate.mini import world
 >>> first = world.items("I1", "test", 1)[0]
@@ -28,16 +28,22 @@ def item(
     form: str = "word",
     **knobs,
 ) -> Item:
-    """The item of that name; ``form`` is "word" or "letter" (four lettered options).
+    """One item; equal arguments give the same item on every machine.
 
-    ``knobs`` make it easier or harder: `CATALOGUE[task].knobs()` names them. They belong to the
-    item's name.
+    Args:
+        task: id of the task, such as "I1".
+        split: "train", "val", "test" or "test-ood".
+        index: of the item in its split.
+        size: image side in pixels.
+        patch: patch side in pixels.
+        form: "word", or "letter" for four lettered options.
+        knobs: difficulty parameters of the task, listed by `CATALOGUE[task].knobs()`.
     """
     index = as_declared("index", index, int)
     if not isinstance(task, str) or task not in CATALOGUE:
         raise UnknownName.of("task", task, CATALOGUE)
     if form not in ("word", "letter"):
-        raise WorldError(f'unknown answer form {shown(form)}: use "word" or "letter".')
+        raise WorldError(f'form={shown(form)} is unknown: use "word" or "letter".')
     kind, canvas = CATALOGUE[task], _canvas(size, patch)
     if not kind.fits(canvas):
         low, high = kind.grids
@@ -47,7 +53,7 @@ def item(
         )
     for name in knobs:
         if name not in kind.knobs():
-            raise UnknownName.of(f"knob of {task}", name, kind.knobs() or ["(none)"])
+            raise UnknownName.of(f"parameter of {task}", name, kind.knobs() or ["(none)"])
     place = task if (size, patch) == (64, 8) else f"{task}@{size}/{patch}"
     if knobs:
         place += "?" + "&".join(f"{name}={knobs[name]}" for name in sorted(knobs))
@@ -88,7 +94,7 @@ def _canvas(size: int, patch: int) -> Canvas:
     size, patch = as_declared("size", size, int), as_declared("patch", patch, int)
     if patch < 1 or size % patch or size < 4 * patch:
         raise WorldError(
-            f"canvas of {size} px does not fit patches of {patch} px: use a multiple, 4 at least."
+            f"size={size} does not fit patches of {patch} px: use a multiple, at least 4 patches."
         )
     return Canvas(size, patch)
 
@@ -115,7 +121,7 @@ def items(
     form: str = "word",
     **knobs,
 ) -> list[Item]:
-    """``n`` consecutive items of a task and split, beginning with index ``start``."""
+    """``n`` consecutive items of a task and split from index ``start`` on; see `item`."""
     n, start = as_declared("n", n, int), as_declared("start", start, int)
     return [item(task, split, start + i, size, patch, form, **knobs) for i in range(n)]
 

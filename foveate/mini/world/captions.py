@@ -1,7 +1,7 @@
-"""What can be said of a scene in one line: captions for image-text contrast, and what to show.
+"""Captions and scenes for image-text training.
 
-A caption is a choice of facts in any order. No fact says more than the picture shows: an object's
-shape stands in all of its wordings, its colour, size, texture and region in some.
+A caption states some facts of a scene in random order. Each wording of a fact names the shape of
+the object; some also name its colour, size, texture or region.
 """
 
 import numpy as np
@@ -41,7 +41,7 @@ MOST = 4  # facts in one caption
 
 
 def scene(rng: np.random.Generator, canvas: Canvas, split: str) -> Scene:
-    """One to several objects on a plain background or in a place, some with a written word."""
+    """A scene with one or more objects on a plain background or in a place, some with a word."""
     low, high = crowd(canvas, 1, 6)
     count = 1 if rng.random() < 0.35 else int(rng.integers(low, high + 1))
     names = [pair(rng, split) for _ in range(count)]
@@ -53,7 +53,7 @@ def scene(rng: np.random.Generator, canvas: Canvas, split: str) -> Scene:
 
 
 def in_a_place(rng, canvas: Canvas, split: str, view: tuple[str, str], names=()) -> Scene:
-    """A (place, weather) with small objects before it."""
+    """A scene of a (place, weather) with small objects in it."""
     ground = Background(view[0], (0, 0, 0), (0, 0, 0), int(rng.integers(2**62)), view[1])
     side = "medium" if canvas.grid > 8 else "small"
     some = names[: int(rng.integers(0, len(names) + 1))]
@@ -62,7 +62,7 @@ def in_a_place(rng, canvas: Canvas, split: str, view: tuple[str, str], names=())
 
 
 def facts(rng: np.random.Generator, scene: Scene) -> list[str]:
-    """Everything worth saying, each in a wording of its own, in random order."""
+    """All facts of a scene, each in a random wording, in random order."""
     said = [_object(rng, scene, o) for o in scene.objects]
     said += [choice(rng, WORDS).format(text.string.lower()) for text in scene.texts]
     ground = scene.background
@@ -85,7 +85,7 @@ def _object(rng, scene: Scene, o: Object) -> str:
 
 
 def caption(rng: np.random.Generator, scene: Scene, fewest: int = 1) -> str:
-    """A line of `fewest` to `MOST` facts, as many as there are at most."""
+    """A caption of `fewest` to `MOST` facts, as far as the scene has them."""
     listed = facts(rng, scene)
     most = min(MOST, len(listed))
     some = listed[: int(rng.integers(min(fewest, most), most + 1))]
@@ -94,7 +94,7 @@ def caption(rng: np.random.Generator, scene: Scene, fewest: int = 1) -> str:
 
 
 def pictures(split: str, first: int, count: int, canvas: Canvas, seed: int = 0) -> list[Scene]:
-    """Scenes `first` to `first + count - 1` of the endless stream of a split and seed."""
+    """Scenes `first` to `first + count - 1` of the stream of a split and seed."""
     return [
         scene(generator(split, f"caption{seed}", index), canvas, split)
         for index in range(first, first + count)

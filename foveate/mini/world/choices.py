@@ -10,7 +10,7 @@ LETTERS = "ABCDEF"
 
 
 def lettered(item: Item, rng: np.random.Generator, count: int = 4) -> Item:
-    """The same item with ``count`` options; the right one's place goes round with the index."""
+    """The same item with ``count`` options; the position of the correct one rotates by index."""
     turns = [_lettered(turn, item.index + k, rng, count) for k, turn in enumerate(item.turns)]
     made = {} if turns else _lettered(item, item.index, rng, count)
     if turns:
@@ -22,7 +22,7 @@ def lettered(item: Item, rng: np.random.Generator, count: int = 4) -> Item:
 
 
 def _lettered(asked: Item | Turn, place: int, rng: np.random.Generator, count: int) -> dict:
-    """The fields of a question that change."""
+    """The changed fields of a question."""
     count = min(count, len(asked.candidates))
     wrong = [c for c in asked.candidates if c != asked.answer]
     options = [wrong[i] for i in rng.permutation(len(wrong))]

@@ -1,4 +1,4 @@
-"""Pictures to name with one word, for zero-shot classification: a shape, a colour or a place."""
+"""Images with one label, for zero-shot classification: a shape, a colour or a place."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from .tasks.i13_scene import views
 from .vocabulary import COLOURS, SHAPES
 
 KINDS = {"shape": SHAPES, "colour": COLOURS, "place": PLACES}
-# Wordings that training has seen, as the templates that CLIP's class names are put into.
+# Prompt templates, from the wordings of the training captions.
 PROMPTS = {
     "shape": ("a {}", "a picture of a {}", "an image of a {}", "this is a {}"),
     "colour": ("a {} object", "a picture of a {} object", "this is a {} object"),
@@ -22,7 +22,7 @@ SIDES = (1.5, 3.5)  # of the object, in patches
 
 @dataclass(frozen=True)
 class Labelled:
-    """A scene with the one word that names it, and all words it could have been."""
+    """A scene with its label and all possible labels."""
 
     scene: Scene
     label: str
@@ -30,7 +30,7 @@ class Labelled:
 
 
 def labelled(kind: str, split: str, index: int, canvas: Canvas) -> Labelled:
-    """Picture `index` of a kind; any run of consecutive ones has all classes equally often."""
+    """Image `index` of a kind; consecutive images rotate through the classes."""
     if kind not in KINDS:
         raise WorldError(f"unknown kind {kind!r}: use one of {', '.join(KINDS)}.")
     rng = generator(split, f"class-{kind}", index)

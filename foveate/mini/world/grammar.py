@@ -1,7 +1,7 @@
-"""How scenes are drawn at random: backgrounds, places, sizes, textures, words.
+"""Random scenes: backgrounds, positions, sizes, textures, words.
 
-Positions are continuous and uniform over the canvas, never aligned with the patch grid: aligned
-objects make merging look better than it is, centred ones favour methods that trust the middle.
+Positions are continuous and uniform over the image. Objects aligned with the patch grid would
+favour merging methods; centred objects would favour methods that prefer the centre.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ TEXTURED_FROM = 1.5  # patch sides; stripes on less are not visible
 
 @dataclass
 class Sketch:
-    """An object without a place. ``region`` asks for a centre in a named region."""
+    """An object without a position; ``region`` restricts its centre to a named region."""
 
     shape: str
     colour: str
@@ -38,7 +38,7 @@ def choice(rng: np.random.Generator, options: Sequence):
 
 
 def background(rng: np.random.Generator, level: float = 1.0) -> Background:
-    """Muted, dark or light, contrast below 0.25; the middle is left to the gray objects."""
+    """A dark or light background with contrast below 0.25; mid-grey is reserved for objects."""
     kind = choice(rng, BACKGROUNDS)
     if eased(rng, level):
         kind = "flat"
@@ -53,7 +53,7 @@ def background(rng: np.random.Generator, level: float = 1.0) -> Background:
 def visible_ground(
     rng: np.random.Generator, colours: Sequence[str], level: float = 1.0, least: float = 0.3
 ) -> Background:
-    """A background from which small or thin things of the colours can be told."""
+    """A background on which small or thin objects of the given colours are visible."""
     while True:
         ground = background(rng, level)
         tones = (ground.first, ground.second)
@@ -62,7 +62,7 @@ def visible_ground(
 
 
 def eased(rng: np.random.Generator, level: float) -> bool:
-    """Whether to make a training scene easier; never at level 1, where nothing is drawn."""
+    """Whether to make a training scene easier; never at level 1, which draws no number."""
     return level < 1 and rng.random() > level
 
 
@@ -73,13 +73,13 @@ def extent(rng: np.random.Generator, canvas: Canvas, name: str) -> float:
 
 
 def crowd(canvas: Canvas, low: int, high: int) -> tuple[int, int]:
-    """Range of the number of objects: a canvas of 8 x 8 patches has no room for more than six."""
+    """Range of the number of objects; an image of 8 x 8 patches has room for at most six."""
     high = max(3, min(high, canvas.grid**2 // 11))
     return min(low, high), high
 
 
 def mixed_extent(rng: np.random.Generator, canvas: Canvas, level: float) -> float:
-    """Medium objects; on a coarse grid half of them stand back to about 1.25 to 2 patches."""
+    """Side of a medium object; on a coarse grid half of them have only 1.25 to 2 patches."""
     if canvas.grid <= 8 and eased(rng, level):
         return canvas.patch * rng.uniform(2.0, 2.8)
     if canvas.grid <= 8 and rng.random() < 0.6:
@@ -90,7 +90,7 @@ def mixed_extent(rng: np.random.Generator, canvas: Canvas, level: float) -> floa
 
 
 def texture(rng: np.random.Generator, canvas: Canvas, shape: str, side: float, level: float) -> str:
-    """Mostly plain; a texture only where it can be seen."""
+    """Mostly plain; a texture only on objects that are large enough to show it."""
     if side < TEXTURED_FROM * canvas.patch or eased(rng, level) or rng.random() < 0.7:
         return "plain"
     return choice(rng, TEXTURES[:3] if shape in THIN else TEXTURES)
@@ -101,7 +101,7 @@ def pair(
     split: str,
     accept: Callable[[str, str], bool] = lambda shape, colour: True,
 ) -> tuple[str, str]:
-    """A (shape, colour) pair of the split that ``accept`` agrees to."""
+    """A (shape, colour) pair of the split that ``accept`` accepts."""
     options = pairs(split)
     for _ in range(200):
         shape, colour = choice(rng, options)
@@ -115,7 +115,7 @@ def target_pair(
     split: str,
     accept: Callable[[str, str], bool] = lambda shape, colour: True,
 ) -> tuple[str, str]:
-    """The asked object: in test-ood a pair that training has never shown."""
+    """The pair of the target object; in test-ood one that never occurs in training."""
     if split != "test-ood":
         return pair(rng, split, accept)
     return pair(rng, split, lambda s, c: (s, c) in HELD_OUT_PAIRS and accept(s, c))
@@ -128,7 +128,7 @@ def sketch(rng, canvas: Canvas, shape: str, colour: str, level: float = 1.0) -> 
 
 
 def clear_sketch(rng, canvas: Canvas, shape: str, colour: str, level: float = 1.0) -> Sketch:
-    """A sketch that cannot be taken for another shape: a hollow circle is a ring."""
+    """A sketch without ambiguous textures: a hollow circle would be a ring."""
     made = sketch(rng, canvas, shape, colour, level)
     if made.shape == "circle" and made.texture == "hollow":
         made.texture = "plain"
@@ -141,7 +141,7 @@ def overlap(a: Box, b: Box, slack: float = 0.0) -> bool:
 
 
 def _spot(rng, canvas: Canvas, sketch: Sketch, turn: float) -> Object | None:
-    """The sketch at a uniform place inside the canvas, or None when it missed its region."""
+    """The sketch at a uniform position in the image, or None if it is outside its region."""
     half = Object(sketch.shape, sketch.colour, 0, 0, sketch.extent, angle=turn).box[2]
     low, high = [half, half], [canvas.size - half, canvas.size - half]
     if sketch.region is not None:
@@ -165,7 +165,7 @@ def place(
     texts: Sequence[Text] = (),
     overlapping: float = 0.1,
 ) -> tuple[Object, ...]:
-    """Give every sketch a place so that boxes overlap by at most a tenth; shrink when crowded."""
+    """Place all sketches with boxes that overlap by at most a tenth; shrink them if crowded."""
     shrink = 1.0
     while True:
         placed: list[Object] = []
@@ -192,7 +192,7 @@ def place(
 
 
 def ink(rng: np.random.Generator, ground: Background, taken: Sequence[str] = ()) -> str:
-    """A colour that stands out from the ground by at least 0.4 in brightness."""
+    """A colour that differs from the background by at least 0.4 in brightness."""
     levels = [luminance(ground.first), luminance(ground.second)]
     fits = [
         colour
@@ -211,7 +211,7 @@ def write(
     others: Sequence[Text] = (),
     taken: Sequence[str] = (),
 ) -> Text | None:
-    """The string at a uniform place free of other text; None when there is no room."""
+    """The string at a uniform position without other text; None if there is no room."""
     while scale > 1 and font.width(string, scale) > canvas.size - 2:
         scale -= 1
     right = canvas.size - font.width(string, scale)
@@ -228,7 +228,7 @@ def write(
 def stray_word(
     rng, canvas: Canvas, ground: Background, split: str, share: float, taken: Sequence[Box] = ()
 ) -> tuple[Text, ...]:
-    """With probability ``share`` one small word as clutter, clear of the boxes that are taken."""
+    """With probability ``share`` one small word as distractor, outside occupied boxes."""
     if rng.random() >= share:
         return ()
     word = write(rng, canvas, ground, choice(rng, lexicon(split)).upper(), 1)
@@ -265,7 +265,7 @@ def compose(
     texts: Sequence[Text] = (),
     overlapping: float = 0.1,
 ) -> Scene:
-    """Place the sketches and shuffle who lies on top."""
+    """Place the sketches and shuffle their depth order."""
     objects = place(rng, canvas, sketches, texts, overlapping)
     order = rng.permutation(len(objects))
     return Scene(canvas, ground, tuple(objects[i] for i in order), tuple(texts))

@@ -1,4 +1,4 @@
-"""One test item: pictures by name, a question, its answer, and the place that shows it."""
+"""One item: images by name, a question, its answer and the evidence boxes."""
 
 from dataclasses import dataclass, field
 
@@ -38,17 +38,27 @@ class Turn:
 
 @dataclass(frozen=True)
 class Item:
-    """A question about one picture, or about several, or a dialogue about one.
+    """A question about one or several images, or a dialogue about one image.
 
-    ``candidates`` are all answers that the question allows, ``options`` the lettered choices of the
-    multiple-choice form (empty in the word form; the answer is then the word itself). ``evidence``
-    holds the boxes (x0, y0, x1, y1) in pixels without which the question cannot be answered; empty
-    means that the whole picture is needed, as for an absent object. ``rivals`` are wrong answers
-    that the picture suggests; the lettered form prefers them.
-
-    Several pictures: ``more`` holds the scenes after the first, ``frames`` the picture of each
-    evidence box, ``content`` what stands before the question, `PICTURE` for each picture. Dialogue:
-    ``turns`` holds all questions; the first of them is also that of the item.
+    Attributes:
+        id: name of the item: world version, split, task and index.
+        split: of the item.
+        task: id of the task.
+        index: in the split.
+        question: text of the question.
+        answer: correct answer, a word or a letter.
+        candidates: all possible answers.
+        options: lettered choices; empty in the word form.
+        evidence: boxes (x0, y0, x1, y1) in pixels that are needed for the answer. Empty if the
+            whole image is needed, for example for an absent object.
+        media: name, size and patch of the images, plain values.
+        scene: the first image before rendering.
+        meta: further facts of the task.
+        rivals: wrong answers that the image suggests; the letter form prefers them as options.
+        more: scenes after the first, for several images.
+        frames: image of each evidence box, for several images.
+        content: what precedes the question; `PICTURE` for each image.
+        turns: all questions of a dialogue; the first is also the item's.
     """
 
     id: str

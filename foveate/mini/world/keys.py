@@ -1,7 +1,7 @@
-"""Where the randomness of the world comes from, and what the splits may not share.
+"""Random numbers of the world, and what the splits must not share.
 
-Every picture has a name (world version, split, task, index) and nothing else decides what is on it:
-no global generator, no worker id, no order of calls.
+The name of an image (world version, split, task, index) alone determines its content, independent
+of global generators, workers and the order of calls.
 """
 
 import hashlib
@@ -14,19 +14,19 @@ from .vocabulary import COLOURS, LEXICON, NONSENSE, SHAPES
 
 WORLD_VERSION = "w1"
 
-# "test-ood" differs from "test" in what it draws; the others differ in their keys alone.
+# "test-ood" has other content than "test"; the other splits differ only in their random numbers.
 SPLITS = ("train", "val", "test", "test-ood")
 SPLIT_SIZES = {"train": None, "val": 200, "test": 1000, "test-ood": 500}
 
 
 class WorldError(FoveateError):
-    """Something was asked of the world that it does not have."""
+    """A call to the world has an invalid argument."""
 
 
 def generator(split: str, task: str, index: int, purpose: str = "scene") -> np.random.Generator:
-    """The random stream of one picture; ``purpose`` gives independent streams for one picture."""
+    """The random numbers of one image; each ``purpose`` has an independent stream."""
     if not isinstance(split, str) or split not in SPLITS:
-        raise WorldError(f"unknown split {shown(split)}: use one of {', '.join(SPLITS)}.")
+        raise WorldError(f"split={shown(split)} is unknown: use one of {', '.join(SPLITS)}.")
     name = f"{WORLD_VERSION}/{split}/{task}/{index}/{purpose}"
     digest = hashlib.blake2b(name.encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
@@ -48,17 +48,17 @@ HELD_OUT_NONSENSE = NONSENSE[3::6]
 
 
 def pairs(split: str) -> tuple[tuple[str, str], ...]:
-    """(shape, colour) pairs that a split may draw."""
+    """(shape, colour) pairs that a split can draw."""
     return PAIRS if split == "test-ood" else _SEEN_PAIRS
 
 
 def lexicon(split: str) -> tuple[str, ...]:
-    """Words that a split may write: the held-out ones alone in test-ood."""
+    """Words that a split can write; in test-ood only the held-out ones."""
     return HELD_OUT_WORDS if split == "test-ood" else _SEEN_WORDS
 
 
 def nonsense(split: str) -> tuple[str, ...]:
-    """Meaningless words that a split may give a meaning: the held-out ones alone in test-ood."""
+    """Nonsense words that a split can define; in test-ood only the held-out ones."""
     return HELD_OUT_NONSENSE if split == "test-ood" else _SEEN_NONSENSE
 
 

@@ -1,8 +1,7 @@
-"""Which words hold for which patch: the free labels of the vision warm-up.
+"""Labels of the vision warm-up: which words are true of which patch.
 
-Every word that a patch can justify is a label: colour, shape, texture, size and region of the
-object on it, the characters and the word written across it, and the patch's own region where
-nothing lies on it.
+Labels are colour, shape, texture, size and region of the object on the patch, the characters and
+the word written across it, and the region of an empty patch.
 """
 
 from functools import cache
@@ -114,7 +113,7 @@ def picture_labels(scenes: list[Scene]) -> Tensor:
 
 
 def ink(scenes: list[Scene], owners: Tensor) -> Tensor:
-    """Where something is drawn, object or text: float32 (B, H, W) of 0 and 1."""
+    """Foreground mask of objects and text, 0 or 1, float32 (B, H, W)."""
     drawn = owners >= 0
     for b, scene in enumerate(scenes):
         for text in scene.texts:

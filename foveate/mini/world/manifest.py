@@ -1,7 +1,7 @@
-"""SHA-256 of a few items per task and split, so that the world cannot change unnoticed.
+"""SHA-256 of some items per task and split, to detect changes of the world.
 
-``python -m foveate.mini.world.manifest`` adds what is new to ``manifest.json`` and leaves the rest:
-a changed item needs a new `WORLD_VERSION` and an empty table, since results on different pictures
+``python -m foveate.mini.world.manifest`` adds new tasks to ``manifest.json`` and keeps the rest. A
+changed item needs a new `WORLD_VERSION` and an empty table, because results on different images
 cannot be compared.
 """
 
@@ -25,7 +25,7 @@ def fingerprint(item: Item) -> str:
 
 
 def places() -> list[tuple[str, int, int]]:
-    """(task, size, patch): the core at its sizes, every task where it first fits a larger one."""
+    """(task, size, patch): core tasks at their sizes, others at the smallest size that fits."""
     core = [(task, *canvas) for task in TASKS for canvas in SIZES.values()]
     first = {}
     for size, patch in LARGER:

@@ -1,4 +1,4 @@
-"""Ten places and three weathers, painted from a few bands, boxes and triangles.
+"""Ten places and three weathers as backgrounds, drawn from bands, boxes and triangles.
 
 Only sums, products, quotients and comparisons touch the pixels: see `render`.
 """

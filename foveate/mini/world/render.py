@@ -1,8 +1,8 @@
-"""Scenes to pixels: signed distances, two samples per pixel side, painted from back to front.
+"""Renders scenes: signed distance fields, 2 x 2 samples per pixel, drawn from back to front.
 
-Only sums, products, quotients, comparisons and table look-ups touch the pixels, all of them
-exactly rounded, so a picture has the same bytes alone and in a batch. Each object is painted in a
-window just large enough for it.
+Pixels are computed only with sums, products, quotients, comparisons and table look-ups, which are
+exactly rounded. So an image has the same bytes alone and in a batch. Each object is drawn in a
+window of its size.
 """
 
 import math

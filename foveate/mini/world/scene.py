@@ -1,6 +1,6 @@
-"""What is on a picture, before it is drawn.
+"""The content of an image before rendering.
 
-Lengths are pixels of the canvas, x to the right, y down. Boxes are (x0, y0, x1, y1).
+Lengths are in pixels of the canvas, x to the right, y down. Boxes are (x0, y0, x1, y1).
 """
 
 import math
@@ -17,7 +17,7 @@ SIZE_RANGES = {"tiny": (0.6, 0.9), "small": (1.0, 1.5), "medium": (2.0, 3.0), "l
 
 @dataclass(frozen=True)
 class Canvas:
-    """A square picture of ``size`` pixels cut into patches of ``patch`` pixels."""
+    """A square image of ``size`` pixels with patches of ``patch`` pixels."""
 
     size: int = 64
     patch: int = 8
@@ -32,7 +32,7 @@ class Canvas:
 class Background:
     """``kind`` is flat, gradient, noise or checker; ``first`` and ``second`` are RGB in 0..1.
 
-    A place of `places.PLACES` is a kind too: it has colours of its own, and a weather.
+    A place of `places.PLACES` is also a kind, with its own colours and a weather.
     """
 
     kind: str
@@ -56,7 +56,7 @@ class Object:
 
     @property
     def box(self) -> Box:
-        """The turned unit square's bounding box: all ink of every shape lies inside it."""
+        """Bounding box of the rotated square that holds the shape."""
         half = self.extent / 2 * (abs(math.cos(self.angle)) + abs(math.sin(self.angle)))
         return self.x - half, self.y - half, self.x + half, self.y + half
 
@@ -94,7 +94,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Scene:
-    """A whole picture; later objects lie on top of earlier ones, text on top, panels below all."""
+    """A whole image. Drawing order: background, panels, objects in their order, text."""
 
     canvas: Canvas
     background: Background

@@ -1,7 +1,7 @@
 """The sixteen shapes as signed distance fields over the square [-1, 1] x [-1, 1] (y down).
 
-Each shape is one short function of two coordinate arrays; negative is inside. All of them are
-sampled once into an atlas, so that the renderer pays the same price for a gear as for a circle.
+Each shape is a function of two coordinate arrays; negative is inside. All shapes are sampled once
+into an atlas, so that every shape renders equally fast.
 """
 
 from functools import cache

@@ -1,6 +1,6 @@
-"""Corruptions of finished pictures: what a model meets when the domain is not that of its training.
+"""Image corruptions, to test a model outside its training domain.
 
-Seven kinds at five severities, in the manner of ImageNet-C, with strengths fit for small pictures.
+Seven kinds at five severities, as in ImageNet-C, with strengths for small images.
 """
 
 import io
@@ -68,7 +68,7 @@ SHIFTS = (*_ON_VALUES, *_ON_IMAGES)
 
 
 def shifted(pixels: np.ndarray, shift: str, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """The square picture uint8 (S, S, 3) under a shift of a severity from 1 to 5."""
+    """The image uint8 (S, S, 3) with a corruption of a severity from 1 to 5."""
     if shift not in SHIFTS:
         raise WorldError(f"unknown shift {shift!r}: use one of {', '.join(SHIFTS)}.")
     if severity not in SEVERITIES:

@@ -11,7 +11,7 @@ COUNT, BATCH = 24, 32
 
 
 def measure(size: int) -> dict[str, tuple[float, float]]:
-    """Scenes per second of processor time by task: drawn at random, and rendered."""
+    """Scenes per second of process time by task: random scenes, and rendering."""
     items("I1", "test", 1)[0].pixels()  # sets up the table of shapes
     speeds = {}
     for task in tasks(size):

@@ -1,7 +1,7 @@
-"""What a task is: a way to draw scenes for one question, and to ask that question of any scene.
+"""Base classes of tasks: draw a scene with a question, or ask the question about another scene.
 
-A new task is one file with one subclass, named in ``tasks/__init__.py``. Keyword-only parameters of
-its ``draw`` are its knobs: how hard it is, with the value that tests use as the default.
+A new task is a file with a subclass, listed in ``tasks/__init__.py``. The keyword-only parameters
+of its ``draw`` set its difficulty; the defaults are those of the tests.
 """
 
 import inspect
@@ -20,11 +20,7 @@ from ..scene import Box, Canvas, Scene
 
 @dataclass(frozen=True)
 class Question:
-    """Text of a question about a scene, its answer, all allowed answers, and where to look.
-
-    ``rivals`` are wrong answers that the picture suggests. With several pictures ``frames`` names
-    the one of each evidence box and ``content`` is what stands before the question.
-    """
+    """A question about a scene; the fields are those of `Item`."""
 
     task: str
     text: str
@@ -38,11 +34,14 @@ class Question:
 
 
 class Asked(ABC):
-    """What all tasks say of themselves.
+    """What all tasks have.
 
-    ``medium`` is "image" (one picture, one question), "images" (several pictures) or "dialogue"
-    (several questions); ``grids`` the smallest and largest number of patches per side that the task
-    is meant for.
+    Attributes:
+        id: of the task, such as "I1".
+        title: a short name.
+        medium: "image" (one image, one question), "images" (several images) or "dialogue" (several
+            questions).
+        grids: smallest and largest number of patches per side.
     """
 
     id: str
@@ -51,11 +50,11 @@ class Asked(ABC):
     grids: tuple[int, int] = (4, 64)
 
     def fits(self, canvas: Canvas) -> bool:
-        """Whether the task is meant for pictures of this many patches."""
+        """Whether the task exists for this number of patches."""
         return self.grids[0] <= canvas.grid <= self.grids[1]
 
     def knobs(self) -> dict:
-        """Names and default values of what can be made easier or harder."""
+        """Difficulty parameters with their defaults."""
         parameters = inspect.signature(self.draw).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
@@ -69,44 +68,48 @@ class Asked(ABC):
         level: float = 1.0,
         words: float = 0.3,
     ) -> tuple[Any, Any]:
-        """A scene made for this task and its question.
+        """A scene for this task and its question.
 
-        ``index`` goes round the answers, so that any run of consecutive items is balanced.
-        ``level`` in 0..1 is the difficulty of training scenes; every other split uses 1. ``words``
-        is the share of scenes that carry a word as clutter.
+        Args:
+            rng: random numbers of the item.
+            canvas: image and patch size.
+            split: of the item.
+            index: rotates through the answers, so that consecutive items are balanced.
+            level: difficulty of training scenes in 0..1; other splits use 1.
+            words: fraction of the scenes that have a word as distractor.
         """
 
 
 class Task(Asked):
-    """One kind of question about one kind of scene: ``draw`` gives a scene and a question."""
+    """A question about one image: ``draw`` returns a scene and a question."""
 
     def ask(self, rng: np.random.Generator, scene: Scene, split: str) -> Question | None:
-        """This task's question about a scene that another task drew, or None."""
+        """This task's question about a scene of another task; None if it does not apply."""
         return None
 
 
 class Series(Asked):
-    """A question about several pictures: ``draw`` gives a tuple of scenes and a question."""
+    """A question about several images: ``draw`` returns a tuple of scenes and a question."""
 
     medium = "images"
 
 
 class Dialogue(Asked):
-    """Several questions about one picture: ``draw`` gives a scene and a tuple of questions."""
+    """Several questions about one image: ``draw`` returns a scene and a tuple of questions."""
 
     medium = "dialogue"
 
 
 def between(name: str, value: float, low: float, high: float) -> None:
-    """Refuse a knob outside its range."""
+    """Raise `WorldError` for a parameter outside its range."""
     if not low <= value <= high:
         raise WorldError(f"{name}={value} is out of range: use {low} to {high}.")
 
 
 def span(name: str, value: Sequence[float], low: float, high: float) -> tuple[float, float]:
-    """A knob that is a pair (least, most) within a range."""
+    """A parameter that is a pair (least, most) within a range."""
     if len(value) != 2 or not low <= value[0] <= value[1] <= high:
-        raise WorldError(f"{name}={value} is no range: use a pair within {low} to {high}.")
+        raise WorldError(f"{name}={value} is not a valid range: use a pair within {low} to {high}.")
     return value[0], value[1]
 
 
@@ -116,5 +119,5 @@ def fill(template: str, *words: str) -> str:
 
 
 def wording(rng: np.random.Generator, split: str, seen: tuple, unseen: tuple) -> str:
-    """A template: test-ood speaks in the ones that training never uses."""
+    """A random template; test-ood uses those that never occur in training."""
     return choice(rng, unseen if split == "test-ood" else seen)
