@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from foveate.engine.tower.clip import dual_encoder
+from foveate.engine.tower.dual_encoder import DualEncoder
 from foveate.engine.tower.merging import Merger
-from foveate.errors import InvalidParameter, UnsupportedCall
+from foveate.errors import InvalidParameter, UnsupportedCall, UnsupportedModel
+from foveate.families.clip import TOWERS
 from foveate.flops import VisionShape, vision_flops
 from foveate.method import Method, as_method
 from foveate.parts import EncodersPart, Widths
@@ -200,3 +201,15 @@ def zero_shot(
         generator: Draws the first centres of a method that needs them.
     """
     return ZeroShot(model, processor, classes, method, templates, generator)
+
+
+def dual_encoder(model: Any) -> DualEncoder:
+    """The vision encoder of a CLIP or SigLIP model; raises `UnsupportedModel` for others."""
+    vision = getattr(getattr(model, "config", None), "vision_config", None)
+    kind = getattr(vision, "model_type", None)
+    if kind not in TOWERS or not hasattr(model, "get_text_features"):
+        raise UnsupportedModel(
+            f"{type(model).__name__} is not a CLIP or SigLIP model; pass a CLIPModel or a "
+            "SiglipModel."
+        )
+    return DualEncoder(model, model.config.model_type, TOWERS[kind])

@@ -175,7 +175,7 @@ def register(cls: M) -> M:
 
 @cache
 def _load() -> None:
-    import foveate.methods as package
+    package = importlib.import_module("foveate.methods")
 
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)

@@ -2,38 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
+from foveate.engine.prompt.prompt import ColumnScores, Stage
 from foveate.parts import Part
 from foveate.report import Scores
 from foveate.tokens import VisualTokens
 
-if TYPE_CHECKING:
-    from foveate.engine.prompt.prompt import Stage
-
 NONE = float("nan")
-
-
-@dataclass(frozen=True, eq=False)
-class ColumnScores:
-    """Scores that a part gave the columns of one stage of a prompt.
-
-    Attributes:
-        stage: as in `Scores`.
-        layer: as in `Scores`.
-        method: as in `Scores`.
-        columns: the stage.
-        values: (B, N) float32, NaN at columns that were not ranked.
-    """
-
-    stage: str
-    layer: int
-    method: str
-    columns: Stage
-    values: Tensor
 
 
 def slug_of(part: Part) -> str:

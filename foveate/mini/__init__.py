@@ -7,23 +7,14 @@
 import importlib
 import json
 import sys
-from pathlib import Path
 from types import ModuleType
 
 from foveate.errors import UnknownName
 
-WEIGHTS = Path(__file__).parent / "weights"
-
-# The best embedded model for each role.
-ROLES = {"image": "mini-image", "clip": "nano-text"}
+from .available_models import ROLES, WEIGHTS, available
 
 # Folders with this suffix hold a CLIP text encoder for the model before the suffix.
 TEXT = "-text"
-
-
-def available() -> list[str]:
-    """Names of the embedded models whose weights are in this installation."""
-    return sorted(p.parent.name for p in WEIGHTS.glob("*/model.safetensors"))
 
 
 def load(name: str = "image", dtype=None):

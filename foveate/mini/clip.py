@@ -14,6 +14,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import nn
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor, CLIPTextConfig
 
+from .available_models import ROLES, WEIGHTS, available
 from .errors import WeightsError
 from .text import build_tokenizer
 from .weights_loading import load_folder, silent_bars
@@ -98,8 +99,6 @@ def save(model: CLIPModel, processor: CLIPProcessor, out: Path) -> None:
 
 def base_of(name: str):
     """The embedded model whose vision encoder is used, by name, role or folder."""
-    from . import ROLES, WEIGHTS, available
-
     inside = ROLES.get(name, name)
     return load_folder(WEIGHTS / inside if inside in available() else Path(name))
 

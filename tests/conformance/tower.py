@@ -10,7 +10,7 @@ import torch
 import transformers as hf
 from torch import Tensor, nn
 
-from foveate.engine.tower.clip import DualEncoder
+from foveate.engine.tower.dual_encoder import DualEncoder
 from foveate.engine.tower.merging import Merger
 from foveate.parts import BlockState, EncodersPart
 

@@ -50,7 +50,6 @@ from transformers import Cache
 
 from foveate.attention_call import Columns
 from foveate.engine.clock import Clock
-from foveate.engine.scores import ColumnScores
 from foveate.errors import UnsupportedCall
 from foveate.ops.transfer import on_device
 from foveate.parts import Counts, RulePart
@@ -167,6 +166,25 @@ class Stage:
             facts=None,
             of_prompt=None,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnScores:
+    """Scores that a part gave the columns of one stage of a prompt.
+
+    Attributes:
+        stage: as in `Scores`.
+        layer: as in `Scores`.
+        method: as in `Scores`.
+        columns: the stage.
+        values: (B, N) float32, NaN at columns that were not ranked.
+    """
+
+    stage: str
+    layer: int
+    method: str
+    columns: Stage
+    values: Tensor
 
 
 @dataclass(frozen=True, eq=False)

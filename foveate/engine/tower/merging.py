@@ -19,7 +19,7 @@ from foveate.contract_checks import check_merge
 from foveate.engine.anatomy import Anatomy
 from foveate.engine.attention_taps import implementation, probabilities, received
 from foveate.engine.scores import slug_of
-from foveate.engine.tower.clip import DualEncoder
+from foveate.engine.tower.dual_encoder import DualEncoder
 from foveate.errors import UnsupportedCall, UnsupportedModel
 from foveate.ops.matching import merge
 from foveate.parts import BlockState, EncodersPart

@@ -5,7 +5,7 @@ A sample is its image feature, the entropy of its prediction and the class state
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +15,6 @@ from foveate.errors import InvalidParameter
 from foveate.ops.nearest import nearest
 from foveate.parts import BlockState, EncodersPart, Widths
 
-if TYPE_CHECKING:
-    from foveate.methods.encoders.tca import TCA
-
 
 class Adapter(EncodersPart):
     """State of one stream: the reservoir of samples, and the anchors that TCA condenses with.
@@ -25,12 +22,13 @@ class Adapter(EncodersPart):
     rows: the reservoir, ascending by class and then by entropy: "label" (n,), "feature" (n, E),
     "entropy" (n,), "states" (n, L, C), "number" (n,), the samples seen before each.
     anchors: (K, L, C), or None before the first.
+    method: the `TCA` that condenses.
     """
 
     proportional = False
     even = True
 
-    def __init__(self, method: TCA, generator: torch.Generator | None = None):
+    def __init__(self, method: Any, generator: torch.Generator | None = None):
         self.method = method
         self.draw = None
         if generator is not None:

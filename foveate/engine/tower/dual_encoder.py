@@ -7,9 +7,6 @@ from typing import Any
 
 from torch import nn
 
-from foveate.errors import UnsupportedModel
-from foveate.families.clip import TOWERS
-
 
 @dataclass(frozen=True)
 class DualEncoder:
@@ -39,15 +36,3 @@ class DualEncoder:
         blocks = self.blocks(modality)
         i = len(blocks) - 1 if layer is None else layer % len(blocks)
         return i, blocks[i]
-
-
-def dual_encoder(model: nn.Module) -> DualEncoder:
-    """The vision encoder of a CLIP or SigLIP model; raises `UnsupportedModel` for others."""
-    vision = getattr(getattr(model, "config", None), "vision_config", None)
-    kind = getattr(vision, "model_type", None)
-    if kind not in TOWERS or not hasattr(model, "get_text_features"):
-        raise UnsupportedModel(
-            f"{type(model).__name__} is not a CLIP or SigLIP model; pass a CLIPModel or a "
-            "SiglipModel."
-        )
-    return DualEncoder(model, model.config.model_type, TOWERS[kind])
