@@ -1,8 +1,9 @@
-"""`python -m docs.pictures [--out FOLDER]`: draw what every method does to one question.
+"""`python -m docs.pictures [--out FOLDER]`: the pictures of the method pages and of the README.
 
 The embedded model answers the same question about the same picture with each available method. One
 PNG per method shows the picture, what is kept or merged (layer by layer where that changes), and
-the scores by which tokens were ranked, where there are any.
+the scores by which tokens were ranked, where there are any. The README's kept.png is a sheet of
+`make demo`, written to the folder above.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from PIL import Image
 
 import foveate
 from docs.attention_pictures import RULES
+from foveate import demo
 from foveate.answering import answer
 from foveate.errors import BudgetError, MissingWeights
 from foveate.view import seen, side_by_side
@@ -37,6 +39,7 @@ KEEPS = (0.25, 0.5, None)
 """Budgets in the order of preference; None is the method's own."""
 
 WIDTH = 1180
+README_CASE = "locate"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -44,10 +47,18 @@ def main(arguments: Sequence[str]) -> int:
     folder = Path(arguments[1]) if arguments[:1] == ["--out"] and len(arguments) > 1 else FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
+    (folder.parent / "kept.png").write_bytes(png(demo_sheet()))
     for info in foveate.catalog():
         if info.status == "available":
             (folder / f"{info.slug}.png").write_bytes(png(sheet(info.slug)))
     return 0
+
+
+def demo_sheet() -> Image.Image:
+    """The sheet of `make demo` that the README shows."""
+    model, processor = foveate.mini("nano")
+    case = next(case for case in demo.cases() if case.name == README_CASE)
+    return demo.sheet(case, demo.rows(model, processor, case, list(demo.METHODS)), processor)
 
 
 def png(picture: Image.Image) -> bytes:

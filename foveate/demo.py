@@ -1,7 +1,7 @@
-"""The main job in half a minute: `python -m foveate.demo --out demo_out`.
+"""A demonstration in half a minute: `python -m foveate.demo --out demo_out`.
 
-The embedded model answers questions about pictures that it has never seen, with all visual tokens
-and with a quarter and a tenth of them; what was kept is drawn on the pictures.
+The embedded model nano answers questions about test pictures with 100 %, 25 % and 10 % of the
+visual tokens. One sheet per picture shows which patches are kept, merged and dropped.
 """
 
 from __future__ import annotations
@@ -17,17 +17,26 @@ from PIL import Image
 from foveate.errors import FoveateError
 
 TASKS = ("I1", "I2", "I9")
-"""Tasks of the world whose first test picture is shown: attribute, place, word."""
+"""Tasks whose first test picture is shown: attribute, position, text."""
 
 SHARES = (0.25, 0.1)
 METHODS = ("divprune", "visionzip")
 REPEATS = 5
 """Runs per row; the median of their times is shown."""
 
+_UNTRAINED = "nano was not trained on photographs: the answer means nothing"
+
 
 @dataclass(frozen=True)
 class Case:
-    """A picture with its question; `expected` is None where the model can't know."""
+    """One picture with its question.
+
+    Attributes:
+        name: what the file is called.
+        image: the picture.
+        question: about it.
+        expected: the right answer; None if the model was not trained on such pictures.
+    """
 
     name: str
     image: Image.Image
@@ -37,7 +46,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """One method at one budget: what the model said, and what it cost."""
+    """One method at one retention ratio.
+
+    Attributes:
+        method: the method.
+        text: the model's answer.
+        report: of the call.
+        milliseconds: measured prefill, median of `REPEATS` runs.
+    """
 
     method: Any
     text: str
@@ -46,7 +62,7 @@ class Row:
 
 
 def cases() -> list[Case]:
-    """Held-out pictures of the world, and the photograph of the package."""
+    """Synthetic test pictures, and the photograph of the package."""
     from foveate.assets import PHOTOGRAPH
     from foveate.media import load_image
     from foveate.mini import world
@@ -60,7 +76,7 @@ def cases() -> list[Case]:
 
 
 def rows(model: Any, processor: Any, case: Case, slugs: list[str]) -> list[Row]:
-    """The full model first, then every method at every share."""
+    """The full model first, then every method at every retention ratio."""
     from foveate.method import Composed, create
 
     methods = [create(slug, keep=share) for slug in slugs for share in SHARES]
@@ -86,7 +102,7 @@ def table(case: Case, found: list[Row]) -> Any:
     from foveate.figure_table import figure, percent
 
     title = f"{case.name}: {case.question}"
-    title += f"  (right: {case.expected})" if case.expected else "  (nano can't know)"
+    title += f"  (right: {case.expected})" if case.expected else f"  ({_UNTRAINED})"
     made = Table(title=escape(title), title_justify="left", title_style="bold", box=None)
     for name, justify in (
         ("method", "left"),
@@ -124,32 +140,31 @@ def _reduces(row: Row) -> bool:
 
 
 def sheet(case: Case, found: list[Row], processor: Any) -> Image.Image:
-    """One line of pictures per method: the original, then what each budget kept."""
-    from foveate.view import overlay, seen, side_by_side
+    """The picture, then what each method keeps of it at each retention ratio."""
+    from foveate.view import Head, overlay, seen, side_by_side
+    from foveate.view.head import legend_of
 
     picture = seen(case.image, processor)
-    full = found[0]
+    full, *reduced = found
+    answers = [f"Full model, {sum(full.report.tokens_in)} visual tokens: {full.text}"]
     if case.expected is None:
-        about = "A photograph: nano knows only its own world, so look at the tokens alone."
-    else:
-        about = f"{case.question}\nall {sum(full.report.tokens_in)} tokens: {full.text}"
-    images, captions = [], []
-    for number, row in enumerate(found[1:]):
-        if number % len(SHARES) == 0:
-            images.append(picture)
-            captions.append(about)
+        answers = [_UNTRAINED]
+    images, captions = [picture], ["the picture"]
+    for row in reduced:
         images.append(overlay(picture, row.report.traces[0]))
         verdict = "right" if _right(case, row) else "wrong"
         said = "" if case.expected is None else f": {row.text} ({verdict})"
         captions.append(f"{_label(row)}\n{sum(row.report.tokens_out)} tokens{said}")
-    return side_by_side(images, captions, height=360, columns=len(SHARES) + 1)
+    legend = legend_of([(row.report.traces[0], None) for row in reduced])
+    head = Head(f"Question: {case.question}", answers, legend)
+    return side_by_side(images, captions, height=230, columns=5, head=head)
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("demo_out"),
     method: Annotated[list[str] | None, typer.Option(help="Slug of a method; repeatable.")] = None,
 ) -> None:
-    """Ask the embedded model with all, a quarter and a tenth of its visual tokens."""
+    """Ask the embedded model with 100 %, 25 % and 10 % of its visual tokens."""
     try:
         _run(out, method or list(METHODS))
     except FoveateError as error:
@@ -168,12 +183,14 @@ def _run(out: Path, slugs: list[str]) -> None:
     model, processor = load_model(DEFAULT, "auto", "auto")
     with waiting("warming up"):
         all_cases = cases()
-        # The first call of a process pays for what all later ones find ready.
+        # The first call of a process is slower than all later ones.
         _ask(model, processor, all_cases[0], Composed())
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FoveateError(f"{str(out)!r} can't be made ({error.strerror}).") from None
+        raise FoveateError(
+            f"The folder {str(out)!r} can't be created ({error.strerror})."
+        ) from None
     written = []
     for case in all_cases:
         found = rows(model, processor, case, slugs)
@@ -182,7 +199,7 @@ def _run(out: Path, slugs: list[str]) -> None:
         path = out / f"{case.name}.png"
         sheet(case, found, processor).save(path)
         written.append(path)
-    printer.print("what was kept, drawn on the pictures:")
+    printer.print("kept, merged and dropped patches:")
     for path in written:
         printer.print(f"  {path}", markup=False)
 

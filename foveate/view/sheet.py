@@ -16,6 +16,10 @@ _NARROW = 480
 """Pixels that a sheet with a head is wide at least, so that its text has room."""
 
 
+_GAP = 14
+"""Pixels between pictures, and around them."""
+
+
 @dataclass(frozen=True)
 class Head:
     """What stands above the pictures of a sheet.
@@ -60,7 +64,7 @@ def side_by_side(
     rows = [range(i, min(i + columns, len(images))) for i in range(0, len(images), columns)]
     widest = max(sum(images[i].width for i in row) for row in rows)
     size = _text_size(height, widest)
-    gap = max(10, size)
+    gap = _GAP
     texts = [
         wrapped(c, max(i.width, 3 * size), size) for c, i in zip(captions, images, strict=True)
     ]
@@ -83,10 +87,10 @@ def headed(sheet: Image.Image, head: Head) -> Image.Image:
     """A sheet below its head."""
     width = max(sheet.width, _NARROW)
     size = round(max(15, min(20, width / 50)))
-    above = _drawn(head, width - 2 * size, size)
-    whole = Image.new("RGB", (width, size + above.height + sheet.height), PAPER)
-    whole.paste(above, (size, size))
-    whole.paste(sheet, (0, size + above.height))
+    above = _drawn(head, width - 2 * _GAP, size)
+    whole = Image.new("RGB", (width, _GAP + above.height + sheet.height), PAPER)
+    whole.paste(above, (_GAP, _GAP))
+    whole.paste(sheet, (0, _GAP + above.height))
     return whole
 
 
