@@ -1,1 +1,1 @@
-"""Methods that act on what the language model keeps of a prompt."""
+"""Methods that compress or sparsify the KV cache."""

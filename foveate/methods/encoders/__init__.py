@@ -1,1 +1,1 @@
-"""Methods that act inside the vision tower."""
+"""Methods inside the vision encoder."""

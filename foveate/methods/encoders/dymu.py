@@ -21,8 +21,8 @@ Differences: batches divide by the exact size. Single images and batches use one
 both give the same result. The budget is spread over the blocks that run.
 
     model, processor = foveate.mini("nano")
-    pictures = [item.image() for item in foveate.mini.world.items("I1", "train", 64)]
-    method = foveate.DyMU.calibrate(model, processor, pictures, keep=0.5)
+    images = [item.image() for item in foveate.mini.world.items("I1", "train", 64)]
+    method = foveate.DyMU.calibrate(model, processor, images, keep=0.5)
     inputs = processor(images=image, text=prompt, return_tensors="pt")
     with foveate.attach(model, method):
         out = model.generate(**inputs, max_new_tokens=8)

@@ -1,6 +1,6 @@
 """The state of TCA on a stream: samples per class, the anchors they give, the logits they correct.
 
-A sample is its image feature, the entropy of its prediction and the class state behind every layer.
+A sample is its image feature, the entropy of its prediction and the [CLS] state after every layer.
 """
 
 from __future__ import annotations

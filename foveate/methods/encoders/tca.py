@@ -54,7 +54,7 @@ from foveate.ops.gather import rows_at
 from foveate.parts import BlockState, EncodersPart, Widths
 from foveate.tokens import Grid
 
-DEPTH = 12  # of the tower that drop_loc counts in
+DEPTH = 12  # of the vision encoder that drop_loc counts in
 # Patches that three layers with delta = 0.1 keep of 196.
 KEPT = 76 / 196
 

@@ -1,1 +1,1 @@
-"""Methods that act before the vision tower."""
+"""Methods before the vision encoder."""

@@ -1,1 +1,1 @@
-"""Methods that act between decoder layers."""
+"""Methods inside the LLM."""

@@ -116,7 +116,7 @@ class Gates(nn.Module):
             nn.init.xavier_uniform_(weight)
 
     def forward(self, layer: int, x: Tensor) -> Tensor:
-        """Logits (B, 2) to stay and to leave behind `layer`, from features (B, 2 D)."""
+        """Logits (B, 2) of stay and exit after `layer`, from features (B, 2 D)."""
         return self.gates[layer](x)
 
 

@@ -1,1 +1,1 @@
-"""Methods that stand in place of, or behind, the projector."""
+"""Projectors of methods, in place of the one between vision encoder and LLM."""

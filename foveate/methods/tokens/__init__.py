@@ -1,1 +1,1 @@
-"""Methods that act between the vision tower and the language model."""
+"""Methods before the LLM."""

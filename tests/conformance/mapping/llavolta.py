@@ -2,7 +2,7 @@
 
 import torch
 
-from foveate.engine.decoder.columns import merged
+from foveate.engine.decoder.columns import merge_columns
 from foveate.methods.layers.llavolta import LLaVolta, setting_at
 from tests.conformance.boundary import one_sample
 
@@ -22,7 +22,7 @@ def pool(inputs, weights, params):
     if merge is None:
         return {"hidden": hidden, "position_ids": columns}
     kept = torch.stack([own[row] for own, row in zip(columns, merge.into == columns, strict=True)])
-    pooled = merged(hidden, merge)
+    pooled = merge_columns(hidden, merge)
     return {
         "hidden": torch.stack([x[k] for x, k in zip(pooled, kept, strict=True)]),
         "position_ids": kept,

@@ -2,7 +2,7 @@
 
 import torch
 
-from foveate.engine.decoder.columns import merged
+from foveate.engine.decoder.columns import merge_columns
 from foveate.methods.layers.sparsevlm import SparseVLM, clustered
 from foveate.ops.attention import Heads
 from foveate.parts import Merge
@@ -37,7 +37,7 @@ def cluster(inputs, weights, params):
     # The noise only decides between copies, where ours takes the first one.
     assert inputs["noise"].abs().max() <= 1
     group, centre, share = clustered(x, count)
-    pooled = merged(x, Merge(centre.gather(1, group), share))
+    pooled = merge_columns(x, Merge(centre.gather(1, group), share))
     return {"merged": pooled.gather(1, centre[..., None].expand(-1, -1, x.shape[2]))}
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from foveate.engine.decoder.columns import merged
+from foveate.engine.decoder.columns import merge_columns
 from foveate.families.base import raster
 from foveate.methods.tokens.visiondrop import VisionDrop
 from foveate.signals import ClassState, ProjectorInput, Signals, VisionAttention, VisionKeys
@@ -36,7 +36,7 @@ def llm_stage(inputs, weights, params):
     assert part.positions == "native", "which numbers the columns of a Llama anew"
     merge = part.at_boundary(1, 2, state)
     kept = staying(merge, state)
-    hidden = hidden if merge is None else merged(hidden, merge)
+    hidden = hidden if merge is None else merge_columns(hidden, merge)
     return {"hidden": hidden[0, kept], "position_ids": torch.arange(len(kept))}
 
 
