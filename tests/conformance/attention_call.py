@@ -1,4 +1,4 @@
-"""One attention call as rules see it, with the rotation of a plain Llama."""
+"""One attention call, as rules inside a layer receive it, with the rotary positions of a Llama."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from foveate.attention_call import AttentionCall, Columns, Seam, Whole
 
 
 def columns(visual: Tensor, valid: Tensor, positions: Tensor) -> Columns:
-    """Facts of columns (B, N) where one item holds all visual tokens."""
+    """Facts of sequence positions (B, N) with all visual tokens in one item."""
     none = visual.long() - 1
     order = torch.arange(visual.shape[1]).expand_as(none)
     return Columns(
@@ -55,7 +55,7 @@ def attending(
     whole: Whole | None = None,
     scaling: float | None = None,
 ) -> AttentionCall:
-    """A call of layer 0 of 1 whose rows and keys were rotated already, or stay raw."""
+    """A call of layer 0 of 1 with queries and keys that are already rotated, or unrotated."""
     cos, sin = tables(rows.positions)
     seam = Seam("sdpa", True, rotate, tables, lambda: whole, lambda *_: None, lambda _: None, None)
     return AttentionCall(

@@ -1,4 +1,4 @@
-"""What mappings share: a sample as methods see it at a boundary."""
+"""States at a layer boundary, as a method inside the LLM receives them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.conformance.host import decoder
 def one_sample(
     hidden: Tensor, start: int, length: int, signals: dict, **more: Any
 ) -> BoundaryState:
-    """State of hidden (1, N, D) whose columns [start, start + length) are visual."""
+    """The state of hidden (1, N, D) with visual tokens at [start, start + length)."""
     columns = torch.arange(hidden.shape[1])[None]
     visual = (columns >= start) & (columns < start + length)
     facts: dict[str, Any] = dict(
@@ -37,9 +37,13 @@ def one_sample(
 def next_layer(
     params: Mapping[str, Any], weights: Mapping[str, Tensor], hidden: Tensor, positions: Tensor
 ) -> dict[str, Any]:
-    """What the engine tells a part of the layer that comes next: its `attention` and `heads`.
+    """`attention` and `heads` of the next layer, as the engine passes them to a part.
 
-    weights: input_layernorm, q_proj and k_proj of that layer. hidden (1, N, D) enters it.
+    Args:
+        params: of the case.
+        weights: input_layernorm, q_proj and k_proj of that layer.
+        hidden: its input, (1, N, D).
+        positions: position ids, (1, N).
     """
     model = LlamaModel(decoder(params, width=hidden.shape[2])).eval()
     layer = model.layers[0]
@@ -57,7 +61,7 @@ def next_layer(
 
 
 def staying(verdict: Tensor | Merge | None, state: BoundaryState) -> Tensor:
-    """Columns (n,) of the one sample that go on from a boundary, in their new order."""
+    """Indices (n,) of the tokens that remain after a boundary, in their new order."""
     columns = torch.arange(state.hidden.shape[1])
     if verdict is None:
         return columns

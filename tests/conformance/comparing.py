@@ -1,4 +1,4 @@
-"""Which answers agree with what a case holds: indices exactly, values within its atol."""
+"""Compares outputs with those of a case: indices exactly, floats within the case's atol."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 def check_equal(found: Any, expected: Any, atol: float, name: str) -> None:
     """Raise `AssertionError` unless `found` agrees with `expected`.
 
-    Indices, counts and masks are compared as integers: a float in their place fails, and no cast
-    hides a fraction. None agrees with None only.
+    Indices, counts and masks are compared as integers; a float instead of an integer fails. None
+    agrees only with None.
     """
     if isinstance(expected, Tensor):
-        assert isinstance(found, Tensor), f"{name}: {type(found).__name__} in place of a tensor"
+        assert isinstance(found, Tensor), f"{name}: {type(found).__name__} instead of a tensor"
         assert found.shape == expected.shape, (
-            f"{name}: {tuple(found.shape)} in place of {tuple(expected.shape)}"
+            f"{name}: {tuple(found.shape)} instead of {tuple(expected.shape)}"
         )
         if expected.is_floating_point():
             torch.testing.assert_close(
@@ -35,6 +35,6 @@ def check_equal(found: Any, expected: Any, atol: float, name: str) -> None:
         for i, (a, b) in enumerate(zip(found, expected, strict=True)):
             check_equal(a, b, atol, f"{name}[{i}]")
     else:
-        assert type(found) is type(expected), f"{name}: {found!r} in place of {expected!r}"
+        assert type(found) is type(expected), f"{name}: {found!r} instead of {expected!r}"
         close = isinstance(expected, float) and abs(found - expected) <= atol
-        assert close or found == expected, f"{name}: {found!r} in place of {expected!r}"
+        assert close or found == expected, f"{name}: {found!r} instead of {expected!r}"

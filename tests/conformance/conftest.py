@@ -1,22 +1,20 @@
-"""Cases of the official code: inputs, parameters and outputs, one file each.
+"""Conformance with official code: each case file has inputs, parameters and official outputs.
 
-    pytest tests/conformance                  # the cases beside this file
-    pytest tests/conformance --cases DIR      # another folder of the same structure, DIR/<slug>/*
+    pytest tests/conformance                  # the cases in tests/conformance/cases
+    pytest tests/conformance --cases DIR      # another folder with the same structure, DIR/<slug>/*
 
-`mapping/<slug>.py` holds `OPS`, the functions that answer the cases of one system. A mapping runs
-the product (a method's own part on the state that the engine would hand it, or a tiny model with
-the method attached) and never does a step of the method by itself. It reads every input, weight
-and parameter of a case, or the case fails.
+`mapping/<slug>.py` defines `OPS`, the functions that compute the outputs of a system's cases. A
+mapping runs foveate: a part of the method on the state that the engine would pass, or a tiny model
+with the method attached. It never implements a step of the method itself. It must read every input,
+weight and parameter of a case, or the case fails.
 
-A case of an available method fails where no function answers its op, and so does a case of a
-system that the catalogue doesn't know. Those of systems that the catalogue plans are left out, and
-named at the end.
+A case also fails if no function computes its op, or if the catalogue does not know its system.
+Cases of planned systems are left out and listed at the end.
 
-Official code was published for 25 of the systems that have a method, all in `cases/`. Seven have
-no case, as there is no official code to run: atp_llava, catp, covipal, explain_compress, fopru,
-gsearch and lvlm_csp. Downsample, grid pooling, random and uniform are controls of our own.
-VideoLLM-MoD's authors published none of its layer either: its cases are of the system that it is
-built on.
+`cases/` covers all 25 available systems with official code. Seven have no official code:
+atp_llava, catp, covipal, explain_compress, fopru, gsearch and lvlm_csp. Downsample, grid pooling,
+random and uniform are baselines of foveate. The official code of VideoLLM-MoD does not contain its
+layer; its cases come from the system that it extends.
 """
 
 from __future__ import annotations
@@ -40,7 +38,7 @@ LATER = pytest.StashKey[Counter[str]]()
 
 @dataclass(frozen=True)
 class Case:
-    """One file. Tensors by name without their prefix; plain values where the file is JSON."""
+    """The content of one file: tensors by name without prefix, or plain values from JSON."""
 
     path: Path
     method: str
@@ -106,7 +104,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     folder = Path(metafunc.config.getoption("--cases", default=None) or HERE / "cases")
     paths = sorted(p for p in folder.glob("*/*") if p.suffix in (".safetensors", ".json"))
     if not paths:
-        raise pytest.UsageError(f"There are no cases under {folder}; give a folder DIR/<slug>/*.")
+        raise pytest.UsageError(f"No cases in {folder}: use a folder of DIR/<slug>/*.")
     planned = {info.slug for info in foveate.catalog() if info.status == "planned"}
     later = Counter(p.parent.name for p in paths if p.parent.name in planned)
     metafunc.config.stash[LATER] = later
@@ -119,7 +117,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     later = config.stash.get(LATER, {})
     if later:
         names = ", ".join(f"{slug} ({count})" for slug, count in sorted(later.items()))
-        terminalreporter.write_line(f"Left out, as these systems have no method yet: {names}")
+        terminalreporter.write_line(f"Left out, because these systems are planned: {names}")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A LLaVA whose text and pictures are given vectors, so that a case runs on the real engine."""
+"""A LLaVA with given embeddings of text and images, so that a case runs on the real engine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from foveate.method import Method
 
 
 class Given(nn.Module):
-    """Stands in for a projector: gives back what it was made with, (B, n, D)."""
+    """Replaces the projector: returns given features, (B, n, D)."""
 
     def __init__(self, features: Tensor):
         super().__init__()
@@ -27,7 +27,7 @@ class Given(nn.Module):
 
 
 class Blank(nn.Module):
-    """Stands in for the tower's embeddings: `n` patches behind a class token, of any picture."""
+    """Replaces the embeddings of the vision encoder: a class token and `n` patches, all zero."""
 
     def __init__(self, n: int, width: int):
         super().__init__()
@@ -40,10 +40,13 @@ class Blank(nn.Module):
 def llava(
     text: hf.PretrainedConfig, rows: Tensor, visual: Tensor, grid: tuple[int, int] | None = None
 ) -> tuple[Any, dict]:
-    """A model and its arguments for which the prompts' embeddings are `rows` (B, N, D).
+    """A model and its arguments whose prompt embeddings are `rows`.
 
-    visual (B, N) bool: rows of the one picture of each prompt. grid: rows and columns of its
-    patches, one row if None.
+    Args:
+        text: configuration of the LLM.
+        rows: embeddings of the prompts, (B, N, D).
+        visual: which of them belong to the one image of each prompt, bool (B, N).
+        grid: rows and columns of its patches; None is one row.
     """
     count = int(visual[0].sum())
     h, w = (1, count) if grid is None else grid
@@ -74,7 +77,7 @@ def built(
     kind: type = hf.LlamaConfig,
     grid: tuple[int, int] | None = None,
 ) -> tuple[Any, dict]:
-    """A `llava` with the decoder of a case; its weights are all but the embeddings."""
+    """A `llava` with the decoder of a case, whose weights do not include the embeddings."""
     model, call = llava(decoder(params, kind), rows, visual, grid)
     found = model.get_decoder().load_state_dict(dict(weights), strict=False)
     assert found.missing_keys == ["embed_tokens.weight"] and not found.unexpected_keys, found
@@ -83,11 +86,14 @@ def built(
 
 @dataclass
 class Ran:
-    """What a prompt and the tokens behind it became.
+    """The result of a prefill and of decode steps.
 
-    hidden (B, N', D): behind the final norm. columns: per layer, the position ids (B, n) of what
-    ran through it. lengths: per layer, the columns in its cache behind the prompt. keys
-    (B, H, n, d): of the last layer's cache then. decoded (S, B, 1, D).
+    Attributes:
+        hidden: after the final norm, (B, N', D).
+        columns: position ids (B, n) of the tokens that each layer processes, in order.
+        lengths: tokens in each layer's cache after the prefill.
+        keys: in the last layer's cache after the prefill, (B, H, n, d).
+        decoded: after the final norm, one (B, 1, D) per decode step.
     """
 
     hidden: Tensor
@@ -105,7 +111,7 @@ class Ran:
 
 @torch.no_grad()
 def run(model: Any, call: dict, method: Method, n: int) -> Ran:
-    """The first `n` columns of the call as the prompt, the others one by one, with a method."""
+    """Prefill with the first `n` tokens of the call, decode the others one by one."""
     inner, call = model.model, dict(call)
     ids = call.pop("input_ids")
     with foveate.attach(model, method), watched(model.get_decoder()) as columns:
@@ -124,7 +130,7 @@ def run(model: Any, call: dict, method: Method, n: int) -> Ran:
 
 @contextmanager
 def watched(decoder: nn.Module) -> Iterator[list[Tensor]]:
-    """Position ids of what runs through each layer while this is open, in order."""
+    """Position ids of the tokens that each layer processes while open, in order."""
     columns: list[Tensor] = []
 
     def watch(_: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -138,10 +144,13 @@ def watched(decoder: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def prompted(inputs: Mapping[str, Tensor], start: Any, length: Any) -> tuple[Tensor, Tensor, int]:
-    """Rows (B, N, D) of a case, decoded ones behind; which are visual (B, N); the prompt's length.
+    """Embeddings (B, N, D) of prompt and decoded tokens, which are visual (B, N), prompt length.
 
-    inputs: inputs_embeds (B, n, D) and, where tokens are decoded, decode_embeds (S, 1, D) or
-    (S, B, 1, D). start, length: of each prompt's picture, one number or one per prompt.
+    Args:
+        inputs: `inputs_embeds` (B, n, D) and for decoded tokens `decode_embeds` (S, 1, D) or
+            (S, B, 1, D).
+        start: first visual token, one number or one per prompt.
+        length: number of visual tokens, one number or one per prompt.
     """
     prompt = inputs["inputs_embeds"]
     b, n, width = prompt.shape
@@ -157,7 +166,7 @@ def prompted(inputs: Mapping[str, Tensor], start: Any, length: Any) -> tuple[Ten
 def decoder(
     params: Mapping[str, Any], kind: type = hf.LlamaConfig, width: int | None = None
 ) -> hf.PretrainedConfig:
-    """The decoder that the parameters of a case tell of. width: of its states, if they don't."""
+    """The decoder configuration of a case; `width` is used if the case has no hidden size."""
     heads = params["num_heads"]
     width = params["hidden"] if width is None else width
     return kind(

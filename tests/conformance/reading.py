@@ -1,4 +1,4 @@
-"""What a mapping reads of a case: all of it, and only values that it knows."""
+"""Checks that a mapping reads everything in a case, and only parameter values that it supports."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 
 class Read(Mapping):
-    """Values by name that remembers which of them were asked for."""
+    """Values by name that record which of them were read."""
 
     def __init__(self, values: Mapping[str, Any]):
-        self.values_, self.asked = values, set()
+        self.values_, self.read = values, set()
 
     def __getitem__(self, name: str) -> Any:
         value = self.values_[name]
-        self.asked.add(name)
+        self.read.add(name)
         return value
 
     def __iter__(self) -> Iterator[str]:
@@ -28,12 +28,12 @@ class Read(Mapping):
 
     @property
     def ignored(self) -> list[str]:
-        """Names that nobody asked for."""
-        return sorted(self.values_.keys() - self.asked)
+        """Names that were not read."""
+        return sorted(self.values_.keys() - self.read)
 
 
 def only(params: Mapping[str, Any], **known: Any) -> None:
-    """Raise `ValueError` where a parameter is there with another value than the one known here."""
+    """Raise `ValueError` if a parameter has another value than the supported one."""
     for name, value in known.items():
         if name in params and params[name] != value:
             raise ValueError(

@@ -44,7 +44,7 @@ def test_unknown_parameters_inputs_and_ops_fail():
         agree(case, inputs={**case.inputs, "bias": torch.ones(1)})
     with pytest.raises(ValueError, match="mode='sum' is not mapped"):
         answer(case_of("aim/merge_two_rounds"), mode="sum")
-    with pytest.raises(pytest.fail.Exception, match="No function answers"):
+    with pytest.raises(pytest.fail.Exception, match="No function computes"):
         agree(case, op="score")
 
 

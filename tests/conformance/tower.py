@@ -1,4 +1,4 @@
-"""A block of a vision tower with the engine's merging in it, as `attach` runs it."""
+"""Blocks of a vision encoder with the engine's merging, as `attach` runs it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from foveate.parts import BlockState, EncodersPart
 
 
 class Keys(nn.Module):
-    """Attention that adds nothing, whose keys are the last `width` channels of its input."""
+    """Attention with zero output whose keys are the last `width` channels of the input."""
 
     num_heads, scale = 1, 1.0
     config = SimpleNamespace(_attn_implementation="sdpa")
@@ -43,7 +43,7 @@ class Last(nn.Module):
 
 
 class Nothing(nn.Module):
-    """An MLP that adds nothing."""
+    """An MLP with zero output."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.zeros_like(x)
@@ -59,7 +59,7 @@ class Block(nn.Module):
 
 
 def clip_layer(width: int, heads: int, intermediate: int, eps: float = 1e-5, act: str = "gelu"):
-    """A block of CLIP's tower."""
+    """A block of a CLIP vision encoder."""
     config = hf.CLIPVisionConfig(
         hidden_size=width,
         intermediate_size=intermediate,
@@ -72,7 +72,7 @@ def clip_layer(width: int, heads: int, intermediate: int, eps: float = 1e-5, act
 
 
 def in_halves(weights: Mapping[str, Tensor], fused: str, names: Mapping[str, str]) -> dict:
-    """Weights of a block under CLIP's names: `fused` holds queries, keys and values."""
+    """Block weights with CLIP's names; `fused` holds query, key and value weights."""
     state = {}
     for kind in (".weight", ".bias"):
         for name in (fused + kind, fused + kind.replace(".", "_")):
@@ -89,7 +89,7 @@ def in_halves(weights: Mapping[str, Tensor], fused: str, names: Mapping[str, str
 
 @dataclass
 class Seen(EncodersPart):
-    """A part that says what another does, and remembers what that was shown."""
+    """Runs another part and records its states."""
 
     part: EncodersPart
     states: list[BlockState] = field(default_factory=list)
@@ -110,9 +110,13 @@ class Seen(EncodersPart):
 
 
 class Tower(nn.Module):
-    """`blocks` with a part merging in them, as the engine drives it.
+    """Blocks with a merging part.
 
-    classed, distilled: rows 0 and 1 are a class and a distillation token.
+    Args:
+        blocks: of the vision encoder.
+        part: merges tokens in them.
+        classed: token 0 is a class token.
+        distilled: token 1 is a distillation token.
     """
 
     def __init__(
@@ -128,7 +132,7 @@ class Tower(nn.Module):
 
     @torch.no_grad()
     def run(self, x: Tensor, size: Tensor | None = None, block: int = 0) -> Tensor:
-        """What a block makes of tokens x (B, N, C) that stand for `size` (B, N, 1) patches."""
+        """Output of a block for tokens x (B, N, C) that represent `size` (B, N, 1) patches."""
         alone = torch.arange(x.shape[1]).expand(x.shape[:2])
         with self.merger.active():
             if size is None:
@@ -139,12 +143,12 @@ class Tower(nn.Module):
 
     @property
     def size(self) -> Tensor:
-        """(B, M, 1): patches that each token stands for, 0 for padding."""
+        """Patches per token, 0 for padding, (B, M, 1)."""
         return self.merger.size[..., None]
 
     @property
     def assign(self) -> Tensor:
-        """(B, N): the token that holds each token that entered."""
+        """Output token of each input token, (B, N)."""
         assign = self.merger.history[-1]
         if assign is None:
             b, n = self.merger.size.shape
@@ -153,18 +157,18 @@ class Tower(nn.Module):
 
     @property
     def source(self) -> Tensor:
-        """(B, M, N) int: 1 where a token went into a new one."""
+        """1 where an input token is part of an output token, int (B, M, N)."""
         new = torch.arange(self.merger.size.shape[1])
         return (self.assign[:, None] == new[:, None]).long()
 
     def spread(self, x: Tensor) -> Tensor:
-        """What left the tower (B, M, C) at all places that entered it, (B, N, C)."""
+        """Output tokens (B, M, C) copied to all their input positions, (B, N, C)."""
         return self.merger.full(len(self.merger.history) - 1, x, 1)
 
 
 def merged(
     part: EncodersPart, x: Tensor, metric: Tensor, size: Tensor | None = None, **rows: bool
 ) -> tuple[Tensor, Tower]:
-    """What becomes of tokens x (B, N, D) with keys `metric` (B, N, C), and the tower."""
+    """Tokens x (B, N, D) merged by the keys `metric` (B, N, C), and the tower."""
     tower = Tower([Block(Keys(metric.shape[2]))], part, **rows)
     return tower.run(torch.cat([x, metric], 2), size)[..., : x.shape[2]], tower

@@ -3,23 +3,13 @@
 import torch
 
 from foveate.engine.decoder.columns import merge_columns
-from foveate.families.base import raster
 from foveate.methods.tokens.visiondrop import VisionDrop
-from foveate.signals import ClassState, ProjectorInput, Signals, VisionAttention, VisionKeys
 from tests.conformance.boundary import next_layer, one_sample, staying
+from tests.conformance.encoded import encoded
 
 
 def compress_encoder(inputs, weights, params):
-    hidden, attention = inputs["hidden"], inputs["cls_attn"]
-    tokens = raster(1, 1, attention.shape[2]).tokens(hidden[:, 1:])
-    signals = Signals(
-        {
-            VisionAttention(): attention,
-            VisionKeys(): inputs["metric"][:, None, 1:],
-            ProjectorInput(): hidden[:, 1:],
-            ClassState(): hidden[:, :1],
-        }
-    )
+    tokens, signals = encoded(inputs)
     method = VisionDrop(dominant=params["dominant"], contextual=params["contextual"])
     out = method.reduce(tokens, signals, method.count(tokens.grid))
     return {"tokens": out.features, "dominant_indices": out.index[:, 1 : params["dominant"]]}

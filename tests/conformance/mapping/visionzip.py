@@ -2,23 +2,13 @@
 
 import torch
 
-from foveate.families.base import raster
 from foveate.methods.tokens.visionzip import CLASS, CONTEXTUAL, DOMINANT, VisionZip, reading_order
-from foveate.signals import ClassState, ProjectorInput, Signals, VisionAttention, VisionKeys
+from tests.conformance.encoded import encoded
 
 
 def compress_encoder(inputs, weights, params):
-    hidden, attention = inputs["hidden"], inputs["cls_attn"]
     dominant, contextual = params["dominant"], params["contextual"]
-    tokens = raster(1, 1, attention.shape[2]).tokens(hidden[:, 1:])
-    signals = Signals(
-        {
-            VisionAttention(): attention,
-            VisionKeys(): inputs["metric"][:, None, 1:],
-            ProjectorInput(): hidden[:, 1:],
-            ClassState(): hidden[:, :1],
-        }
-    )
+    tokens, signals = encoded(inputs)
     method = VisionZip(keep=dominant + contextual, contextual=contextual)
     out = method.reduce(tokens, signals, method.count(tokens.grid))
     return {"tokens": out.features, "dominant_indices": out.index[:, 1:dominant]}
