@@ -1,19 +1,20 @@
-"""`attach` puts a method on a model. Hooks then run its parts; this file only dispatches to them.
+"""`attach` puts a method on a model: hooks that dispatch each call to the phase that it is in.
 
-attach(model, method)       Setup (parts by stage), ThreadState, hooks and wrappers on the model
-model.generate(...)         notes the prompt's length, copies its ids to the CPU     phases/generate
- |- get_image_features      ENCODE: vision encoder with its parts; signals go into
- |                          a Record, which travels on the output                    phases/encode
- |- outer.forward           takes labels and logits_to_keep (Targets)
- |   |- inner.forward       begins a ModelCall, finds its phase                      phases/forward
- |   |    first call        PREFILL: Record -> selected tokens -> Splice -> Prompt;
- |   |                      the model gets shorter ids, features and positions       phases/prefill
- |   |    later calls       DECODE: the cache names its Prompt; masks, positions     phases/decode
- |   |   |- decoder layers  drop, merge, skip, rules, cache: all share a DecoderCall layer_hooks
- |   |- end of inner        ties the Prompt to the cache, ends the ModelCall         phases/finish
- |- end of outer            expands logits where full_logits asks for it
-attachment.report           figures of the last Prompt, worked out when read         reporting
-attachment.detach()         takes all hooks and wrappers away
+attach(model, method)         makes a Setup (parts by stage), a ThreadState and the hooks
+model.generate(...)           notes the length and the ids of the prompt        phases/generate
+ |- get_image_features        ENCODE: runs the vision encoder with its parts;   phases/encode
+ |                            a Record of items and signals goes on its output
+ |- outer.forward             takes labels and logits_to_keep (Targets)
+ |   |- inner.forward         begins a ModelCall and finds its phase            phases/forward
+ |   |    first call          PREFILL: selects tokens, makes the Prompt; the    phases/prefill
+ |   |                        LLM gets shorter ids, features and positions
+ |   |    later calls         DECODE: takes the Prompt from the KV cache;       phases/decode
+ |   |                        the LLM gets masks and positions that fit it
+ |   |   |- decoder layers    drop, merge, skip: parts share a DecoderCall      layer_hooks
+ |   |- end of inner          the Prompt goes to the cache and the report       phases/finish
+ |- end of outer              expands logits where full_logits=True
+attachment.report             figures of the last Prompt, computed when read    reporting
+attachment.detach()           removes all hooks
 """
 
 from __future__ import annotations

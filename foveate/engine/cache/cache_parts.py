@@ -14,7 +14,8 @@ from foveate.engine.cache.stored_attention import direct
 from foveate.engine.cache.stored_layer import KeptLayer, plain
 from foveate.engine.decoder.forward_call import DecoderCall
 from foveate.engine.decoder.masks import decode_mask
-from foveate.engine.prompt.prompt import Stage, cache_in, gather_positions
+from foveate.engine.prompt.positions import gather_positions
+from foveate.engine.prompt.prompt import Stage, cache_in
 from foveate.errors import InvalidParameter
 from foveate.parts import CachesPart, CacheState
 

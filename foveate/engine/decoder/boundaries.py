@@ -20,6 +20,7 @@ from foveate.engine.decoder.columns import (
     follow_merges,
     heads_at_stage,
     merge_columns,
+    pad_front,
     values_at_stage,
 )
 from foveate.engine.decoder.forward_call import DecoderCall
@@ -29,18 +30,16 @@ from foveate.engine.decoder.masks import decode_mask, prefill_mask, soft_mask, s
 from foveate.engine.decoder.transitions import recording_transitions
 from foveate.engine.decoder.windows import mask_of_rows, window_of
 from foveate.engine.prompt.locations import extents_of, places_of
-from foveate.engine.prompt.prompt import (
-    Stage,
-    counts_of,
+from foveate.engine.prompt.positions import (
     decode_shift,
     gather_positions,
     last_column,
-    pad_front,
     renumbered,
     rotating,
     shifted,
     untouched,
 )
+from foveate.engine.prompt.prompt import Stage, counts_of
 from foveate.engine.scores import column_scores
 from foveate.errors import InvalidParameter, UnsupportedCall
 from foveate.ops.attention import Heads

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from foveate.attention_call import Columns, Whole
 from foveate.engine.prompt.locations import at_columns
-from foveate.engine.prompt.prompt import Prompt, Stage, rotating
+from foveate.engine.prompt.positions import rotating
+from foveate.engine.prompt.prompt import Prompt, Stage
 from foveate.ops.transfer import on_device
 from foveate.report import Trace
 

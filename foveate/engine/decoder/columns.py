@@ -10,6 +10,7 @@ from torch import Tensor
 from foveate.engine.prompt.prompt import Stage
 from foveate.ops.attention import Heads
 from foveate.ops.gather import rows_at, rows_summed
+from foveate.ops.transfer import on_device
 from foveate.parts import Merge
 
 
@@ -79,3 +80,20 @@ def mask_at(mask: Tensor, index: Tensor) -> Tensor:
     rows = index[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3])
     columns = index[:, None, None, :].expand(-1, mask.shape[1], index.shape[1], -1)
     return mask.gather(2, rows).gather(3, columns)
+
+
+def pad_front(order: Tensor, lengths: list[int], right: bool) -> tuple[Tensor, Tensor]:
+    """The first `lengths[b]` entries of each row of `order` (B, N), padded by 0 to the longest.
+
+    Returns them and a mask of the real entries, both (B, longest).
+    """
+    n = max(lengths)
+    columns = order[:, :n]
+    if min(lengths) == n:
+        return columns, torch.ones_like(columns, dtype=torch.bool)
+    short = [0 if right else n - length for length in lengths]
+    ends = [s + length for s, length in zip(short, lengths, strict=True)]
+    start, end = on_device([short, ends], order.device)[..., None]
+    steps = torch.arange(n, device=order.device)
+    valid = (steps >= start) & (steps < end)
+    return columns.gather(1, (steps - start).clamp(min=0)).masked_fill(~valid, 0), valid

@@ -31,7 +31,8 @@ from foveate.engine.decoder.forward_call import DecoderCall
 from foveate.engine.decoder.lookahead import rotates
 from foveate.engine.decoder.partial_mlp import mlp_by_neurons
 from foveate.engine.decoder.windows import window_of
-from foveate.engine.prompt.prompt import Stage, shifted
+from foveate.engine.prompt.positions import shifted
+from foveate.engine.prompt.prompt import Stage
 from foveate.engine.scores import column_scores
 from foveate.errors import InvalidParameter, UnsupportedCall, UnsupportedModel
 from foveate.parts import RulePart

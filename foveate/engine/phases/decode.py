@@ -12,7 +12,8 @@ from foveate.engine.cache.provenance import Filled, filled_of
 from foveate.engine.decoder.forward_call import DecoderCall
 from foveate.engine.layer_hooks import surround_layers
 from foveate.engine.prompt.attention_structure import own_mask, plain
-from foveate.engine.prompt.prompt import Prompt, cache_in, shifted, starts_prompt
+from foveate.engine.prompt.positions import shifted
+from foveate.engine.prompt.prompt import Prompt, cache_in, starts_prompt
 from foveate.engine.prompt.splice import compute_3d, text_prompt
 from foveate.engine.refusals import refuse_missing_pixels
 from foveate.engine.setup import Setup

@@ -34,7 +34,8 @@ Merging and reordering. `Stage.merged_into` maps first column -> first column: w
 column that was merged. `Stage.reordered_column` maps column -> first column: whose turn in the
 causal order a column has taken.
 
-A position is no index: it is the id that RoPE rotates by, and it may have gaps.
+A position is not an index: it is the id that RoPE rotates by, and ids may have gaps; see
+`positions`.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ from transformers import Cache
 
 from foveate.attention_call import Columns
 from foveate.engine.clock import Clock
+from foveate.engine.prompt.positions import rows_of_positions
 from foveate.errors import UnsupportedCall
-from foveate.ops.transfer import on_device
 from foveate.parts import Counts, RulePart
 from foveate.report import Trace
 
@@ -159,8 +160,8 @@ class Stage:
             valid=self.valid[rows],
             item=self.item[rows],
             token=self.token[rows],
-            positions=_rows_of(self.positions, rows),
-            shift=_rows_of(self.shift, rows),
+            positions=rows_of_positions(self.positions, rows),
+            shift=rows_of_positions(self.shift, rows),
             reordered_column=None if self.reordered_column is None else self.reordered_column[rows],
             merged_into=None if self.merged_into is None else self.merged_into[rows],
             facts=None,
@@ -221,7 +222,7 @@ class Given:
             self.order[rows],
             self.words[rows],
             self.frames[rows],
-            _rows_of(self.positions, rows),
+            rows_of_positions(self.positions, rows),
             [self.columns[r] for r in rows.tolist()],
         )
 
@@ -384,14 +385,6 @@ def counts_of(prompt: Prompt, stage: Stage) -> Counts:
     )
 
 
-def rotating(positions: Tensor) -> Tensor:
-    """The ids that RoPE uses of position ids (..., B, N).
-
-    Of four rows the first holds text positions, which serve masks only; three are (t, h, w).
-    """
-    return positions[1:] if positions.dim() == 3 and positions.shape[0] == 4 else positions
-
-
 def cache_in(arguments: Mapping[str, Any]) -> Any:
     """The cache among the arguments of a call, under either of the names that transformers uses."""
     cache = arguments.get("cache")
@@ -410,85 +403,3 @@ def starts_prompt(arguments: Mapping[str, Any]) -> bool:
     """Whether a call begins a prompt: it has no cache, or an empty one."""
     cache = cache_in(arguments)
     return cache is None or not seen_columns(cache)
-
-
-def _rows_of(positions: Tensor | None, rows: Tensor) -> Tensor | None:
-    """Rows of position ids (..., B or 1, N); one row that all samples share stays as it is."""
-    if positions is None or positions.shape[-2] == 1:
-        return positions
-    return positions.index_select(-2, rows)
-
-
-def pad_front(order: Tensor, lengths: list[int], right: bool) -> tuple[Tensor, Tensor]:
-    """The first `lengths[b]` entries of each row of `order` (B, N), padded by 0 to the longest.
-
-    Returns them and a mask of the real entries, both (B, longest).
-    """
-    n = max(lengths)
-    columns = order[:, :n]
-    if min(lengths) == n:
-        return columns, torch.ones_like(columns, dtype=torch.bool)
-    short = [0 if right else n - length for length in lengths]
-    ends = [s + length for s, length in zip(short, lengths, strict=True)]
-    start, end = on_device([short, ends], order.device)[..., None]
-    steps = torch.arange(n, device=order.device)
-    valid = (steps >= start) & (steps < end)
-    return columns.gather(1, (steps - start).clamp(min=0)).masked_fill(~valid, 0), valid
-
-
-def gather_positions(positions: Tensor, index: Tensor) -> Tensor:
-    """Position ids (..., B or 1, L) at columns (B, N) -> (..., B, N)."""
-    shape = (*positions.shape[:-2], *index.shape)
-    return positions.expand(*positions.shape[:-2], index.shape[0], -1).gather(
-        -1, index.expand(shape)
-    )
-
-
-def renumbered(valid: Tensor, like: Tensor, offset: int) -> Tensor:
-    """Position ids that count the valid columns of each row from `offset`, shaped like `like`."""
-    ids = (valid.long().cumsum(1) - 1).clamp(min=0) + offset
-    return ids.expand(*like.shape[:-2], *valid.shape)
-
-
-def untouched(columns: Tensor, valid: Tensor, before: Tensor) -> Tensor:
-    """Which rows (B,) lose no column and keep their order.
-
-    Such a row keeps its position ids, because alone in a batch it would run as in the bare model.
-
-    Args:
-        columns: the columns that are left, (B, N).
-        valid: which of these are not padding, (B, N) bool.
-        before: which columns were there before, (B, L) bool.
-    """
-    inner = valid[:, 1:] & valid[:, :-1]
-    ordered = ((columns.diff(dim=1) > 0) | ~inner).all(1)
-    return ordered & (valid.sum(1) == before.sum(1))
-
-
-def last_column(valid: Tensor) -> Tensor:
-    """Column (B,) of the last valid entry of each row of `valid` (B, N)."""
-    n = valid.shape[1]
-    return n - 1 - valid.flip(1).long().argmax(1)
-
-
-def decode_shift(positions: Tensor, valid: Tensor, stage: Tensor, stage_valid: Tensor) -> Tensor:
-    """How much smaller packed position ids are than original ones after the prompt, (..., B, 1).
-
-    Args:
-        positions: original ids, (..., B or 1, L).
-        valid: columns of these that are not padding, (B, L) bool.
-        stage: packed ids, (..., B, N).
-        stage_valid: columns of these that are not padding, (B, N) bool.
-    """
-    end = last_column(valid)[:, None]
-    stage_end = last_column(stage_valid)[:, None]
-    return gather_positions(positions, end) - gather_positions(stage, stage_end)
-
-
-def shifted(positions: Tensor, shift: Tensor | None) -> Tensor:
-    """Position ids of new tokens (..., B, q), less what the layers of a stage subtract."""
-    if shift is None:
-        return positions
-    if positions.dim() == 3 and shift.dim() == 3 and positions.shape[0] != shift.shape[0]:
-        shift = shift[-1:]
-    return positions - shift

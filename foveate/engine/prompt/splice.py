@@ -17,17 +17,14 @@ from torch import Tensor
 from foveate.engine.anatomy import Anatomy
 from foveate.engine.prompt.column_sources import Placed, planned
 from foveate.engine.prompt.host_copy import Known, padding
-from foveate.engine.prompt.prompt import (
-    Given,
-    Prompt,
-    Stage,
-    cache_in,
+from foveate.engine.prompt.positions import (
     decode_shift,
     gather_positions,
     last_column,
     renumbered,
     untouched,
 )
+from foveate.engine.prompt.prompt import Given, Prompt, Stage, cache_in
 from foveate.engine.tower.items import Record
 from foveate.errors import UnsupportedCall
 from foveate.ops.counting import counters
