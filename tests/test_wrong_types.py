@@ -73,7 +73,7 @@ def test_what_belongs_to_logits_is_a_tensor(value):
     with foveate.attach(MODEL, "divprune", keep=4) as attachment, torch.no_grad():
         MODEL(**inputs)
         for call in (attachment.align_labels, attachment.expand_logits):
-            with pytest.raises(foveate.UnsupportedCall, match="is no tensor"):
+            with pytest.raises(foveate.UnsupportedCall, match="is not a tensor"):
                 call(value)
 
 

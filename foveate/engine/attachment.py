@@ -120,7 +120,7 @@ class Attachment:
             for the first token of a row. Shift them against the logits as usual.
         """
         if not isinstance(labels, Tensor):
-            raise UnsupportedCall(f"labels={shown(labels)} is no tensor; pass one of (B, L).")
+            raise UnsupportedCall(f"labels={shown(labels)} is not a tensor; pass a tensor (B, L).")
         prompt = self._state.answered.shortened
         if prompt is None:
             return labels
@@ -142,7 +142,9 @@ class Attachment:
             logits: for each token that is left after the last layer, (B, N, V).
         """
         if not isinstance(logits, Tensor):
-            raise UnsupportedCall(f"logits={shown(logits)} is no tensor; pass one of (B, N, V).")
+            raise UnsupportedCall(
+                f"logits={shown(logits)} is not a tensor; pass a tensor (B, N, V)."
+            )
         prompt = self._state.answered.shortened
         if prompt is None:
             return logits

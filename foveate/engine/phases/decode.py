@@ -1,4 +1,4 @@
-"""Decode: new columns continue a cache that a prefill filled. Also a prompt of text alone."""
+"""Decode: new columns continue a cache that a prefill filled. Also runs prompts of text alone."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from foveate.engine.state import ModelCall
 def decode(setup: Setup, call: ModelCall, kw: dict[str, Any]) -> dict[str, Any]:
     """The arguments of the inner model for a call without new images or videos.
 
-    Such a call is a decode step, a later turn of a conversation, or a prompt of text alone. It
-    never waits for the device where it brings one new column.
+    Such a call is a decode step, a later turn of a conversation, or a prompt of text alone. With
+    one new column there is no device sync.
     """
     cache = cache_in(kw)
     new: Any = kw.get("inputs_embeds") if kw.get("input_ids") is None else kw["input_ids"]

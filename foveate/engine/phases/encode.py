@@ -20,7 +20,7 @@ from foveate.engine.state import ThreadState
 
 
 def wrap_features(setup: Setup, state: ThreadState, modality: str, original: Callable) -> Callable:
-    """`original`, a model's `get_*_features`, whose output also carries a `Record` of the items."""
+    """A wrapper of a model's `get_*_features` whose output carries a `Record` of the items too."""
     names = [n for n in inspect.signature(original).parameters if n != "kwargs"]
 
     @functools.wraps(original)

@@ -1,4 +1,4 @@
-"""A forward call of the inner model ends: its prompt goes to the cache and to the report."""
+"""The end of a forward call of the inner model: its prompt goes to the cache and the report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from foveate.engine.state import ModelCall
 
 
 def finish(setup: Setup, call: ModelCall, kw: dict[str, Any], output: Any) -> None:
-    """Tie the prompt to the cache that it filled, and give the caller what it asked for.
+    """Store the prompt with the cache that it filled, and make the output what the caller expects.
 
     Args:
         setup: the attached method.

@@ -1,4 +1,4 @@
-"""A forward call of the inner model begins: is it a prefill, a decode step, or both at once?"""
+"""The start of a forward call of the inner model: is it a prefill, a decode step or both?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`generate` begins: what only it knows of the prompt is noted before the vision encoder runs."""
+"""The start of `generate`: notes the length of its prompt, and copies the ids to the CPU."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from foveate.engine.state import ThreadState
 
 
 def wrap_generate(state: ThreadState, original: Callable) -> Callable:
-    """`original`, the `generate` of a model, which also notes its prompt in `state`.
+    """A wrapper of a model's `generate` that also notes its prompt in `state`.
 
-    It encodes before the inner model sees any ids. On a device they are copied to the CPU here: a
-    copy after the encoder was launched would wait for it.
+    `generate` runs the vision encoder before the inner model gets any ids. Ids on a device are
+    copied to the CPU here, because a copy after the launch of the encoder would wait for it.
     """
 
     @functools.wraps(original)

@@ -76,7 +76,7 @@ def prefill(
 
 
 def _prepare_cache(setup: Setup, cache: Any) -> None:
-    """Forget what filled an empty cache before; raise for one that can't be filled."""
+    """Make an empty cache a plain one; raise for a cache that the method can't fill."""
     if cache is not None and seen_columns(cache):
         raise UnsupportedCall(
             "A new image or video after a filled cache can't be reduced; start a fresh call with "
