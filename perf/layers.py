@@ -163,13 +163,14 @@ def renewed(
 
 
 def _row(mine: dict[str, Any], bare: dict[str, Any], limits: ShortPrompts | None) -> dict[str, Any]:
-    promise, reached = bare["flops"] / mine["flops"], bare["prefill"] / mine["prefill"]
+    theoretical = bare["flops"] / mine["flops"]
+    measured = bare["prefill"] / mine["prefill"]
     most = None if limits is None else limits.seconds(bare["rows"]) / limits.seconds(mine["rows"])
     return {
-        "theoretical_speedup": promise,
-        "measured_speedup": reached,
-        "speedup_efficiency": reached / promise,
-        "vs_short_prompt": None if most is None else reached / most,
+        "theoretical_speedup": theoretical,
+        "measured_speedup": measured,
+        "speedup_efficiency": measured / theoretical,
+        "vs_short_prompt": None if most is None else measured / most,
         "selection_overhead": mine["selection"] / bare["prefill"],
         "selection_extra_bytes": mine["selection_bytes"],
         "time_per_output_token_over_bare": mine["per_token"] / bare["per_token"],

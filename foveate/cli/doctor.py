@@ -1,4 +1,4 @@
-"""`foveate doctor`: what this installation can do, and the traps it has stepped into."""
+"""`foveate doctor`: check the installation, its extras and known problems."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check the installation: extras, PyTorch, device, known traps. Exits with 1 on a problem."""
+    """Check extras, PyTorch, device and known problems. Exits with 1 on a problem."""
     from foveate.cli.checkup import checkup
     from foveate.cli.console import print_json
 
