@@ -17,9 +17,9 @@ def test_same_as_plain_evaluation(under_test, mode, task):
     found = evaluate_method(under_test, asked.batches, Composed(), mode)
     assert found.right.tolist() == [r.correct for r in plain.results]
     assert asked.constant_answer().mean() == pytest.approx(constant_answer(asked.items)[task])
-    blind = evaluate(under_test.model, under_test.processor, asked.items, mode=mode, blind=True)
+    plain = evaluate(under_test.model, under_test.processor, asked.items, mode=mode, no_image=True)
     dark = evaluate_method(under_test, asked.constant_colour, Composed(), mode)
-    assert dark.right.tolist() == [r.correct for r in blind.results]
+    assert dark.right.tolist() == [r.correct for r in plain.results]
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_an_invalid_plan_file_is_refused(tmp_path):
     grows = {"method": "gsearch", "schedule": [1.0, 0.2, 0.5]}
     for setting, words in (
         ({"method": "gserch"}, "gserch"),
-        (grows, "grows"),
+        (grows, "never rise"),
         (None, "no setting"),
     ):
         path.write_text(json.dumps({**made, "setting": setting}))
