@@ -16,7 +16,7 @@ from foveate.benchmarks.run_folder import RunFolder
 from foveate.benchmarks.task_items import Batch
 from foveate.errors import FoveateError
 from foveate.method import Method
-from foveate.tuning.pictures import Pictures
+from foveate.tuning.encoded_images import EncodedImages
 
 PARTS = ("fit", "held_out")
 """Search split and held-out split, as stored rows and plans name them."""
@@ -98,7 +98,7 @@ class Evaluator:
         self._batches = batches
         self._stored = stored
         self._watch = watch
-        self._pictures = {part: Pictures(model) for part in batches}
+        self._encoded = {part: EncodedImages(model) for part in batches}
         self._known = {(row["part"], _key(row["method"])): _score(row) for row in stored.rows}
         self.scores: dict[str, Score] = {}
         self.run = 0
@@ -120,14 +120,14 @@ class Evaluator:
         return score
 
     def _measured(self, method: Method, part: str) -> dict[str, Any]:
-        pictures = self._pictures[part]
-        pictures.turn_to(method)
+        encoded = self._encoded[part]
+        encoded.prepare(method)
         right: dict[int, int] = {}
         sums: dict[str, float] = {}
         try:
             for mode, batches in self._batches[part].items():
                 outcome = evaluate_method(
-                    self._subject, batches, method, mode, inputs=pictures.inputs
+                    self._subject, batches, method, mode, inputs=encoded.inputs
                 )
                 numbers = sorted(n for batch in batches for n in batch.numbers)
                 right |= dict(zip(numbers, outcome.right.tolist(), strict=True))

@@ -125,8 +125,8 @@ def legend_of_scores(traces: Sequence[Any]) -> list[tuple[Image.Image, str]]:
 def _place(scores: Any) -> str:
     """Where tokens were ranked, for captions."""
     if scores.layer is not None:
-        return f"before layer {scores.layer}"
-    return _PLACES.get(scores.stage, scores.stage)
+        return f"{'in' if scores.stage == 'caches' else 'before'} layer {scores.layer}"
+    return _PLACES.get(scores.stage) or str(scores.stage)
 
 
 def _row(frames: list[Image.Image], trace: Any, scores: Any, name: str) -> Row:
@@ -152,11 +152,16 @@ def _row(frames: list[Image.Image], trace: Any, scores: Any, name: str) -> Row:
 
 
 def _kept(trace: Any, scores: Any) -> Any:
-    """The tokens (S,) that hold each slot after this ranking, None where that is not known."""
+    """The tokens (S,) that hold each slot after this ranking.
+
+    None where that is not known, and where every slot keeps a token of its own.
+    """
     if scores.stage == "encoders":
         return None
     layer = scores.layer or 0
-    return next((s.assign for s in trace.by_layer if s.first <= layer <= s.last), None)
+    found = next((s.assign for s in trace.by_layer if s.first <= layer <= s.last), None)
+    every = found is not None and len(found.unique()) == len(found) and bool((found >= 0).all())
+    return None if every else found
 
 
 def _drawn(

@@ -9,9 +9,9 @@ from foveate.benchmarks.evaluation import evaluate_method
 from foveate.errors import InvalidParameter, UnknownName
 from foveate.tuning import Sample, TuneError, from_plan, read_plan, world_samples
 from foveate.tuning.batches import batches_of
+from foveate.tuning.encoded_images import EncodedImages
 from foveate.tuning.evaluations import Evaluator
 from foveate.tuning.pareto import pareto_front
-from foveate.tuning.pictures import Pictures
 from foveate.tuning.search import Search
 
 
@@ -36,24 +36,24 @@ class Same:
 def test_cached_image_features_give_the_same_answers(pair, samples, slug):
     method = foveate.create(slug, keep=0.5, **({"k": 1} if slug == "fastv" else {}))
     batches = batches_of(*pair, samples[:5], 3)["likelihood"]
-    pictures = Pictures(pair[0])
-    pictures.turn_to(method)
+    encoded = EncodedImages(pair[0])
+    encoded.prepare(method)
     plain = evaluate_method(Same(pair), batches, method)
     for _ in range(2):
-        again = evaluate_method(Same(pair), batches, method, inputs=pictures.inputs)
+        again = evaluate_method(Same(pair), batches, method, inputs=encoded.inputs)
         assert again.digests == plain.digests and again.flops == plain.flops
-    assert len(pictures._kept) == 2
+    assert len(encoded._kept) == 2
 
 
 def test_images_are_encoded_again_only_if_the_vision_encoder_changes(pair):
-    pictures = Pictures(pair[0])
-    pictures.turn_to(foveate.create("divprune"))
-    pictures._kept[0] = None
+    encoded = EncodedImages(pair[0])
+    encoded.prepare(foveate.create("divprune"))
+    encoded._kept[0] = None
     for slug in ("fastv", "gsearch", "transprune", "uniform"):
-        pictures.turn_to(foveate.create(slug))
-        assert pictures._kept, slug
-    pictures.turn_to(foveate.create("visionzip"))
-    assert not pictures._kept
+        encoded.prepare(foveate.create(slug))
+        assert encoded._kept, slug
+    encoded.prepare(foveate.create("visionzip"))
+    assert not encoded._kept
 
 
 def test_a_plan_has_a_method_and_its_metrics(pair, samples, tmp_path):

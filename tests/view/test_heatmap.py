@@ -15,7 +15,7 @@ from foveate.families.base import raster
 from foveate.report import Scores
 from foveate.view import heatmap_sheet, seen
 from foveate.view.colours import scale
-from foveate.view.heatmap import Scale
+from foveate.view.heatmap import Scale, legend_of_scores
 from tests.view.test_overlay import cells
 from tests.view.tracing import layered, report_of, trace_of
 
@@ -82,6 +82,14 @@ def test_kept_patches_are_enclosed():
     white = (drawn == 255).all(2)
     half = drawn.shape[0] // 2
     assert white[half - 1, : half - 1].all() and not white[half + 1 :].any()
+
+
+def test_nothing_is_enclosed_where_every_patch_is_kept():
+    trace = scored(trace_of(raster(1, 2, 2), [0, 1, 2, 3]), ("caches", 0, [1.0, 2.0, 3.0, 4.0]))
+    report = report_of(trace)
+    drawn = np.asarray(map_of(heatmap_sheet([GREY], report)), int)
+    assert not (drawn == 255).all(2).any()
+    assert [text for _, text in legend_of_scores(report.traces)] == ["score"]
 
 
 def test_each_ranking_has_a_map_with_its_own_kept_patches():

@@ -1,4 +1,4 @@
-"""Pictures are encoded once for all settings that ask the same of the vision tower."""
+"""A cache of encoded images, shared by settings that run the vision encoder in the same way."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from foveate.engine.anatomy import anatomy
 from foveate.method import Method, in_road_order
 
 
-class Pictures:
-    """What the tower made of each batch, kept until a method needs it run in another way.
+class EncodedImages:
+    """The outputs of the vision encoder per batch, kept while methods run it in the same way.
 
-    A method that acts behind the tower only leaves what it makes as it is; what `needs` names is
-    recorded while it runs, so features are shared by methods with the same needs.
+    A method before the LLM or inside it does not change the encoder's outputs. The signals that its
+    `needs` name are recorded while the encoder runs, so that methods with the same needs share
+    outputs.
     """
 
     def __init__(self, model: Any):
@@ -22,8 +23,8 @@ class Pictures:
         self._key: tuple | None = None
         self._kept: dict[int, tuple[Batch, dict[str, Any]]] = {}
 
-    def turn_to(self, method: Method) -> None:
-        """Forget what the tower did for a method that asked something else of it."""
+    def prepare(self, method: Method) -> None:
+        """Empty the cache if `method` runs the encoder in another way than the method before it."""
         parts = in_road_order(method.parts())
         before = tuple(p for p in parts if p.stage in ("frames", "encoders"))
         needs = tuple(n for p in parts if p.stage == "tokens" for n in p.needs)
@@ -32,7 +33,7 @@ class Pictures:
             self._kept.clear()
 
     def inputs(self, batch: Batch) -> dict[str, Any]:
-        """The batch's inputs with features in place of pixels; a method must be attached."""
+        """The batch's inputs with encoder outputs in place of pixels; a method must be attached."""
         if id(batch) not in self._kept:
             self._kept[id(batch)] = batch, self._encoded(batch.inputs)
         outputs = dict(self._kept[id(batch)][1])
