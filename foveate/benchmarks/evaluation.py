@@ -144,7 +144,7 @@ def _likely(loaded: LoadedModel, batch: Batch) -> tuple[list[str], bytes]:
     if longest == 1:
         rows = [logits[b, [spelled[w][0] for w in i.candidates]] for b, i in enumerate(batch.items)]
     else:
-        rows = _spelled_out(loaded, batch, spelled, logits.log_softmax(-1), out.past_key_values)
+        rows = _spelled_out(loaded, batch, spelled, logits.log_softmax(-1), out)
     answers = [
         item.candidates[int(row.argmax())] for item, row in zip(batch.items, rows, strict=True)
     ]
@@ -152,7 +152,7 @@ def _likely(loaded: LoadedModel, batch: Batch) -> tuple[list[str], bytes]:
 
 
 def _spelled_out(
-    loaded: LoadedModel, batch: Batch, spelled: dict[str, list[int]], first: Tensor, cache: Any
+    loaded: LoadedModel, batch: Batch, spelled: dict[str, list[int]], first: Tensor, prompt: Any
 ) -> list[Tensor]:
     """Log-likelihood of every candidate with its end-of-text token, from one prefill.
 
@@ -167,6 +167,8 @@ def _spelled_out(
         cache: KV cache of the prompt.
     """
     end = loaded.processor.tokenizer.eos_token_id
+    # transformers 5.24 renamed the cache.
+    name = "cache" if "cache" in prompt.keys() else "past_key_values"
     words = list(dict.fromkeys(word for item in batch.items for word in item.candidates))
     scores = {}
     for word in words:
@@ -175,7 +177,7 @@ def _spelled_out(
         out = loaded.model(
             input_ids=ids,
             attention_mask=torch.cat([mask, mask.new_ones(ids.shape)], 1),
-            past_key_values=copy.deepcopy(cache),
+            **{name: copy.deepcopy(prompt[name])},
             use_cache=True,
         )
         later = out.logits.float().log_softmax(-1)

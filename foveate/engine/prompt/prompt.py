@@ -386,9 +386,10 @@ def counts_of(prompt: Prompt, stage: Stage) -> Counts:
 
 
 def cache_in(arguments: Mapping[str, Any]) -> Any:
-    """The cache among the arguments of a call, under either of the names that transformers uses."""
-    cache = arguments.get("cache")
-    return arguments.get("past_key_values") if cache is None else cache
+    """The cache among the arguments or outputs of a call, by either of its two names."""
+    # An output of transformers logs a deprecation when it is asked for the name that it lacks.
+    found = (arguments[name] for name in ("cache", "past_key_values") if name in arguments.keys())
+    return next((cache for cache in found if cache is not None), None)
 
 
 def seen_columns(cache: Cache) -> int:
