@@ -145,14 +145,16 @@ def test_merged_tokens_give_their_score_to_every_slot_that_they_hold():
     method = foveate.GridPool(keep=4) + foveate.SparseVLM(keep=0.9) + foveate.FastV(k=4, keep=0.5)
     (_, traces), _ = asked("llava", foveate.GridPool(keep=4) + foveate.FastV(k=1, keep=0.5))
     (_, later), _ = asked("llava", method)
-    for trace in (*traces, *later):
+    (_, merged), _ = asked("llava", foveate.SparseVLM(keep=0.5))
+    assert all(trace.by_layer[1].tokens < (trace.by_layer[1].assign >= 0).sum() for trace in merged)
+    for trace in (*traces, *later, *merged):
         for scores in trace.scores:
             before = next(s for s in trace.by_layer if s.last >= scores.layer - 1)
             own = before.assign >= 0
             assert torch.equal(~scores.values.isnan(), own)
             for token in before.assign[own].unique():
                 assert len(scores.values[before.assign == token].unique()) == 1
-        assert len(trace.scores[0].values.unique()) == 4
+    assert all(len(trace.scores[0].values.unique()) == 4 for trace in traces)
 
 
 def test_patches_that_leave_the_encoder_as_they_are_have_the_largest_scores():
@@ -196,6 +198,18 @@ def test_generate_keeps_the_scores_of_its_prompt(cached):
         for one, other in zip(expected, found, strict=True):
             for a, b in zip(one, other, strict=True):
                 torch.testing.assert_close(a, b, equal_nan=True)
+
+
+def test_scores_can_be_asked_for_while_generate_runs_without_a_cache():
+    model, batch = zoo.model("llava"), inputs("llava")
+    with foveate.attach(model, foveate.VTCCLS(keep=0.5)) as att:
+
+        def ask(ids, scores, **_):
+            att.record_scores = True
+            return torch.zeros(len(ids), dtype=torch.bool)
+
+        model.generate(**batch, max_new_tokens=3, use_cache=False, stopping_criteria=[ask])
+        assert all(len(trace.scores) == 1 for trace in att.report.traces)
 
 
 def test_a_second_turn_leaves_the_scores_of_the_first():
@@ -286,6 +300,10 @@ class LoudestOfEach(LoudestInside):
 
     slug = "loudest_of_each"
     per_item = True
+
+    def scores(self, k, layers, state):
+        # No token of an earlier image would stay if they were ranked together.
+        return super().scores(k, layers, state) + 1000 * state.item
 
 
 @pytest.mark.parametrize("cls", [Loudest, LoudestInside, LoudestOfEach])
