@@ -176,7 +176,7 @@ def test_a_model_without_vision(tmp_path):
     )
     with silent_bars():
         LlamaForCausalLM(config).save_pretrained(tmp_path)
-    assert "'llama' model, which reads no pictures" in ask(tmp_path)
+    assert "'llama' model, which reads no images" in ask(tmp_path)
 
 
 @pytest.mark.parametrize(

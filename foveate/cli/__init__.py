@@ -1,7 +1,6 @@
 """The command line: `foveate ask photo.jpg -q "what is this?" --method divprune --keep 25%`.
 
-One file per command. Whatever is heavy is imported inside the commands, so that `--help` and shell
-completion answer at once.
+One file per command. Heavy modules are imported inside the commands, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Make vision-language models cheaper by deciding what they look at.",
+    help="Run vision-language models with fewer visual tokens.",
 )
 app.command()(ask)
 app.command()(methods)

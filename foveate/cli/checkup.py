@@ -1,5 +1,6 @@
-"""The checks behind `foveate doctor`. Foreign packages are imported in processes of their own:
-a broken one must not break the check, and some can't be imported twice.
+"""The checks of `foveate doctor`.
+
+Each package is imported in a subprocess: a broken one must not end the check.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ EXTRAS = {
 """Packages of each extra by import name, which is also the distribution name."""
 
 COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
-"""Packages that must be built for the very PyTorch beside them."""
+"""Packages that must be built for the installed PyTorch."""
 
 TRANSFORMERS = ((5, 18), (6, 0))
 """Versions of transformers from the first on, below the second. Before 5.18 models have no
@@ -28,7 +29,7 @@ argument through which reduced visual tokens enter."""
 
 
 def checkup() -> dict[str, Any]:
-    """Plain values: system, extras, problems (something will fail), notes (worth knowing)."""
+    """Plain values for JSON: system, extras, problems (something fails) and notes."""
     problems: list[str] = []
     notes: list[str] = []
     system = {"python": platform.python_version(), "machine": platform.machine()}
@@ -61,7 +62,7 @@ def _version(distribution: str) -> str:
 
 
 def _imports(name: str) -> str:
-    """Empty when `name` imports, else the last line of what it said."""
+    """Empty if `name` can be imported, else the last line of its error."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", f"import {name}"], capture_output=True, text=True, timeout=120
@@ -111,7 +112,7 @@ def _embedded(notes: list[str]) -> dict[str, str]:
 
     names = mini.available()
     if not names:
-        notes.append("There is no embedded model; 'foveate train nano' makes one.")
+        notes.append("No embedded model is installed; 'foveate train nano' trains one.")
     return {"embedded models": ", ".join(names) or "none"}
 
 

@@ -66,7 +66,7 @@ def _load(name: str, place: str, kind: Any) -> tuple[Any, Any]:
         processor = load_processor(name)
         if not hasattr(processor, "image_processor"):
             raise UnsupportedModel(
-                f"{name!r} comes without an image processor; save its processor beside its weights."
+                f"{name!r} has no image processor; save its processor in the folder of its weights."
             )
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             name, config=config, dtype=kind, trust_remote_code=False, output_loading_info=True
@@ -75,7 +75,7 @@ def _load(name: str, place: str, kind: Any) -> tuple[Any, Any]:
     except FoveateError:
         raise
     except Exception as error:
-        # Readers of broken files raise whatever they like, safetensors an error of its own.
+        # Broken files raise errors of many types; safetensors has its own.
         raise FoveateError(f"{name!r} can't be loaded: {first_sentence(error)}") from None
     missing = sorted(loading["missing_keys"])
     if missing:
@@ -95,7 +95,7 @@ def _on(model: Any, place: str) -> Any:
 
 
 def _config(name: str) -> Any:
-    """The model's configuration, once it is sure to be a model that `attach` knows."""
+    """The configuration of the model, checked to be one that `attach` supports."""
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
@@ -116,7 +116,7 @@ def _config(name: str) -> Any:
         ) from None
     if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         raise UnsupportedModel(
-            f"{name!r} is a {config.model_type!r} model, which reads no pictures; "
+            f"{name!r} is a {config.model_type!r} model, which reads no images; "
             "use a vision-language model such as LLaVA or Qwen2-VL."
         )
     family_of(config)
@@ -125,7 +125,7 @@ def _config(name: str) -> Any:
 
 @contextmanager
 def _quiet_hub() -> Iterator[None]:
-    """Without a line for every attempt to reach the Hub: what failed is said once, at the end."""
+    """No log line for each attempt to reach the Hub; the final error names the cause."""
     from huggingface_hub.utils import logging
 
     before = logging.get_verbosity()
@@ -151,7 +151,7 @@ def _check_path(name: str) -> None:
     elif name.startswith((".", "~", "/")) or name.count("/") > 1 or not name.strip():
         raise UnknownName(f"There is no folder {name!r}; check the path.")
     elif "/" not in name:
-        # Models of the Hub belong to someone, apart from a few old ones that read no pictures.
+        # Hub names have the form owner/name, apart from a few old models without vision.
         raise UnknownName.of("embedded model or folder", name, mini.available() or [DEFAULT])
 
 
