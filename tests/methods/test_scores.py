@@ -118,8 +118,9 @@ def by_view(traces, values):
     ]
 
 
-def test_newlines_have_no_score_before_the_llm():
-    (_, traces), _ = asked("llava_next", foveate.FasterVLM(keep=0.5))
+@pytest.mark.parametrize("slug", ["fastervlm", "tca"])
+def test_newlines_have_no_score_before_the_llm(slug):
+    (_, traces), _ = asked("llava_next", halved(slug))
     for trace in traces:
         assert trace.layout.special.any()
         assert torch.equal(trace.scores[0].values.isnan(), trace.layout.special)
@@ -238,6 +239,12 @@ def test_scores_can_be_asked_for_between_calls():
         assert all(trace.scores for trace in att.report.traces)
 
 
+def test_images_that_a_layer_does_not_rank_have_no_score_there():
+    (_, traces), _ = asked("llava", foveate.CATP(keep=0.5))
+    # The last image of each row is the query's; CATP ranks the others one layer earlier.
+    assert [[s.layer for s in trace.scores] for trace in traces] == [[2], [1], [2]]
+
+
 def test_a_row_ranks_as_it_does_alone():
     model, method = zoo.model("llava_next"), foveate.PyramidDrop(keep=0.5)
     alone = zoo.batch("llava_next", [zoo.sample("llava_next", "image", 0)])
@@ -251,8 +258,7 @@ def test_a_row_ranks_as_it_does_alone():
 
 def test_in_training_scores_carry_no_gradients():
     model, batch = zoo.model("llava"), inputs("llava")
-    method = made("covipal", keep=0.5)
-    with foveate.attach(model, method, record_scores=True) as att:
+    with foveate.attach(model, Loudest(keep=0.5), record_scores=True) as att:
         loss = model(**batch, labels=batch["input_ids"]).loss
         assert loss.requires_grad
         assert not any(s.values.requires_grad for t in att.report.traces for s in t.scores)
