@@ -18,11 +18,11 @@ def check_overlay(path: Path | None, option: str = "--overlay") -> None:
     if path is None:
         return
     if path.suffix.lower() not in _SUFFIXES:
-        raise MediaError(f"{option} {str(path)!r} is no picture file; use a name such as out.png.")
+        raise MediaError(f"{option} {str(path)!r} is not an image file; use a name such as out.png.")
     if path.is_dir():
         raise MediaError(f"{option} {str(path)!r} is a folder; give the name of a file.")
     if not path.absolute().parent.is_dir():
-        raise MediaError(f"{option} {str(path)!r}: there is no folder {str(path.parent)!r}.")
+        raise MediaError(f"{option} {str(path)!r}: the folder {str(path.parent)!r} does not exist; create it.")
 
 
 def write_overlay(

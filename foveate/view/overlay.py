@@ -70,7 +70,7 @@ def frames_of(image: Image.Image | Sequence[Image.Image]) -> list[Image.Image]:
     """A picture as a list of one, frames as a list."""
     frames = [image] if isinstance(image, Image.Image) else list(image)
     if not frames:
-        raise InvalidParameter("There is no picture to draw on; give an image or a list of frames.")
+        raise InvalidParameter("There is no image to draw on; give an image or a list of frames.")
     return frames
 
 

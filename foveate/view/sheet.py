@@ -55,8 +55,8 @@ def side_by_side(
     images, captions = list(images), list(captions)
     if not images or len(images) != len(captions):
         raise InvalidParameter(
-            f"{len(images)} pictures with {len(captions)} captions make no sheet; "
-            "give one caption for each of one or more pictures."
+            f"{len(images)} images but {len(captions)} captions; "
+            "give one caption per image, and at least one image."
         )
     height = height or max(image.height for image in images)
     columns = min(columns or len(images), len(images))
