@@ -13,12 +13,7 @@ BEGIN, END = "<!-- payoff: make docs -->", "<!-- end of payoff -->"
 BEFORE = "before the LLM, keep 10 % (FasterVLM, DivPrune, VisionZip)"
 INSIDE = "inside the LLM, defaults (FastV, PyramidDrop)"
 GROUPS = {BEFORE: ("fastervlm", "divprune", "visionzip"), INSIDE: ("fastv", "pyramiddrop")}
-COLUMNS = (
-    "theoretical_speedup",
-    "measured_speedup",
-    "kv_bytes_over_bare",
-    "time_per_output_token_over_bare",
-)
+TTFT = ("encode", "select", "prefill")
 
 
 @dataclass(frozen=True)
@@ -29,47 +24,65 @@ class Setting:
         where: model and device.
         prompt: prompts per batch × visual tokens.
         methods: measured figures by slug.
-        keep_all: time of a call with keep=1.0 / full model, None where it was not measured.
+        ttft: seconds to the first token of the full model, None where it was not measured.
     """
 
     where: str
     prompt: str
     methods: dict[str, dict[str, Any]]
-    keep_all: float | None = None
+    ttft: float | None = None
+
+    def speedup(self, group: str) -> str:
+        """Measured speed-up of the prefill."""
+        return _range(row["measured_speedup"] for row in self.rows(group)) + "×"
+
+    def ttft_speedup(self, group: str) -> str:
+        """Measured speed-up of the time to the first token."""
+        if self.ttft is None:
+            return "–"
+        taken = [sum(row["seconds"][stage] for stage in TTFT) for row in self.rows(group)]
+        return _range(self.ttft / seconds for seconds in taken) + "×"
+
+    def rows(self, group: str) -> list[dict[str, Any]]:
+        """Figures of the methods of a group."""
+        return [self.methods[slug] for slug in GROUPS[group] if slug in self.methods]
 
 
 def table() -> str:
     """The table with a sentence above and the sources below, as Markdown."""
     settings = [*_whole_calls("cuda"), *_long_prompt(), *_whole_calls("cpu")]
-    one, many = settings[:2]
+    one, many = (s for s in settings if "7B" in s.where and s.ttft)
     lines = [
-        "**On an H200, one prompt of 576 visual tokens gains nothing.** It does not fill the GPU, "
-        f"so fewer tokens save no time: {_measured(one, BEFORE)} with methods before the LLM, and "
-        f"slower, {_measured(one, INSIDE)}, with methods inside the LLM. **16 such prompts in a "
-        f"batch gain {_measured(many, BEFORE)}.** Batches, long prompts and CPUs gain. The KV "
-        "cache shrinks in all cases.",
+        "**One prompt of 576 visual tokens gains nothing on an H200.** At this length kernel "
+        "launches limit the speed, not the number of tokens, and a method adds launches: the time "
+        f"to the first token (TTFT) changes by {one.ttft_speedup(BEFORE)}. **16 such prompts in a "
+        f"batch gain {many.speedup(BEFORE)} in prefill and {many.ttft_speedup(BEFORE)} in TTFT**, "
+        "which includes the vision encoder and token selection. A 0.5B model on an H200 gains "
+        "nothing even then. A CPU always gains. The KV cache shrinks in all cases.",
         "",
-        "| model, device | prompt | method | theoretical prefill speed-up "
-        "| measured prefill speed-up | KV cache | time per output token |",
-        "|---|---|---|---|---|---|---|",
+        "| model, device | prompts | method | theoretical prefill speed-up "
+        "| measured prefill speed-up | TTFT speed-up | KV cache | time per output token |",
+        "|---|---|---|--:|--:|--:|--:|--:|",
     ]
     for setting in settings:
-        for group, slugs in GROUPS.items():
-            rows = [setting.methods[slug] for slug in slugs if slug in setting.methods]
+        for group in GROUPS:
+            rows = setting.rows(group)
             if rows:
-                theory, measured, cache, decode = (_range(r[c] for r in rows) for c in COLUMNS)
+                theory = _range(row["theoretical_speedup"] for row in rows)
+                cache = _range(row["kv_bytes_over_bare"] for row in rows)
+                decode = _range(row["time_per_output_token_over_bare"] for row in rows)
                 lines.append(
-                    f"| {setting.where} | {setting.prompt} | {group} | {theory}× | {measured}× "
-                    f"| {cache}× | {decode}× |"
+                    f"| {setting.where} | {setting.prompt} | {group} | {theory}× "
+                    f"| {setting.speedup(group)} | {setting.ttft_speedup(group)} | {cache}× "
+                    f"| {decode}× |"
                 )
     lines += [
         "",
-        "Measured speed-up is relative to an attached method that prunes nothing, which takes "
-        f"{_range(s.keep_all for s in settings if s.keep_all)}× the time of the full model. KV "
-        "cache and time per output token are relative to the full model. Prompts have 32 text "
-        "tokens; weights are random. Sources: [CUDA](perf/results/cuda.md), "
-        "[8 images per prompt](perf/results/layers_7b_cuda.md), [CPU](perf/results/cpu.md). "
-        "`make perf` measures them again.",
+        "Prefill speed-up is relative to the prefill of an attached method with keep=1.0. TTFT, KV "
+        "cache and time per output token are relative to the model without foveate. Weights are "
+        "random, which does not change the speed; prompts have 32 text tokens. Sources: "
+        "[GPU](perf/results/cuda.md), [8 images per prompt](perf/results/layers_7b_cuda.md), "
+        "[CPU](perf/results/cpu.md). `make perf` measures them again.",
     ]
     return "\n".join(lines)
 
@@ -83,16 +96,17 @@ def insert(text: str) -> str:
 
 
 def _whole_calls(name: str) -> list[Setting]:
-    """The settings of one file, on a GPU those of the 7B model."""
+    """The settings of one file, those of the largest model first."""
     result = json.loads((RESULTS / f"{name}.json").read_text())
-    shapes = [s for s in result["prefill"] if name == "cpu" or "7B" in s["shape"]]
+    shapes = sorted(result["prefill"], key=lambda shape: "7B" not in shape["shape"])
     device = "CPU" if name == "cpu" else result["machine"]["device"].removeprefix("NVIDIA ")
     return [
         Setting(
             f"{_model(shape['shape'])}, {device}",
             f"{shape['batch']} × {shape['visual_tokens']} visual tokens",
             shape["methods"],
-            shape["keep_all_over_bare"],
+            # Stages are measured with a method attached that keeps all tokens.
+            sum(shape["bare_seconds"][s] for s in TTFT) / shape["keep_all_over_bare"],
         )
         for shape in shapes
     ]
@@ -109,10 +123,6 @@ def _long_prompt() -> list[Setting]:
 
 def _model(shape: str) -> str:
     return shape.split(" (")[0].removesuffix(" decoder")
-
-
-def _measured(setting: Setting, group: str) -> str:
-    return _range(setting.methods[slug]["measured_speedup"] for slug in GROUPS[group]) + "×"
 
 
 def _range(figures: Iterable[float]) -> str:
