@@ -55,7 +55,7 @@ def table() -> str:
     lines = [
         "**One prompt of 576 visual tokens gains nothing on an H200.** At this length kernel "
         "launches limit the speed, not the number of tokens, and a method adds launches: the time "
-        f"to the first token (TTFT) changes by {one.ttft_speedup(BEFORE)}. **16 such prompts in a "
+        f"to the first token (TTFT) gets worse, {one.ttft_speedup(BEFORE)}. **16 such prompts in a "
         f"batch gain {many.speedup(BEFORE)} in prefill and {many.ttft_speedup(BEFORE)} in TTFT**, "
         "which includes the vision encoder and token selection. A 0.5B model on an H200 gains "
         "nothing even then. A CPU always gains. The KV cache shrinks in all cases.",

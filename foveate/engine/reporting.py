@@ -150,9 +150,13 @@ def _counts(anatomy: Anatomy, method: Method, prompt: Prompt) -> Report:
         plain = [0 if i in prompt.stored else n for i, n in enumerate(lengths)]
         report.kv_bytes += kv_bytes(shape, plain, width)
         report.kv_bytes_full += kv_bytes(shape, full, width)
-    for flops, held in prompt.saved:
-        report.flops -= int(flops.sum())
-        report.kv_bytes -= 0 if held is None else int(held.sum())
+    if prompt.saved:
+        # One read for all layers: each read makes the host wait for the device.
+        flops = torch.stack([flops.sum().long() for flops, _ in prompt.saved]).sum()
+        held = [held.sum().long() for _, held in prompt.saved if held is not None]
+        saved = torch.stack([flops, torch.stack(held).sum() if held else flops * 0]).tolist()
+        report.flops -= saved[0]
+        report.kv_bytes -= saved[1]
     report.kv_bytes += sum(prompt.stored.values())
     return report
 
