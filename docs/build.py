@@ -45,15 +45,24 @@ def pages() -> dict[Path, str]:
 
 def _readme() -> str:
     text = payoff.insert((ROOT / "README.md").read_text())
-    lines = ["| method | where | year | what it does |", "|---|---|---|---|"]
+    lines = [
+        "| method | where | year | what it does | accuracy at 25 % |",
+        "|---|---|---|---|--:|",
+    ]
     for info in _available():
         name = info.name if info.year else info.slug
         lines.append(
             f"| [{name}](docs/methods/{info.slug}.md) | {where(info.stages)} "
-            f"| {info.year or 'baseline'} | {_summary(info.slug)} |"
+            f"| {info.year or 'baseline'} | {_summary(info.slug)} | {_accuracy(info.slug)} |"
         )
     head, rest = text.split(BEGIN)
     return head + BEGIN + "\n" + "\n".join(lines) + "\n" + END + rest.split(END)[1]
+
+
+def _accuracy(slug: str) -> str:
+    """Normalised accuracy on the embedded image model; a dash where there is none."""
+    found = _measured().get(slug, {}).get("image", {}).get("0.25")
+    return "–" if found is None else f"{found:.2f}"
 
 
 def _index() -> str:
