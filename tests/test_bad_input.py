@@ -236,7 +236,7 @@ def test_an_empty_question(tiny):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("o.txt", "not an image file"), ("folder.png", "is a folder"), ("no/o.png", "does not exist")],
+    [("o.txt", "is not an image"), ("folder.png", "is a folder"), ("no/o.png", "does not exist")],
 )
 def test_overlay_files(tiny, tmp_path, name, words):
     (tmp_path / "folder.png").mkdir()

@@ -18,11 +18,12 @@ def check_overlay(path: Path | None, option: str = "--overlay") -> None:
     if path is None:
         return
     if path.suffix.lower() not in _SUFFIXES:
-        raise MediaError(f"{option} {str(path)!r} is not an image file; use a name such as out.png.")
+        raise MediaError(f"{option} {str(path)!r} is not an image; use a name such as out.png.")
     if path.is_dir():
         raise MediaError(f"{option} {str(path)!r} is a folder; give the name of a file.")
     if not path.absolute().parent.is_dir():
-        raise MediaError(f"{option} {str(path)!r}: the folder {str(path.parent)!r} does not exist; create it.")
+        folder = str(path.absolute().parent)
+        raise MediaError(f"{option} {str(path)!r}: {folder!r} does not exist; create the folder.")
 
 
 def write_overlay(
