@@ -1,7 +1,7 @@
 """`python -m docs.build`: write what can be derived from the code, with `--check` only compare.
 
 The tables of README.md (methods, speed), the index docs/methods.md, one page per available method,
-and the type stub of the package.
+the bench pages from their stored rows, and the type stub of the package.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from functools import cache
 from pathlib import Path
 
 import foveate
-from docs import choose, payoff
+from docs import choose, payoff, runs
 from docs.stubs import stub
-from foveate.benchmarks.results import Results
-from foveate.benchmarks.statistics import normalised_accuracy
+from foveate.benchmarks.tables import number
 from foveate.catalogue import describe
 from foveate.method import method_class
 from foveate.method_docs import method_doc
@@ -36,6 +35,7 @@ def pages() -> dict[Path, str]:
     made = {ROOT / "README.md": _readme(), ROOT / "docs/methods.md": _index()}
     made[ROOT / "foveate/__init__.pyi"] = stub()
     made[choose.PAGE] = choose.page()
+    made |= runs.bench_pages()
     made[ROOT / "foveate/measured.json"] = json.dumps(_measured(), indent=1) + "\n"
     for info in foveate.catalog():
         if info.status == "available":
@@ -110,23 +110,18 @@ def _summary(slug: str) -> str:
 
 @cache
 def _measured() -> dict[str, dict[str, dict[str, float]]]:
-    """Mean normalised accuracy over the kept tasks in the runs in docs, by slug, model and keep."""
+    """Mean normalised accuracy over the kept tasks in the runs in docs, by slug, model and keep.
+
+    Not rounded, so that every page rounds the same figure once.
+    """
     made: dict[str, dict[str, dict[str, float]]] = {}
-    for folder in ("bench", "image-bench"):
-        results = Results.load(ROOT / "docs" / folder)
+    for name in runs.RUNS:
+        results = runs.results(name)
         model = results.configuration["model"]
-        for name in sorted(results.names):
-            for keep in results.keeps:
-                rows = [results.repeats(task, name, keep) for task in results.kept_tasks()]
-                if all(rows):
-                    scores = [
-                        normalised_accuracy(
-                            sum(r["accuracy"] for r in own) / len(own), *results.span(task)
-                        )
-                        for task, own in zip(results.kept_tasks(), rows, strict=True)
-                    ]
-                    cells = made.setdefault(name, {}).setdefault(model, {})
-                    cells[f"{keep:g}"] = round(float(sum(scores) / len(scores)), 3)
+        for slug in sorted(results.names):
+            if curve := results.curve(slug):
+                cells = {f"{keep:g}": score for keep, score in curve.items()}
+                made.setdefault(slug, {})[model] = cells
     return made
 
 
@@ -172,7 +167,7 @@ def _facts(slug: str) -> Iterator[tuple[str, str]]:
     yield "model families", described["families"]
     for model, row in _measured().get(slug, {}).items():
         page = {"nano": "../bench.md", "image": "../image-bench.md"}[model]
-        cells = ", ".join(f"{score:.2f} at {100 * float(keep):g} %" for keep, score in row.items())
+        cells = ", ".join(f"{number(r)} at {100 * float(keep):g} %" for keep, r in row.items())
         yield f"normalised accuracy on [{model}]({page})", cells
 
 

@@ -8,13 +8,15 @@ from collections.abc import Iterable
 from itertools import combinations
 
 from foveate import mini
-from foveate.benchmarks.acceptance import positions
+from foveate.benchmarks.acceptance import check, positions
 from foveate.benchmarks.baseline_comparison import sign, task_type_findings
 from foveate.benchmarks.metrics import INSENSITIVE, SPAN, Summary
 from foveate.benchmarks.results import Results
+from foveate.benchmarks.settings import CONTROLS
 from foveate.benchmarks.statistics import THRESHOLD
 from foveate.benchmarks.tables import number, oracle_ratio, ratio, title_of
 from foveate.method import registered
+from foveate.trained import shipped
 
 MOST_NAMES = 6
 """Lists of more methods are given as a number."""
@@ -38,7 +40,10 @@ def key_findings(results: Results) -> list[str]:
         *_not_scored(results),
         *_not_learned(results),
         *_not_available(results),
+        *absent(results),
     ]
+    if found:
+        found += _failed_checks(results)
     return found or ["Too few settings are measured for a finding."]
 
 
@@ -200,14 +205,26 @@ def _evidence_removed(results: Results) -> list[str]:
     for task in results.kept_tasks():
         row = results.row(task, "anti_oracle")
         value = results.normalised_accuracy(task, [row])[0] if row else None
-        if value is not None and value >= 0.25:
-            made.append(f"{title_of(task)} ({number(value)})")
-    if not made:
-        return []
-    return [
-        "With the evidence tokens removed, the normalised accuracy stays at 0.25 or more on "
-        f"{', '.join(made)}: other tokens contain the answer too, or the answer is an absence."
-    ]
+        if value is None:
+            continue
+        if not results.has_evidence(task):
+            made.append(
+                f"{title_of(task)} asks about the whole image: no token counts as evidence, so the "
+                "oracle has no evidence to keep and removing the evidence changes nothing. "
+                f"{task} does not test which tokens a method keeps."
+            )
+        elif value >= INSENSITIVE:
+            made.append(
+                f"On {title_of(task)}, removing the evidence tokens costs little (normalised "
+                f"accuracy {number(value)}): other tokens also contain the answer. {task} does not "
+                "test token selection."
+            )
+        elif value >= 0.25:
+            made.append(
+                f"On {title_of(task)}, a normalised accuracy of {number(value)} is left without "
+                "the evidence tokens: other tokens also contain a part of the answer."
+            )
+    return made
 
 
 def _unequal_cost(results: Results) -> list[str]:
@@ -223,7 +240,8 @@ def _unequal_cost(results: Results) -> list[str]:
         return []
     return [
         f"At {ratio(keep)} some methods process more than {expected:g} visual tokens per decoder "
-        f"layer on average: {', '.join(made)}. Compare them with the others at equal FLOPs."
+        f"layer on average ({expected:g} = {ratio(keep)} of {results.configuration['tokens']}): "
+        f"{', '.join(made)}. Compare them with the others at equal FLOPs."
     ]
 
 
@@ -240,8 +258,9 @@ def _insensitive(results: Results) -> list[str]:
     )
     return [
         "On some tasks the model no longer needs visual tokens at the layer where a method starts "
-        f"to prune (normalised accuracy {INSENSITIVE} or more without any). There the results show "
-        f"the cost of the method, not the quality of its token selection: {'; '.join(told)}."
+        f"to prune (normalised accuracy {INSENSITIVE} or more when all visual tokens are dropped "
+        "at that layer). There the results show the cost of the method, not the quality of its "
+        f"token selection (†): {'; '.join(told)}."
     ]
 
 
@@ -284,21 +303,25 @@ def _not_scored(results: Results) -> list[str]:
 
 
 def _not_learned(results: Results) -> list[str]:
-    """Tasks that an embedded model has not learned, from its model card."""
+    """Tasks that the run leaves out: not learned (from the model card), or not measured."""
     card = mini.model_card(str(results.configuration["model"]))
     tested, kept = card.get("test", {}), card.get("kept", card.get("test", {}))
+    made = []
+    others = [title_of(task) for task in tested if task in kept and task not in results.tasks]
+    if others:
+        made.append(f"Learned by the model, but not part of this run: {', '.join(others)}.")
     told = [
         f"{title_of(task)} ({100 * row['full']:.1f} % with the image, "
         f"{100 * max(row['blind'], row['constant']):.1f} % without)"
         for task, row in tested.items()
         if task not in kept
     ]
-    if not told:
-        return []
-    return [
-        f"Not measured, because the model itself has not learned the task: {', '.join(told)}. Use "
-        "another model for these tasks."
-    ]
+    if told:
+        made.append(
+            f"Not measured, because the model itself has not learned the task: {', '.join(told)}. "
+            "Use another model for these tasks."
+        )
+    return made
 
 
 def _not_available(results: Results) -> list[str]:
@@ -313,6 +336,51 @@ def _not_available(results: Results) -> list[str]:
         return []
     told = (f"{', '.join(names)} ({ratios(keeps, results)})" for keeps, names in alike.items())
     return [f"Not available at every ratio on this model: {'; '.join(told)}."]
+
+
+def absent(results: Results) -> list[str]:
+    """Available methods that the run does not measure, with the reason; [] if they are many."""
+    known = {
+        name: cls
+        for name, cls in registered().items()
+        if cls.__module__.startswith("foveate.methods.") and name not in {*results.names, *CONTROLS}
+    }
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for name, cls in known.items():
+        if not cls.reduces:
+            reason = "all visual tokens are kept; needs a fine-tuned model"
+        elif cls.trained and not shipped(name):
+            reason = "needs learned modules, no weights are included in the package"
+        else:
+            reason = "not part of this run"
+        reasons[reason].append(name)
+    if not known or len(known) > MOST_NAMES:
+        return []
+    told = "; ".join(f"{', '.join(names)} ({why})" for why, names in reasons.items())
+    return [f"Available methods without a result here: {told}."]
+
+
+FAILED = {
+    1: "some tasks can be answered without the image, so they say little about token reduction",
+    2: "the oracle is hardly better than random token selection, so these tasks can hardly tell "
+    "methods apart",
+    3: "the tasks do not favour the selection criteria that they were made for, so the ranking "
+    "does not show which criterion (attention, diversity, text guidance) suits which task",
+    4: "packed position ids have another effect on I2 and I1 than expected, so the results do not "
+    "show what changed position ids cost",
+    5: "a second training of the model ranks the methods differently, so the ranking is uncertain",
+    6: "some methods change the scores of the model although they keep all visual tokens",
+}
+"""What a failed check means for the results, by the number of the check."""
+
+
+def _failed_checks(results: Results) -> list[str]:
+    verdicts = check(results)
+    failed = [v for v in verdicts if v.passed is False]
+    if not failed:
+        return []
+    told = "; ".join(f"{FAILED[v.number]} (check {v.number})" for v in failed)
+    return [f"{len(failed)} of {len(verdicts)} checks of the benchmark failed: {told}."]
 
 
 def ratios(keeps: Iterable[float], results: Results) -> str:

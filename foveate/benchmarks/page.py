@@ -14,6 +14,7 @@ from foveate.benchmarks.key_findings import key_findings, ratios
 from foveate.benchmarks.plot import draw
 from foveate.benchmarks.results import Results
 from foveate.benchmarks.tables import Table, ratio, tables, title_of
+from foveate.mini.world import gallery
 
 BASELINES = {
     "random": "random token selection, mean of three seeds",
@@ -41,8 +42,9 @@ def write_page(results: Results, path: str | Path, plot: bool = True) -> list[Pa
         The files that were written.
     """
     path = Path(path)
+    models = "mini.md" if (path.parent / "mini.md").is_file() else None
     written = draw(results, path.with_suffix(""), ("svg",)) if plot else []
-    text = page(results, [picture.name for picture in written])
+    text = page(results, [picture.name for picture in written], models)
     try:
         with replacing(path) as partial:
             partial.write_text(text, encoding="utf-8")
@@ -51,12 +53,18 @@ def write_page(results: Results, path: str | Path, plot: bool = True) -> list[Pa
     return [path, *written]
 
 
-def page(results: Results, pictures: list[str]) -> str:
-    """The page as Markdown, with the plots in the files `pictures`."""
+def page(results: Results, pictures: list[str], models: str | None = None) -> str:
+    """The page as Markdown.
+
+    Args:
+        results: the run.
+        pictures: the files of the plots.
+        models: page about the embedded models, for a link to it. Default None: no link.
+    """
     main, *details = tables(results) or [None]
     parts = [
-        f"# Accuracy benchmark on {results.configuration['model']}",
-        _measured(results),
+        f"# Accuracy benchmark on {_embedded(results)}`{results.configuration['model']}`",
+        _measured(results, models),
         "## Key findings",
         "\n".join(f"- {sentence}" for sentence in key_findings(results)),
     ]
@@ -81,11 +89,19 @@ CHECKS = (
 )
 
 
-def _measured(results: Results) -> str:
+def _embedded(results: Results) -> str:
+    known = mini.model_card(str(results.configuration["model"]))
+    return "the embedded model " if known else ""
+
+
+def _measured(results: Results, models: str | None) -> str:
     """What was measured: model, tasks, metric, baselines."""
     c = results.configuration
     methods = sum(s.role == "method" for s in results.summaries)
-    kind = "an embedded LLaVA-type model" if mini.model_card(str(c["model"])) else "a model"
+    kind = "a model"
+    if _embedded(results):
+        link = f"[embedded]({models})" if models else "embedded"
+        kind = f"an {link} LLaVA-type model"
     shown = [name for name in BASELINES if name in results.names]
     sentences = [
         f"{methods} token-reduction methods are compared on `{c['model']}`, {kind} with "
@@ -93,11 +109,13 @@ def _measured(results: Results) -> str:
         f"visual tokens per image ({c['size']} x {c['size']} px).",
         f"Each method answers the same {c['n']} questions per task at "
         f"{', '.join(map(ratio, results.keeps)) or '100 %'} of the visual tokens, on synthetic "
-        f"image tasks: {', '.join(map(title_of, results.tasks))}.",
+        "image tasks.",
         "The metric is the normalised accuracy, (accuracy - no-image baseline) / (full model - "
         "no-image baseline): 0 = no-image baseline, 1 = full model with all visual tokens.",
     ]
     lines = [" ".join(sentences)]
+    lines.append("Tasks, each with an example question and its answer:")
+    lines.append("\n".join(f"- {title_of(task)}: {_example(task)}" for task in results.tasks))
     if shown:
         lines.append("Baselines and controls at the same retention ratios:")
         lines.append("\n".join(f"- {name}: {BASELINES[name]}" for name in shown))
@@ -106,6 +124,12 @@ def _measured(results: Results) -> str:
         "own model and data before you choose a method (`foveate tune`)."
     )
     return "\n\n".join(lines)
+
+
+def _example(task: str) -> str:
+    """An example question with its answer, and what the task tests."""
+    shown = gallery.chosen(task)
+    return f'"{shown.question}" **{shown.answer}**. {gallery.PURPOSES[task]}'
 
 
 def _plot_title(name: str) -> str:

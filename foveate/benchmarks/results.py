@@ -285,6 +285,19 @@ class Results:
             ),
         )
 
+    def flops_share(self, name: str, keep: float) -> float | None:
+        """Prefill FLOPs with token selection, relative to the full model; None if it did not run.
+
+        Mean over the scored tasks.
+        """
+        cells = [c for t in self.kept_tasks() if (c := self.cells.get((t, name, keep)))]
+        return float(np.mean([c.flops_share for c in cells])) if cells else None
+
+    def has_evidence(self, task: str) -> bool:
+        """Whether the control "evidence removed" drops any token on this task."""
+        row = self.row(task, "anti_oracle")
+        return row is not None and row["tokens_out"] < row["tokens_in"]
+
     def without_visual_tokens(self, task: str) -> dict[int, float | None]:
         """Normalised accuracy by k, with all visual tokens dropped before layer k."""
         rows = [self.row(task, "late_blind", k=k) for k in range(self.configuration["layers"])]

@@ -11,6 +11,15 @@ from foveate.benchmarks.metrics import Cell, Interval
 from foveate.benchmarks.results import Results
 
 NONE = "–"
+UNAVAILABLE = "n/a"
+MISSING = (
+    f"{UNAVAILABLE}: not available, the method cannot reach this ratio on this model. "
+    f"{NONE}: not measured."
+)
+DAGGER = (
+    "†: on at least one of these tasks the model no longer needs visual tokens at the first layer "
+    "where this method prunes, so the accuracy there does not measure the token selection."
+)
 COMPOSITION = (
     " a+b: both methods, each keeps this ratio of its input tokens; the table of the theoretical "
     "speed-up has the resulting number of visual tokens."
@@ -53,28 +62,37 @@ def tables(results: Results) -> list[Table]:
 
 def overview(results: Results) -> Table:
     """The main table: mean normalised accuracy by retention ratio."""
+    at = oracle_ratio(results)
     rows, strong = [], []
     for s in results.summaries if results.kept_tasks() else ():
-        curve = results.curve(s.name)
+        curve, cost = results.curve(s.name), results.flops_share(s.name, at)
         rows.append(
             [
                 label(results, s.name),
-                *(number(curve.get(keep)) for keep in results.keeps),
+                *(
+                    number(curve[keep]) if keep in curve else missing(results, s.name, keep)
+                    for keep in results.keeps
+                ),
                 _with(number(s.normalised_accuracy), s.normalised_accuracy_interval),
-                _with(_signed(s.gain), s.gain_interval),
+                "0" if s.name == "random" else _with(_signed(s.gain), s.gain_interval),
                 _k90(s.k90, s.below),
+                missing(results, s.name, at) if cost is None else whole_percent(cost),
             ]
         )
         strong.append(s.role == "method")
     return Table(
         "Normalised accuracy by retention ratio",
         f"Mean over {', '.join(results.kept_tasks())}; 0 = no-image baseline, 1 = full model, in "
-        f"brackets the 95 % CI (paired bootstrap). Mean: over the ratios that are available "
-        f"({NONE}: not available). Over random: difference to random token selection at the same "
-        "ratios. K90: smallest retention ratio with a normalised accuracy of 0.9. †: most of these "
-        "tasks need no visual tokens at the layer where the method starts to prune."
+        f"brackets the 95 % CI (paired bootstrap). {MISSING} Mean: over the available ratios. "
+        "Methods that are not available at every ratio are below the others: their mean is over "
+        "fewer and larger ratios. Over random: difference to random token selection at the same "
+        "ratios. K90: retention ratio at which the normalised accuracy reaches 0.9, interpolated "
+        "between measured ratios (it is 1 at 100 %). ≤: the smallest measured ratio already "
+        f"reaches 0.9. Prefill FLOPs: of the LLM with token selection, at {ratio(at)}, relative to "
+        f"the full model. {DAGGER}"
         + (COMPOSITION if any("+" in s.name for s in results.summaries) else ""),
-        ["method", *map(ratio, results.keeps), "mean", "over random", "K90"],
+        ["method", *map(ratio, results.keeps), "mean", "over random", "K90"]
+        + [f"prefill FLOPs at {ratio(at)}"],
         rows,
         strong,
     )
@@ -119,7 +137,7 @@ def by_task(results: Results) -> Table:
         strong.append(s.role == "method")
     return Table(
         "Normalised accuracy by task",
-        "Mean over the available ratios, in brackets K90 for this task.",
+        "Mean over the available ratios, in brackets K90 for this task (interpolated).",
         ["method", *(title_of(task) for task in results.kept_tasks())],
         rows,
         strong,
@@ -132,6 +150,8 @@ def scale(results: Results) -> Table:
     rows = []
     for task in results.tasks:
         full, removed = results.full_model(task), results.row(task, "anti_oracle")
+        nothing = UNAVAILABLE if removed else NONE
+        shown = results.has_evidence(task)
         oracle = results.cells.get((task, "oracle", at))
         constant, plain = results.row(task, "constant"), results.row(task, "blind")
         rows.append(
@@ -142,8 +162,8 @@ def scale(results: Results) -> Table:
                 percent(plain["accuracy"]) if plain else NONE,
                 percent(full["accuracy"]),
                 number(oracle.normalised_accuracy) if oracle else NONE,
-                number(results.normalised_accuracy(task, [removed])[0] if removed else None),
-                f"{removed['tokens_out'] / removed['tokens_in']:.0%}" if removed else NONE,
+                number(results.normalised_accuracy(task, [removed])[0]) if shown else nothing,
+                whole_percent(removed["tokens_out"] / removed["tokens_in"]) if shown else nothing,
             ]
         )
     return Table(
@@ -151,8 +171,9 @@ def scale(results: Results) -> Table:
         "The first three are accuracies in %: the no-image baseline is the better of the best "
         "constant answer and constant-colour images (each image replaced by its mean colour). "
         "The others are normalised accuracies. Oracle: keeps the tokens with the evidence "
-        "for the answer. Evidence removed: drops these tokens and keeps all others. For counting "
-        "tasks the evidence is every object, and the oracle also keeps background tokens.",
+        "for the answer. Evidence removed: drops these tokens and keeps all others "
+        f"({UNAVAILABLE}: the question is about the whole image, no token counts as evidence). For "
+        "counting tasks the evidence is every object, and the oracle also keeps background tokens.",
         [
             *("task", "items", "constant answer", "constant-colour image", "full model"),
             *(f"oracle at {ratio(at)}", "evidence removed", "tokens kept then"),
@@ -206,7 +227,7 @@ def _cost_table(results: Results, title: str, note: str, cell) -> Table:
         line = []
         for keep in results.keeps:
             cells = [c for t in results.tasks if (c := results.cells.get((t, s.name, keep)))]
-            line.append(cell(cells) if cells else NONE)
+            line.append(cell(cells) if cells else missing(results, s.name, keep))
         rows.append([label(results, s.name), *line])
         strong.append(s.role == "method")
     return Table(title, note, ["method", *map(ratio, results.keeps)], rows, strong)
@@ -253,7 +274,13 @@ def accuracies(results: Results) -> list[Table]:
         for s in results.summaries:
             cells = [results.cells.get((task, s.name, keep)) for keep in results.keeps]
             if any(cells):
-                rows.append([label(results, s.name), *(_accuracy(cell) for cell in cells)])
+                shown = zip(cells, results.keeps, strict=True)
+                rows.append(
+                    [
+                        label(results, s.name),
+                        *(_accuracy(c) if c else missing(results, s.name, k) for c, k in shown),
+                    ]
+                )
                 strong.append(s.role == "method")
         no_image, full = results.span(task)
         made.append(
@@ -277,9 +304,13 @@ def oracle_ratio(results: Results) -> float:
 
 
 def label(results: Results, name: str) -> str:
-    """A method's name, with † if most scored tasks are insensitive to where it prunes."""
-    insensitive = 2 * len(results.insensitive_tasks(name)) > len(results.kept_tasks())
-    return f"{name} †" if insensitive else name
+    """A method's name, with † if a scored task is insensitive to where the method prunes."""
+    return f"{name} †" if results.insensitive_tasks(name) else name
+
+
+def missing(results: Results, name: str, keep: float) -> str:
+    """The cell of a setting without a figure: not available, or not measured."""
+    return UNAVAILABLE if (name, keep) in results.refusals() else NONE
 
 
 def title_of(task: str) -> str:
@@ -299,21 +330,32 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
+def whole_percent(share: float) -> str:
+    """A share in percent without decimals."""
+    return f"{100 * share:.0f} %"
+
+
 def ratio(keep: float) -> str:
     """A retention ratio in percent."""
     return f"{100 * keep:.4g} %"
 
 
 def _signed(value: float | None) -> str:
-    return NONE if value is None else f"{value:+.2f}"
+    return NONE if value is None else f"{value:+.2f}".replace("-0.00", "+0.00")
 
 
 def _lead(found: tuple[float, Interval] | None) -> str:
-    return NONE if found is None else f"{found[0]:+.2f}{'*' if sign(found) else ''}"
+    return NONE if found is None else f"{_signed(found[0])}{'*' if sign(found) else ''}"
 
 
 def _with(text: str, found: Interval) -> str:
-    return f"{text} [{number(found[0])}, {number(found[1])}]" if found else text
+    return f"{text} [{_end(found[0])}, {_end(found[1])}]" if found else text
+
+
+def _end(value: float) -> str:
+    """An end of an interval, with a third or fourth decimal where two would show 0.00."""
+    digits = next((n for n in (2, 3, 4) if abs(value) >= 0.5 * 10**-n), 2)
+    return f"{value:.{digits}f}" if abs(value) >= 0.5e-4 else number(value)
 
 
 def _k90(k90: float | None, below: bool) -> str:
@@ -325,9 +367,7 @@ def _mean(values) -> float:
     return sum(values) / len(values)
 
 
-def _accuracy(cell: Cell | None) -> str:
-    if cell is None:
-        return NONE
+def _accuracy(cell: Cell) -> str:
     low, high = cell.accuracy_interval
     text = f"{percent(cell.accuracy)} [{percent(low)}, {percent(high)}]"
     if cell.gain_interval and not cell.gain_interval[0] <= 0 <= cell.gain_interval[1]:

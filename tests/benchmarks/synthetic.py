@@ -78,7 +78,7 @@ def results(tasks=("I1", "I2"), curves=None, late=(0.0, 0.2, 0.95), **configurat
             row(task, "constant", 0.2, kind="constant"),
             row(task, "blind", 0.15),
             row(task, "full", 0.9, 1.0),
-            row(task, "anti_oracle", 0.35),
+            row(task, "anti_oracle", 0.35, tokens_out=60.0),
         ]
         for name, curve in curves.items():
             role = "control" if name in ("oracle", "random", "random_original") else "method"

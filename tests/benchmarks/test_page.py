@@ -14,4 +14,4 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 def test_page_is_up_to_date(name):
     results = Results.load(DOCS / name)
     pictures = sorted(p.name for p in DOCS.glob(f"{name}-*.svg"))
-    assert page(results, pictures) == (DOCS / f"{name}.md").read_text()
+    assert page(results, pictures, "mini.md") == (DOCS / f"{name}.md").read_text()

@@ -3,11 +3,13 @@
 import pytest
 
 from foveate.benchmarks.acceptance import check
-from foveate.benchmarks.key_findings import key_findings
+from foveate.benchmarks.key_findings import absent, key_findings
 from foveate.benchmarks.page import command, page, write_page
 from foveate.benchmarks.plot import draw
 from foveate.benchmarks.results import Results
-from foveate.benchmarks.tables import tables
+from foveate.benchmarks.settings import CONTROLS
+from foveate.benchmarks.tables import _with, label, tables
+from foveate.method import registered
 
 from .synthetic import KEEPS, results, row
 
@@ -170,6 +172,97 @@ def test_methods_on_insensitive_tasks_are_marked():
     assert "good †" in page(insensitive, []) and "good †" not in page(sensitive, [])
 
 
+def test_one_insensitive_task_is_enough_for_the_mark():
+    made = inside((0.0, 0.2, 0.95))
+    rows = [r for r in made.rows if (r["task"], r["name"], r["k"]) != ("I2", "late_blind", 2)]
+    rows.append(row("I2", "late_blind", 0.4, role="curve", k=2))
+    made = Results(made.configuration, rows)
+    assert made.insensitive_tasks("good") == ["I1"]
+    assert label(made, "good") == "good †" and label(made, "poor") == "poor"
+
+
+def test_out_of_reach_and_not_measured_have_different_symbols(made):
+    lost = row("I1", "poor", 0.5, 0.125, "method", refused="keep is out of reach.")
+    del lost["right"]
+    gone = [("good", 0.25), ("poor", 0.125)]
+    rows = [r for r in made.rows if (r["name"], r["keep"]) not in gone]
+    shown = {r[0]: r for r in tables(Results(made.configuration, [*rows, lost]))[0].rows}
+    assert shown["good"][1:4] == ["0.99", "–", "0.85"]
+    assert shown["poor"][3] == shown["poor"][-1] == "n/a"
+
+
+def test_prefill_flops_stand_beside_the_accuracy(made):
+    rows = [
+        {**r, "flops": 3e7} if (r["name"], r["keep"]) == ("good", 0.125) else r for r in made.rows
+    ]
+    table = tables(Results(made.configuration, rows))[0]
+    assert table.header[-1] == "prefill FLOPs at 12.5 %"
+    assert next(r for r in table.rows if r[0] == "good")[-1] == "30 %"
+
+
+def test_ends_of_intervals_that_round_to_zero_have_more_digits():
+    assert _with("-0.05", (-0.1, -0.0012)) == "-0.05 [-0.10, -0.001]"
+    assert _with("0.03", (0.00004, 0.06)) == "0.03 [0.00, 0.06]"
+    assert _with("0.03", (-0.0, 0.06)) == "0.03 [0.00, 0.06]"
+
+
+def test_evidence_that_can_be_removed_without_a_loss_is_named():
+    def said(accuracy, tokens):
+        made = results()
+        rows = [r for r in made.rows if (r["task"], r["name"]) != ("I1", "anti_oracle")]
+        rows.append(row("I1", "anti_oracle", accuracy, tokens_out=tokens))
+        changed = Results(made.configuration, rows)
+        scale = next(t for t in tables(changed) if t.title.startswith("No-image"))
+        return " ".join(key_findings(changed)), scale.rows[0][-2:]
+
+    words, cells = said(0.9, 60.0)
+    assert "On I1 attribute, removing the evidence tokens costs little" in words
+    assert cells == ["1.00", "94 %"]
+    assert "a normalised accuracy of 0.50 is left" in said(0.55, 60.0)[0]
+    assert "evidence tokens" not in said(0.25, 60.0)[0]
+    words, cells = said(0.9, 64.0)
+    assert "no token counts as evidence" in words and "costs little" not in words
+    assert cells == ["n/a", "n/a"]
+
+
+def test_failed_checks_are_a_key_finding():
+    made = results(tasks=("I9",))
+    assert not any("checks of the benchmark failed" in s for s in key_findings(made))
+    rows = [r for r in made.rows if r["name"] != "blind"]
+    leaky = Results(made.configuration, [*rows, row("I9", "blind", 0.3)])
+    assert (
+        "1 of 6 checks of the benchmark failed: some tasks can be answered without"
+        in (key_findings(leaky)[-1])
+    )
+
+
+def test_methods_and_tasks_without_a_result_are_named(made):
+    names = sorted(slug for slug in registered() if slug not in CONTROLS)
+    left_out = {"yopo", "vista_llama"}
+    rows = [
+        {**r, "name": name}
+        for r in made.rows
+        if r["name"] == "good"
+        for name in names
+        if name not in left_out
+    ]
+    (said,) = absent(Results(made.configuration, made.rows + rows))
+    assert "vista_llama (all visual tokens are kept; needs a fine-tuned model)" in said
+    assert "yopo (not part of this run)" in said and "divprune" not in said
+    assert absent(made) == []
+    image = Results({**made.configuration, "model": "image"}, made.rows)
+    (told,) = [s for s in key_findings(image) if s.startswith("Learned by the model")]
+    assert "I3 relation" in told and "I4" not in told and "I1 " not in told
+
+
+def test_the_page_explains_every_task_and_links_the_models(made):
+    image = Results({**made.configuration, "model": "image"}, made.rows)
+    text = page(image, [], "mini.md")
+    assert text.startswith("# Accuracy benchmark on the embedded model `image`\n")
+    assert "[embedded](mini.md)" in text and "](mini.md)" not in page(image, [])
+    assert '- I2 locate: "in which region is the gray circle?" **top-left**.' in text
+
+
 def test_methods_with_identical_answers_are_named_with_the_reason():
     curve = {0.5: 0.8, 0.25: 0.6, 0.125: 0.3}
     alike = key_findings(results(curves={"fastervlm": curve, "hired": curve}))
@@ -196,7 +289,7 @@ def test_a_method_that_costs_more_at_the_same_keep_is_named(made):
     assert not any("at equal FLOPs" in s for s in key_findings(made))
     rows = [{**r, "tokens_mean": 30.0} if r["name"] == "good" else r for r in made.rows]
     said = " ".join(key_findings(Results(made.configuration, rows)))
-    assert "more than 8 visual tokens per decoder layer on average: good (30.0)" in said
+    assert "visual tokens per decoder layer on average (8 = 12.5 % of 64): good (30.0)" in said
 
 
 def test_page_has_tables_command_checks_and_pictures(made, tmp_path):
