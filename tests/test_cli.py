@@ -266,6 +266,8 @@ def test_ctrl_c_says_what_is_kept(tmp_path, module, name, arguments, words):
     running = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", code, *arguments],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # Jobs in the background inherit that SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert running.stdout is not None and running.stdout.readline() == "ready\n"
     running.send_signal(signal.SIGINT)

@@ -163,7 +163,7 @@ def test_calibration_of_one_batch_merges_r_pairs_per_picture(nano):
     assert method.thresholds[-1] == 1.0 or len(method.thresholds) == 3
     counts = counts_of(model, processor, pictures[:8], method)
     assert float(counts[:, len(method.thresholds)].float().mean()) == pytest.approx(62, abs=1)
-    with pytest.raises(InvalidParameter, match="0 pictures"):
+    with pytest.raises(InvalidParameter, match="images has 0 entries"):
         DyMU.calibrate(model, processor, [])
 
 
