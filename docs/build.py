@@ -27,6 +27,7 @@ SECTIONS = {
     "Differences": "Differences from paper and official code",
     "Notes": "Notes",
 }
+EXAMPLE_INPUTS = '# image: a PIL image, prompt: a text such as "<image> what is in the picture?"'
 BEGIN, END = "<!-- methods: make docs -->", "<!-- end of methods -->"
 
 
@@ -137,7 +138,8 @@ def _page(slug: str) -> str:
         if label in doc.sections:
             lines += ["", f"## {title}", "", _sentence(doc.sections[label])]
     if doc.example:
-        lines += ["", "## Example", "", "```python", "import foveate", "", doc.example, "```"]
+        head = ["import foveate", "", *([EXAMPLE_INPUTS] if "prompt" in doc.example else [])]
+        lines += ["", "## Example", "", "```python", *head, doc.example, "```"]
     lines += [
         "",
         f"In commands: `--method {slug}`. By name: `foveate.create({slug!r}, ...)`.",
@@ -155,14 +157,15 @@ def _page(slug: str) -> str:
 def _facts(slug: str) -> Iterator[tuple[str, str]]:
     """The rows of the table at the top of a page."""
     described, doc = describe(slug), method_doc(method_class(slug))
+    yield "class", f"`foveate.{described['class']}`"
     yield "where", where(described["stages"])
     signals = ", ".join(f"`{need}`" for need in described["needs"])
     needs = doc.sections.get("Needs", "Nothing besides the tokens.")
     yield "needs", _cell(needs) + (f" In code: {signals}." if signals else "")
     if "Cost" in doc.sections:
         yield "cost", _cell(doc.sections["Cost"])
-    agnostic = described["prompt_agnostic"]
-    yield "prompt-agnostic", "yes: independent of the question" if agnostic else "no"
+    yield "keep means", described["keep_means"]
+    yield "prompt-agnostic", described["selection"]
     yield "learned modules", "yes" if described["trained"] else "no"
     yield "model families", described["families"]
     for model, row in _measured().get(slug, {}).items():

@@ -9,6 +9,8 @@ from docs import runs
 from foveate.benchmarks.key_findings import absent
 from foveate.benchmarks.tables import DAGGER, MISSING, label, missing, number, whole_percent
 from foveate.catalogue import describe
+from foveate.family_support import family_count
+from foveate.method import method_class
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/choose-a-method.md"
@@ -50,8 +52,8 @@ def table() -> str:
         cells = (
             f"[`{slug}`](methods/{slug}.md){label(results, slug).removeprefix(slug)}",
             " and ".join(WHERE[s] for s in known["stages"]),
-            "no" if known["prompt_agnostic"] else "yes",
-            "all" if known["families"] == "all" else "some",
+            _sees_question(slug),
+            family_count(slug),
             "yes" if known["trained"] else "no",
             *(
                 number(found[keep]) if keep in found else missing(results, slug, keep)
@@ -61,3 +63,10 @@ def table() -> str:
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", " ".join([MISSING, DAGGER, *absent(results)])])
+
+
+def _sees_question(slug: str) -> str:
+    cls = method_class(slug)
+    if cls.prompt_agnostic:
+        return "no"
+    return "only before the image" if cls.text_before_image_only else "yes"

@@ -80,7 +80,7 @@ class ATPLLaVA(TrainedMethod):
     """Prune visual tokens inside the LLM with learned thresholds that adapt to image and question.
 
     Args:
-        keep: target of the mean over all LLM layers; an int is a count per image or
+        keep: mean over all LLM layers, as a target; an int is a count per image or
             video, a float in (0, 1] a retention ratio. Single inputs keep more or fewer
             tokens.
         positions: position ids after tokens are dropped. "original" leaves gaps,
@@ -93,7 +93,7 @@ class ATPLLaVA(TrainedMethod):
             trained with ("cross" for the shipped ones), and "both" for untrained heads.
         layers_of: 0-based layers after which tokens are pruned, ascending; None is 4,
             14, 24 of 32, scaled to the depth.
-        lambda_sample: slope of the spatial score.
+        lambda_sample: lambda, the slope of the spatial score.
         rates: ascending ratios in (0, 1] of the rows and columns that the spatial score
             samples.
         temperature: temperature of the soft masks, above 0; in training only.
@@ -215,12 +215,12 @@ class DART(Method):
     """Prune visual tokens inside the LLM: keep those least similar to a few pivot tokens.
 
     Args:
-        keep: tokens per image or video from layer `pruning_loc` on; an int is a count,
-            a float in (0, 1] a retention ratio, 1 - R of the paper.
+        keep: tokens from LLM layer k on; k is `pruning_loc`; an int is a count per
+            image or video, a float in (0, 1] a retention ratio, 1 - R of the paper.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
-        pruning_loc: l, the first LLM layer with fewer tokens, 0-based, at least 1.
+        pruning_loc: k, the first LLM layer with fewer tokens, 0-based, at least 1.
         pivot_image_token: number of visual pivots, at least 1.
         pivot_text_token: number of text pivots, 0 or more.
     """
@@ -244,8 +244,8 @@ class DivPrune(Method):
     """Prune visual tokens before the LLM: keep the most diverse set (greedy max-min distance).
 
     Args:
-        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a
-            retention ratio. The default is the paper's.
+        keep: tokens that enter the LLM; an int is a count per image or video, a float
+            in (0, 1] a retention ratio. The default is the paper's.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
@@ -271,8 +271,8 @@ class Downsample(Method):
     """Resize the image before the vision encoder so that it gives fewer visual tokens (baseline).
 
     Args:
-        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a
-            retention ratio (tokens out / tokens in).
+        keep: tokens that enter the LLM, at most; an int is a count per image or video,
+            a float in (0, 1] a retention ratio.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
@@ -291,9 +291,9 @@ class DyMU(Method):
     """Merge similar tokens in the vision encoder by threshold; unmerge them virtually in the LLM.
 
     Args:
-        keep: patches of each crop or frame that leave the vision encoder, on average
-            where thresholds are given; an int is a count per crop or frame, a float in
-            (0, 1] a retention ratio.
+        keep: tokens that enter the LLM, on average over images where thresholds are
+            given; an int is a count per crop or frame, a float in (0, 1] a retention
+            ratio.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
@@ -336,9 +336,9 @@ class DyVTE(TrainedMethod):
     """Drop all visual tokens at an LLM layer that a learned gate chooses per sample.
 
     Args:
-        keep: upper limit of the mean retention ratio over all LLM layers, per sample;
-            an int counts tokens per image or video. The default leaves the decision to
-            the gates.
+        keep: mean over all LLM layers, at most, for each sample; an int is a count per
+            image or video, a float in (0, 1] a retention ratio. The default leaves the
+            decision to the gates.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
@@ -370,8 +370,9 @@ class ExplainCompress(TrainedMethod):
     CNN.
 
     Args:
-        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a
-            retention ratio, rho of the paper.
+        keep: tokens from LLM layer k on; k is 0, so that every layer runs on them; an
+            int is a count per image or video, a float in (0, 1] a retention ratio, rho
+            of the paper.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
@@ -404,8 +405,8 @@ class FastV(Method):
     """Prune visual tokens once inside the LLM: keep those with the highest last-token attention.
 
     Args:
-        keep: tokens per image or video from layer k on; an int is a count, a float in
-            (0, 1] a retention ratio, 1 - R of the paper.
+        keep: tokens from LLM layer k on; an int is a count per image or video, a float
+            in (0, 1] a retention ratio, 1 - R of the paper.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
@@ -425,8 +426,8 @@ class FasterVLM(Method):
     """Prune visual tokens before the LLM: keep those with the highest [CLS] attention.
 
     Args:
-        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a
-            retention ratio (tokens out / tokens in).
+        keep: tokens that enter the LLM; an int is a count per image or video, a float
+            in (0, 1] a retention ratio.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
@@ -450,8 +451,8 @@ class FoPru(Method):
     """Prune visual tokens before the LLM by attention among patches: keep the best patches or rows.
 
     Args:
-        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a
-            retention ratio (tokens out / tokens in).
+        keep: tokens that enter the LLM; an int is a count per image or video, a float
+            in (0, 1] a retention ratio.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
@@ -480,8 +481,8 @@ class FourierVLM(Method):
     """Compress visual tokens before the LLM: keep their low spatial frequencies (2-D DCT).
 
     Args:
-        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a
-            retention ratio (tokens out / tokens in).
+        keep: tokens that enter the LLM; an int is a count per image or video, a float
+            in (0, 1] a retention ratio.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
@@ -515,7 +516,7 @@ class GSearch(Method):
     """Prune visual tokens layer by layer inside the LLM, with a searched or a sigmoid schedule.
 
     Args:
-        keep: mean over all LLM layers, which the sigmoid meets; an int is a count per
+        keep: mean over all LLM layers, from which alpha follows; an int is a count per
             image or video, a float in (0, 1] a retention ratio.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
@@ -550,9 +551,9 @@ class GlobalCom2(Method):
     """Prune tiled images before the LLM: the overview sets each crop's budget and guides selection.
 
     Args:
-        keep: a float in (0, 1] is r, the retention ratio of patches, with newline
-            tokens on top; an int is a count per image or video, newline tokens
-            included.
+        keep: tokens that enter the LLM; an int is a count per image or video, newline
+            tokens included; a float in (0, 1] is r, the retention ratio of patches, and
+            newline tokens are kept in addition.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
@@ -583,8 +584,8 @@ class GridPool(Method):
     """Pool visual tokens before the LLM: average neighbouring patches on a regular grid (baseline).
 
     Args:
-        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a
-            retention ratio (tokens out / tokens in).
+        keep: tokens that enter the LLM; an int is a count per image or video, a float
+            in (0, 1] a retention ratio.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
@@ -599,8 +600,8 @@ class HiRED(Method):
     attention.
 
     Args:
-        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a
-            retention ratio (tokens out / tokens in).
+        keep: tokens that enter the LLM; an int is a count per image or video, a float
+            in (0, 1] a retention ratio.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
@@ -635,12 +636,12 @@ class LLaVolta(Method):
     """Average-pool runs of visual tokens before one LLM layer (1-D pooling).
 
     Args:
-        keep: tokens per image or video from `layer` on; an int is a count, a float in
-            (0, 1] a retention ratio. It is 1 / S of the paper.
+        keep: tokens from LLM layer k on; k is `layer`; an int is a count per image or
+            video, a float in (0, 1] a retention ratio, 1 / S of the paper.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
-        layer: K, the first LLM layer with pooled tokens, 0-based; 16 is the paper's
+        layer: k, the first LLM layer with pooled tokens, 0-based; 16 is the paper's
             light preset. 0 with `positions="packed"` pools the output of the projector.
         stride: S, the window in tokens, from 1 on, instead of `keep`.
     """
@@ -747,8 +748,8 @@ class Random(Method):
     """Prune visual tokens before the LLM: keep a random subset (baseline).
 
     Args:
-        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a
-            retention ratio (tokens out / tokens in).
+        keep: tokens that enter the LLM; an int is a count per image or video, a float
+            in (0, 1] a retention ratio.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
@@ -764,8 +765,9 @@ class SparseVLM(Method):
     """Prune inside the LLM by attention from relevant text tokens; merge part of the pruned tokens.
 
     Args:
-        keep: mean over all LLM layers; an int is a count per image or video, a float in
-            (0, 1] a retention ratio. The default is 192 of 576.
+        keep: mean over all LLM layers, merged tokens included; an int is a count per
+            image or video, a float in (0, 1] a retention ratio. The default is 192 of
+            576.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
@@ -796,8 +798,8 @@ class TCA(Method):
     """Prune and merge tokens in the vision encoder by [CLS] attention, with test-time adaptation.
 
     Args:
-        keep: patches of each crop or frame that leave the vision encoder; an int is a
-            count per crop or frame, a float in (0, 1] a retention ratio.
+        keep: tokens that enter the LLM; an int is a count per crop or frame, a float in
+            (0, 1] a retention ratio.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
@@ -847,7 +849,7 @@ class TCLLaVA(Method):
     """Change attention in the LLM: temporal position ids, and full attention within each frame.
 
     Args:
-        keep: always 1.0; the method drops no tokens.
+        keep: always 1.0, because the method drops no tokens.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
@@ -877,8 +879,8 @@ class ToMe(Method):
     """Merge similar tokens in every block of the vision encoder (bipartite matching).
 
     Args:
-        keep: patches of each crop or frame that leave the vision encoder; an int is a
-            count per crop or frame, a float in (0, 1] a retention ratio.
+        keep: tokens that enter the LLM; an int is a count per crop or frame, a float in
+            (0, 1] a retention ratio.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
@@ -961,8 +963,8 @@ class Uniform(Method):
     """Prune visual tokens before the LLM: keep every n-th patch in reading order (baseline).
 
     Args:
-        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a
-            retention ratio (tokens out / tokens in).
+        keep: tokens that enter the LLM; an int is a count per image or video, a float
+            in (0, 1] a retention ratio.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
@@ -977,8 +979,8 @@ class VTCCLS(Method):
     encoder.
 
     Args:
-        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a
-            retention ratio (tokens out / tokens in).
+        keep: tokens that enter the LLM; an int is a count per image or video, a float
+            in (0, 1] a retention ratio.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
@@ -1005,8 +1007,8 @@ class VideoLLMMoD(TrainedMethod):
     frame.
 
     Args:
-        keep: mean over all LLM layers of the visual tokens that a layer processes; an
-            int is a count per image or video, a float in (0, 1] a ratio. 0.6 is the
+        keep: mean over all LLM layers, of the tokens that a layer processes; an int is
+            a count per image or video, a float in (0, 1] a retention ratio. 0.6 is the
             paper's keep_ratio of 0.2.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
@@ -1053,8 +1055,8 @@ class VisPruner(Method):
     similarity.
 
     Args:
-        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a
-            retention ratio. The default is 128 of 576.
+        keep: tokens that enter the LLM; an int is a count per image or video, a float
+            in (0, 1] a retention ratio. The default is 128 of 576.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
@@ -1077,12 +1079,12 @@ class VisPruner(Method):
     ) -> None: ...
 
 class VisionDrop(Method):
-    """Prune and merge before and inside the LLM by attention among visual tokens, without the text.
+    """Prune and merge before and inside the LLM by the attention that visual tokens pay each other.
 
     Args:
-        keep: mean over all LLM layers; an int is a count per image or video, a float in
-            (0, 1] a retention ratio. With the default 48 of 576 tokens enter the LLM,
-            and 32 remain on average.
+        keep: mean over all LLM layers, merged tokens included; an int is a count per
+            image or video, a float in (0, 1] a retention ratio. With the default, 48 of
+            576 tokens enter the LLM, and the mean is 32.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
@@ -1122,8 +1124,8 @@ class VisionZip(Method):
     few.
 
     Args:
-        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a
-            retention ratio (tokens out / tokens in).
+        keep: tokens that enter the LLM, the [CLS] token and contextual tokens included;
+            an int is a count per image or video, a float in (0, 1] a retention ratio.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
@@ -1150,7 +1152,7 @@ class VistaLLaMA(Method):
     """Change attention in the LLM: no rotary position between queries and visual keys.
 
     Args:
-        keep: always 1.0; the method drops no tokens.
+        keep: always 1.0, because the method drops no tokens.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
@@ -1177,8 +1179,8 @@ class YOPO(Method):
     layers.
 
     Args:
-        keep: share of the LLM's layers that compute visual tokens, a float in (0, 1];
-            1.0 cuts nothing anywhere.
+        keep: mean over all LLM layers, the share of the layers that compute visual
+            tokens; a float in (0, 1]. 1.0 cuts nothing, neither heads nor neurons.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.
@@ -1221,9 +1223,10 @@ class ZipVL(Method):
     layer.
 
     Args:
-        keep: important tokens in every layer: a float in (0, 1] is a share of all
-            tokens, an int a count per image or video besides all text; "adaptive"
-            derives the number from `tau`, per layer and input. 1.0 is the full model.
+        keep: important tokens in each LLM layer; a float in (0, 1] is a share of all
+            tokens, text included, an int a count per image or video in addition to the
+            number of text tokens; "adaptive" derives the number from `tau`, per layer
+            and input. 1.0 is the full model.
         positions: position ids after tokens are dropped. "original" leaves gaps,
             "packed" renumbers the tokens that remain, "native" is "original" in models
             with M-RoPE and "packed" in all others.

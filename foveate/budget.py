@@ -12,6 +12,10 @@ Keep = int | float
 
 # `keep` of methods that derive the number of tokens from the input.
 ADAPTIVE = "adaptive"
+# What `keep` counts, in the words of the pages and of each method's parameter documentation.
+BEFORE_LLM = "tokens that enter the LLM"
+FROM_LAYER = "tokens from LLM layer k on"
+MEAN_OVER_LAYERS = "mean over all LLM layers"
 # Sums over several items must fit into int64 on the device.
 MOST = 2**31 - 1
 

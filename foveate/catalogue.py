@@ -10,7 +10,7 @@ from typing import Any
 
 from foveate.errors import UnknownName
 from foveate.family_support import supported_families
-from foveate.method import registered
+from foveate.method import Method, registered
 from foveate.method_docs import about, method_doc
 from foveate.parameter_docs import parameter_docs
 from foveate.systems import MethodInfo, systems
@@ -58,6 +58,8 @@ def describe(slug: str) -> dict[str, Any]:
         "paper": described["paper"] or cls.paper,
         "trained": cls.trained,
         "prompt_agnostic": cls.prompt_agnostic,
+        "selection": _selection(cls),
+        "keep_means": cls.keep_means if cls.reduces else "always 1.0: no token is dropped",
         "needs": list(needs),
         "families": supported_families(slug) if cls.__module__.startswith("foveate.") else "",
         "bench": measured().get(slug, {}),
@@ -72,6 +74,15 @@ def describe(slug: str) -> dict[str, Any]:
         "summary": method_doc(cls).summary,
         "about": about(cls),
     }
+
+
+def _selection(cls: type[Method]) -> str:
+    """Whether the prompt changes which tokens are kept, in words."""
+    if cls.prompt_agnostic:
+        return "yes: independent of the question"
+    if cls.text_before_image_only:
+        return "no: a question before the image changes the selection, one after it does not"
+    return "no: the question changes the selection"
 
 
 @cache

@@ -8,6 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Set
 
+NAMES = {
+    "fast_vlm": "FastVLM",
+    "gemma3": "Gemma 3",
+    "glm4v": "GLM-4V",
+    "idefics3": "Idefics3",
+    "internvl": "InternVL",
+    "llava": "LLaVA",
+    "llava_next": "LLaVA-NeXT",
+    "llava_next_video": "LLaVA-NeXT-Video",
+    "llava_onevision": "LLaVA-OneVision",
+    "paligemma": "PaliGemma",
+    "qwen2_5_vl": "Qwen2.5-VL",
+    "qwen2_vl": "Qwen2-VL",
+    "qwen3_vl": "Qwen3-VL",
+    "smolvlm": "SmolVLM",
+    "video_llama_3": "VideoLLaMA 3",
+    "video_llava": "Video-LLaVA",
+}
+"""The model families by the name of their module, as pages call them."""
+
 _FIXED_SIZE = "the processor resizes every image to one size"
 _NO_ATTENTION = "the vision encoder has no attention"
 _POOLS_PATCHES = "one visual token pools several patches"
@@ -56,4 +76,20 @@ def supported_families(slug: str) -> str:
     if slug not in UNSUPPORTED:
         return "all"
     reason, families = UNSUPPORTED[slug]
-    return f"all except {', '.join(sorted(families))} ({reason})"
+    return f"all except {', '.join(map(_named, sorted(families)))} ({reason})"
+
+
+def family_count(slug: str) -> str:
+    """The same in few words: "all", "all but FastVLM" or "9 of 16".
+
+    A family that is supported for images only counts as supported.
+    """
+    _, families = UNSUPPORTED.get(slug, ("", frozenset()))
+    if len(families) <= 1:
+        return " but ".join(["all", *map(_named, families)])
+    return f"{len(NAMES.keys() - families)} of {len(NAMES)}"
+
+
+def _named(entry: str) -> str:
+    family, _, modality = entry.partition(": ")
+    return f"{NAMES[family]} with {modality}s" if modality else NAMES[family]

@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
-from foveate.budget import ADAPTIVE, Keep, check_keep
+from foveate.budget import ADAPTIVE, BEFORE_LLM, Keep, check_keep
 from foveate.errors import BudgetError, FoveateError, InvalidParameter, UnknownName, shown
 from foveate.parameters import as_declared, normalise, scalar
 from foveate.parts import POSITIONS, STAGES, Part, grid_after
@@ -40,6 +40,10 @@ class Method:
     trained: ClassVar[bool] = False
     # Whether the same tokens are kept for every prompt.
     prompt_agnostic: ClassVar[bool] = True
+    # Not prompt-agnostic, but with causal attention a question after the image changes nothing.
+    text_before_image_only: ClassVar[bool] = False
+    # What `keep` counts: a phrase of `foveate.budget`, or one of the method's own.
+    keep_means: ClassVar[str] = BEFORE_LLM
     # False where every token is kept and only the computation in layers changes; keep is 1.0 then.
     reduces: ClassVar[bool] = True
     # Whether keep may be "adaptive".

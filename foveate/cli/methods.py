@@ -93,7 +93,8 @@ def _facts(described: dict[str, Any]) -> dict[str, str]:
     if described["status"] == "available":
         facts |= {
             "recorded signals": ", ".join(described["needs"]) or "none",
-            "prompt-agnostic": "yes" if described["prompt_agnostic"] else "no",
+            "keep means": described["keep_means"],
+            "prompt-agnostic": described["selection"],
             "model families": described["families"],
         }
     facts["learned modules"] = "yes" if described["trained"] else "no"

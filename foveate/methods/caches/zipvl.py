@@ -3,21 +3,21 @@
 He et al., "ZipVL: Efficient Large Vision-Language Models with Dynamic Token Sparsification and KV
 Cache Compression", 2024, arXiv 2410.08584.
 
-Rule: a_j is the attention that token j receives from the last 64 tokens and from 64 random ones,
-mean over heads. p is the smallest number such that the p largest a_j hold a share tau of all
-attention. The important tokens are the p with the largest
+Rule: in each LLM layer, a_j is the attention that token j receives from the last 64 tokens and from
+64 random ones, mean over heads. p is the smallest number such that the p largest a_j sum to a share
+tau of all attention. The important tokens are the p with the largest
 
     a_j / (number of these query tokens that can attend to j)
 
-During prefill, important tokens attend to each other; the others get nothing from the attention of
+During prefill, important tokens attend to each other; the attention output of the others is zero in
 this layer. Keys and values of important tokens are cached in 4 bits, those of the others in 2 bits:
 keys per channel, values per token with one scale per channel. While decoding, the attention of the
 newest token selects in the same way among every 100 new tokens.
 
 Needs: 128 rows of attention in every LLM layer.
 
-Cost: these rows, and unpacking the cache at every step. Where no other method needs the attention,
-new tokens attend to the packed values directly.
+Cost: these rows, and unpacking the cache at every decoding step. Where no other method needs the
+attention, new tokens attend to the packed values directly.
 
 Differences: there is one set of important tokens per layer, and quantisation ranges are per sample;
 the authors' quantiser (ZipCache) has one set per key head. Padding does not count as tokens. Layers
@@ -58,9 +58,9 @@ class ZipVL(Method, RulePart):
     """ZipVL; the docstring of its module states the rule.
 
     Attributes:
-        keep: important tokens in every layer: a float in (0, 1] is a share of all tokens, an int a
-            count per image or video besides all text; "adaptive" derives the number from `tau`, per
-            layer and input. 1.0 is the full model.
+        keep: important tokens in each LLM layer; a float in (0, 1] is a share of all tokens, text
+            included, an int a count per image or video in addition to the number of text tokens;
+            "adaptive" derives the number from `tau`, per layer and input. 1.0 is the full model.
         tau: share of the attention that important tokens must hold, in (0, 1]; used where `keep` is
             "adaptive".
         probes: numbers of last and of random query tokens that score, at least (1, 0).
@@ -79,6 +79,8 @@ class ZipVL(Method, RulePart):
     prompt_agnostic = False
     adaptive = True
     prompt_only = True
+
+    keep_means = "important tokens in each LLM layer"
 
     keep: Keep | Literal["adaptive"] = ADAPTIVE
     positions: str = "original"

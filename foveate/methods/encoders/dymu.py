@@ -1,24 +1,27 @@
 """Merge similar tokens in the vision encoder by threshold; unmerge them virtually in the LLM.
 
-Wang et al., "DyMU: Dynamic Merging and Virtual Unmerging for Efficient VLMs", 2025,
-arXiv 2504.17040.
+Wang et al., "DyMU: Dynamic Merging and Virtual Unmerging for Efficient VLMs", 2025, arXiv
+2504.17040.
 
-Rule: between attention and MLP of a block, each even token is paired with the odd token of largest
-cosine of keys (mean over heads). Every pair above the threshold of the block becomes its mean,
-weighted by size. The thresholds come from calibration: for each batch of many images, r pairs per
-image are merged, and the threshold is the mean similarity of the first pair that is not. So images
-keep `keep` on average; simple images keep fewer tokens, complex ones more. In the LLM (virtual
-unmerging) every merged token stands at all its original positions: attention runs over that virtual
-sequence, and a token takes the mean of the outputs of its copies.
+Rule: between attention and MLP of each block of the vision encoder, each token at an even place is
+paired with the token at an odd place whose key (mean over heads) has the largest cosine. Every pair
+above the threshold of the block is replaced by its mean, weighted by the number of patches of each.
+The thresholds come from calibration on batches of images: in each batch, the most similar pairs are
+merged until the budget of the block is met on average, and the threshold is the similarity of the
+first pair that is not merged, mean over batches. So simple images keep fewer tokens and complex
+images more, `keep` on average. In the LLM (virtual unmerging) a copy of every merged token stands
+at each of its original positions: attention runs over that virtual sequence, and the output of a
+token is the mean over its copies.
 
 Needs: the keys of every block of the vision encoder, and thresholds from `DyMU.calibrate`. Without
 thresholds each crop or frame keeps exactly its budget.
 
-Cost: one product of half the keys with the other half per block. In the LLM, attention over the
-whole original length; everything else is shorter.
+Cost: one similarity matrix of even x odd keys per block. In the LLM, attention over the original
+length; all other operations run on the shorter sequence.
 
-Differences: batches divide by the exact size. Single images and batches use one order of tokens, so
-both give the same result. The budget is spread over the blocks that run.
+Differences: means divide by the exact number of patches in batches too. Single images and batches
+keep tokens in the same order, so both give the same result. The budget is spread over the blocks
+whose output is used.
 
     model, processor = foveate.mini("nano")
     images = [item.image() for item in foveate.mini.world.items("I1", "train", 64)]
@@ -63,9 +66,8 @@ class DyMU(Method, EncodersPart):
     """DyMU; the docstring of its module states the rule.
 
     Attributes:
-        keep: patches of each crop or frame that leave the vision encoder, on average where
-            thresholds are given; an int is a count per crop or frame, a float in (0, 1] a retention
-            ratio.
+        keep: tokens that enter the LLM, on average over images where thresholds are given; an int
+            is a count per crop or frame, a float in (0, 1] a retention ratio.
         thresholds: one cosine per block that merges, from `calibrate`, or the path of a JSON file
             with the `to_dict` of a calibrated method; 1.0 merges nothing. None merges every image
             to exactly `keep`.

@@ -4,25 +4,27 @@ Wang et al., "Is Less More? Exploring Token Condensation as Training-free Test-t
 ICCV 2025, arXiv 2410.14729.
 
 Rule: after the attention of three layers (3, 6, 9 of 12, scaled to the depth of the encoder) the n
-patches are ranked by a, their [CLS] attention, mean over heads. d = n - ceil((1 - delta) n) tokens
-go:
+patches are ranked by a_i, the [CLS] attention of patch i, mean over heads. delta is the share to
+remove, and d = n - ceil((1 - delta) n):
 
-- the lowest d become one token, sum_i a_i x_i
-- the next 2 (d + 1) are averaged around four centres (k-centre greedy, weights 1 / distance)
+- the d lowest are merged into one token, sum_i a_i x_i, where x_i is the hidden state of patch i
+- the next 2 (d + 1) are merged into four tokens, averages around four centres (k-centre greedy,
+  weights 1 / distance)
 - all others stay as they are
 
-With `keep` each of the three layers removes the same share, and the last one ends at exactly the
-budget.
+With `keep` each of the three layers removes the same share, so that exactly the budget is left
+after the last one.
 
 For zero-shot classification of a stream, `foveate.zero_shot(model, processor, classes, TCA())` adds
-the adaptation. A reservoir holds confident and diverse samples per class. They give anchors: the
-attention of the three layers sees one of them as an extra key, and they correct the logits
+the adaptation. A reservoir caches confident and diverse samples per class. Anchors are made from
+them: in the three layers an anchor is an extra key of attention, and anchors correct the logits
 (`Adapter`).
 
 Needs: [CLS] attention of three layers of the vision encoder. Without a [CLS] token, the mean
 attention that each patch receives.
 
-Cost: those rows of attention, and distances among the tokens that are averaged.
+Cost: one [CLS] attention row in each of the three layers, and distances among the tokens that are
+averaged.
 
 Differences: the first centre is the token farthest from the mean unless a generator is given. Sums
 are float32. Corrections follow the model's own temperature, which is 100 for CLIP. Budgets below
@@ -65,8 +67,8 @@ class TCA(Method, EncodersPart):
     """Token Condensation as Adaptation; the docstring of its module states the rule.
 
     Attributes:
-        keep: patches of each crop or frame that leave the vision encoder; an int is a count per
-            crop or frame, a float in (0, 1] a retention ratio.
+        keep: tokens that enter the LLM; an int is a count per crop or frame, a float in (0, 1] a
+            retention ratio.
         delta: share of the tokens that each condensing layer removes, instead of `keep`, in [0, 1);
             0.1 and 0.035 in the paper, 0 removes nothing.
         drop_loc: condensing layers of an encoder of 12 layers, 0-based; other depths are scaled.

@@ -2,19 +2,22 @@
 
 Bolya et al., "Token Merging: Your ViT But Faster", ICLR 2023, arXiv 2210.09461.
 
-Rule: between attention and MLP of each block, tokens are split into even and odd ones. Each even
-token is paired with the odd token whose key (mean over heads) has the largest cosine. The r most
-similar pairs become their mean, weighted by the number of patches that each token stands for.
-Attention counts a merged token as often as its size:
+Rule: between attention and MLP of each block, tokens are split into those at even and at odd
+places. Each even token is paired with the odd token whose key (mean over heads) has the largest
+cosine. The r most similar pairs become their mean, weighted by the number of patches that each
+token stands for. In later blocks, log(size) is added to the attention logits of a key that stands
+for `size` patches:
 
-    logits + log(size)
+    softmax(q k^T / sqrt(d) + log(size))
+
+where q are queries, k keys, and d is the head width.
 
 The [CLS] token is never merged.
 
 Needs: the keys of every block of the vision encoder.
 
-Cost: one product of half the keys with the other half per block. The shorter later blocks save
-more.
+Cost: one similarity matrix of even x odd keys per block. Later blocks run on fewer tokens, which
+saves more than that.
 
 Differences: r follows from `keep` by default, as evenly over the blocks as possible, so that each
 crop or frame leaves the vision encoder with exactly its budget.
@@ -52,8 +55,8 @@ class ToMe(Method, EncodersPart):
     """Token Merging; the docstring of its module states the rule.
 
     Attributes:
-        keep: patches of each crop or frame that leave the vision encoder; an int is a count per
-            crop or frame, a float in (0, 1] a retention ratio.
+        keep: tokens that enter the LLM; an int is a count per crop or frame, a float in (0, 1] a
+            retention ratio.
         r: merges per block, instead of `keep`: an int for every block, a pair (r, inflection) with
             a float inflection from -1.0 (falling over depth) to 1.0 (rising), or a tuple with one
             count per block.

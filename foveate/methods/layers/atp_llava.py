@@ -3,28 +3,31 @@
 Ye et al., "ATP-LLaVA: Adaptive Token Pruning for Large Vision Language Models", CVPR 2025, arXiv
 2412.00447.
 
-Rule: after a few layers every visual token i has two scores.
+Rule: after each of a few layers every visual token i has a redundancy score s_r and a spatial score
+s_sp:
 
     s_r = (s_self + s_cross) / 2
-    s_self(i) = (mean_j q_j) k_i / sqrt d, over visual queries j
-    s_cross(i) = attention from the text after the image
-    s_sp = 1 - lambda R^2, for tokens on every 1/R-th row and column of the original grid, R the
-    coarsest of (1/8, 1/4, 1/2)
+    s_self(i) = (mean over j of q_j) k_i / sqrt(d)
+    s_cross(i) = attention from the text after the image to i
+    s_sp = 1 - lambda R^2
 
-s_self and s_cross are each scaled to [0, 1] per sample. Small learned heads predict two thresholds
-from statistics of this input. A token is kept where s_r > theta_r or s_sp > theta_s.
-`foveate train --method atp_llava` trains the heads with soft masks and a loss on the budget, and
-keeps the LLM frozen. The paper tunes the LLM too. The shipped weights were trained with
-s_r = s_cross alone, because a frozen embedded model gains nothing from s_self.
+where q and k are queries and keys of the layer, j runs over the visual tokens, d is the head width,
+and s_self and s_cross are scaled to [0, 1] per sample. R is the coarsest of the sampling rates 1/8,
+1/4 and 1/2 for which the token is on every (1/R)-th row and column of the original grid; tokens on
+none of them have s_sp = 0. Small learned heads predict two thresholds theta_r and theta_s from
+statistics of these scores. A token is kept where s_r > theta_r or s_sp > theta_s. `foveate train
+--method atp_llava` trains the heads with soft masks and a loss on the budget, and keeps the LLM
+frozen; the paper trains the LLM too. The shipped weights were trained with s_r = s_cross, because
+s_self did not improve the frozen embedded models.
 
-Needs: queries and keys of the LLM layers before which tokens are pruned; attention rows of text
-tokens only.
+Needs: queries and keys of the LLM layers after which tokens are pruned.
 
-Cost: those rows of attention.
+Cost: one row of attention per text token after the image, at each of these layers.
 
-Differences: the paper published no code. The normalisation of scores, the statistics, and the form
-of the heads are choices: a head moves theta_r away from the quantile that gives the wanted ratio,
-and an untrained head does not move it. The ratio falls by the same factor at each pruning layer.
+Differences: no official code exists. The normalisation of scores, the statistics, and the form of
+the heads are choices of this implementation: a head moves theta_r away from the quantile that gives
+the wanted ratio, and an untrained head does not move it. The ratio falls by the same factor at each
+pruning layer.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -40,7 +43,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from foveate.budget import Keep
+from foveate.budget import MEAN_OVER_LAYERS, Keep
 from foveate.errors import InvalidParameter
 from foveate.method import register
 from foveate.methods.layers.base import beyond_depth, ratios_of_share, rows_share
@@ -62,13 +65,13 @@ class ATPLLaVA(TrainedMethod, LayersPart):
     """ATP-LLaVA; the docstring of its module states the rule.
 
     Attributes:
-        keep: target of the mean over all LLM layers; an int is a count per image or video, a float
+        keep: mean over all LLM layers, as a target; an int is a count per image or video, a float
             in (0, 1] a retention ratio. Single inputs keep more or fewer tokens.
         scores: parts of s_r: "both", "self" or "cross". None is what the weights were trained with
             ("cross" for the shipped ones), and "both" for untrained heads.
         layers_of: 0-based layers after which tokens are pruned, ascending; None is 4, 14, 24 of 32,
             scaled to the depth.
-        lambda_sample: slope of the spatial score.
+        lambda_sample: lambda, the slope of the spatial score.
         rates: ascending ratios in (0, 1] of the rows and columns that the spatial score samples.
         temperature: temperature of the soft masks, above 0; in training only.
         min_keep: smallest number of visual tokens per sample, at least 1.
@@ -78,6 +81,7 @@ class ATPLLaVA(TrainedMethod, LayersPart):
     slug = "atp_llava"
     paper = "arXiv 2412.00447"
     prompt_agnostic = False
+    keep_means = MEAN_OVER_LAYERS
     shapes = ("layers_of", "hidden", "scores")
     agreed = ("layers_of",)
 

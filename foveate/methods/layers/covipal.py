@@ -8,21 +8,27 @@ text H_t:
 
     S = p(H_v, H_t)
 
-The int(r n) best of the n visual tokens are kept, at their original positions. p is trained in two
-stages with the model frozen (`foveate train --method covipal`): first to predict the attention that
-tokens receive in a deep layer, then on the answers, with soft weights m = sigmoid((S - kappa) / T),
-where sum m = r n and log m is added to the attention logits of the keys.
+The int(r n) best of the n visual tokens are kept, at their original positions; r follows from
+`keep`. p is trained in two stages with the model frozen (`foveate train --method covipal`). In the
+first, it learns to predict the attention that tokens receive in a deep layer. In the second, it
+learns from the answers, with soft weights instead of a selection:
+
+    m = sigmoid((S - kappa) / T)
+
+log m is added to the attention logits of the keys. T is a temperature, and kappa is set so that the
+sum of m is r n.
 
 Needs: the hidden states. No attention.
 
-Cost: the module, O(n (width inner + text inner)).
+Cost: the module. Its work grows with n inner (width + t), for n visual tokens, t text tokens,
+hidden states of `width` channels, and a module of width `inner`.
 
-Differences: the paper's code is not available. The target of the first stage differs: the paper
-takes the sum over heads of the attention from the last n query tokens; the recipe and the shipped
-weights take the logarithm of the attention from text tokens, standardised per prompt.
-`--set rows_of=last_nv --set target=raw` is the paper's target. The layers of the module, T, and the
-budgets of several pruning layers are choices: each has its own module, and their ratios are powers
-of one factor.
+Differences: no official code exists. The target of the first stage differs: the paper takes the sum
+over heads of the attention from the last n query tokens; the recipe and the shipped weights take
+the logarithm of the attention from text tokens, standardised per prompt. `--set rows_of=last_nv
+--set target=raw` is the paper's target. The layers of the module, T, and the budgets of several
+pruning layers are choices of this implementation: each layer has its own module, and the ratio
+falls by the same factor at each.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -39,7 +45,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foveate.budget import Keep
+from foveate.budget import MEAN_OVER_LAYERS, Keep
 from foveate.errors import InvalidParameter
 from foveate.method import register
 from foveate.methods.layers.base import ScoredLayers, beyond_depth, ratios_of_share, rows_share
@@ -72,6 +78,7 @@ class CoViPAL(TrainedMethod, ScoredLayers):
     slug = "covipal"
     paper = "arXiv 2508.17243"
     prompt_agnostic = False
+    keep_means = MEAN_OVER_LAYERS
     shapes = ("boundary", "ppm", "inner", "blocks", "heads")
     agreed = ("boundary",)
 

@@ -3,21 +3,24 @@
 Wen et al., "Stop Looking for Important Tokens in Multimodal Language Models: Duplication Matters
 More", 2025, arXiv 2502.11494.
 
-Rule: pivots are the visual tokens, and the text tokens after the image, with the largest |k|_1 in
-layer l - 1. Each pivot p in turn keeps the same number of visual tokens, among those that no
-earlier pivot has kept: the ones with the smallest
+Rule: pivots are a few visual tokens, and a few text tokens after the image: those with the largest
+L1 norm of their key in LLM layer k - 1. Visual pivots are kept. Each pivot p in turn keeps the same
+number of further visual tokens j, among those that no earlier pivot has kept: the ones with the
+smallest
 
-    cos(x_p, x_j), x the hidden states that enter layer l, after the final norm
+    cos(x_p, x_j)
 
-Visual pivots are kept too. Positions do not change.
+where x are the hidden states that enter layer k (`pruning_loc`), after the final norm. Positions do
+not change.
 
-Needs: the keys of LLM layer l - 1. No attention.
+Needs: the keys of LLM layer k - 1. No attention.
 
 Cost: one row of cosines per pivot.
 
 Differences: the order of pivots in the official code is that of a Python set of numbers; here
-visual pivots come first, each kind by falling norm. The remaining budget is divided exactly. All
-visual tokens of a sample are one pool; pivots are taken from the text after the last of them.
+visual pivots come first, both kinds in order of falling norm. What is left of the budget is divided
+exactly. All visual tokens of a sample are selected together; text pivots are taken from the text
+after the last of them.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -33,7 +36,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from foveate.budget import Keep
+from foveate.budget import FROM_LAYER, Keep
 from foveate.errors import InvalidParameter
 from foveate.method import Method, register
 from foveate.methods.layers.base import beyond_depth, rows_budget
@@ -49,9 +52,9 @@ class DART(Method, LayersPart):
     """DART; the docstring of its module states the rule.
 
     Attributes:
-        keep: tokens per image or video from layer `pruning_loc` on; an int is a count, a float in
-            (0, 1] a retention ratio, 1 - R of the paper.
-        pruning_loc: l, the first LLM layer with fewer tokens, 0-based, at least 1.
+        keep: tokens from LLM layer k on; k is `pruning_loc`; an int is a count per image or video,
+            a float in (0, 1] a retention ratio, 1 - R of the paper.
+        pruning_loc: k, the first LLM layer with fewer tokens, 0-based, at least 1.
         pivot_image_token: number of visual pivots, at least 1.
         pivot_text_token: number of text pivots, 0 or more.
     """
@@ -59,6 +62,7 @@ class DART(Method, LayersPart):
     slug = "dart"
     paper = "arXiv 2502.11494"
     prompt_agnostic = False
+    keep_means = FROM_LAYER
 
     keep: Keep = 0.2222
     positions: str = "original"

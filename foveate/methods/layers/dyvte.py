@@ -8,10 +8,11 @@ token] and gives
 
     (stay, exit) = W2 GELU(W1 x)
 
-Where exit > stay, all visual tokens of that sample are dropped from layer k on; position ids do not
-change. Each sample exits on its own, once, during prefill. The gates are small, one per layer,
-trained by `foveate train --method dyvte`. The label is exit where the answer without visual tokens
-is identical word for word and its loss is below 1.03 times the loss with them.
+with learned matrices W1 and W2 of that layer. Where exit > stay, all visual tokens of that sample
+are dropped from layer k on; position ids do not change. The decision is made once, during prefill,
+separately for each sample. `foveate train --method dyvte` trains the gates. The label is exit where
+the answer without visual tokens is the same word for word and its loss is below 1.03 times the loss
+with them.
 
 Needs: the hidden states of the text. No attention.
 
@@ -33,7 +34,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from foveate.budget import Keep
+from foveate.budget import MEAN_OVER_LAYERS, Keep
 from foveate.errors import BudgetError, InvalidParameter
 from foveate.method import register
 from foveate.methods.layers.base import rows_share
@@ -48,8 +49,9 @@ class DyVTE(TrainedMethod, LayersPart):
     """DyVTE; the docstring of its module states the rule.
 
     Attributes:
-        keep: upper limit of the mean retention ratio over all LLM layers, per sample; an int counts
-            tokens per image or video. The default leaves the decision to the gates.
+        keep: mean over all LLM layers, at most, for each sample; an int is a count per image or
+            video, a float in (0, 1] a retention ratio. The default leaves the decision to the
+            gates.
         exit_bias: added to exit - stay; above 0 visual tokens are dropped earlier.
         hidden: width of the gates where they are untrained, at least 1; loaded weights bring their
             own.
@@ -58,6 +60,7 @@ class DyVTE(TrainedMethod, LayersPart):
     slug = "dyvte"
     paper = "arXiv 2411.19628"
     prompt_agnostic = False
+    keep_means = MEAN_OVER_LAYERS
     shapes = ("hidden",)
 
     keep: Keep = 0.999

@@ -3,21 +3,23 @@
 "Generic Token Compression in Multimodal Large Language Models from an Explainability Perspective",
 ICLR 2026, arXiv 2506.01097.
 
-Rule: a_j is the attention that the text after the last visual token pays token j with the queries
-and keys of layer 0, softmax over all keys, mean over these query tokens and over heads. With
-`heads`, every head is an input channel instead; the shipped networks and those from `foveate train
---method explain_compress` are of this kind. Five depthwise-separable 1-D convolutions f along the
-tokens turn a into a score:
+Rule: a_j is the attention that the text after the last visual token pays visual token j with the
+queries and keys of LLM layer 0, softmax over all keys, mean over these query tokens and over heads.
+With `heads`, every head is an input channel of its own; the shipped networks and those from
+`foveate train --method explain_compress` are of this kind. f, five depthwise-separable 1-D
+convolutions along the tokens, turns a into scores:
 
     score = softmax(f(a)), over the tokens of an image or video
 
-The tokens with the best scores are kept. f is trained to predict the relevance of tokens to the
+The tokens with the largest scores are kept. f is trained to predict the relevance of tokens to the
 answers: gradient times attention, propagated through all layers (`foveate.training.relevance`).
+Pages list the method inside the LLM, because its scores come from queries and keys of LLM layer 0;
+tokens are dropped at the input of that layer, so every layer runs on the kept tokens only.
 
 Needs: queries of the text after the image, and keys of LLM layer 0.
 
-Cost: these keys, one row of attention per token of the question, and 0.18 million multiply-adds per
-visual token.
+Cost: projections of these queries and keys, one row of attention per text token after the image,
+and 0.18 million multiply-adds per visual token.
 
 Differences: no official code exists. Attention is divided by its mean, so that f fits any number of
 tokens. "native" positions are the paper's: renumbered, except in models with M-RoPE.
@@ -35,7 +37,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from foveate.budget import Keep
+from foveate.budget import FROM_LAYER, Keep
 from foveate.errors import InvalidParameter
 from foveate.method import register
 from foveate.methods.layers.base import ScoredLayers, item_batches
@@ -92,11 +94,11 @@ class Relevance(nn.Module):
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ExplainCompress(TrainedMethod, ScoredLayers):
-    """Explainability-guided token compression; the docstring of its module states the rule.
+    """ExplainCompress; the docstring of its module states the rule.
 
     Attributes:
-        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a retention
-            ratio, rho of the paper.
+        keep: tokens from LLM layer k on; k is 0, so that every layer runs on them; an int is a
+            count per image or video, a float in (0, 1] a retention ratio, rho of the paper.
         channels: widths of the convolutions where the network is untrained, each at least 1.
         heads: number of attention heads of the LLM, where every head is an input channel; None
             takes their mean, as the paper does. Loaded weights bring their own.
@@ -105,6 +107,7 @@ class ExplainCompress(TrainedMethod, ScoredLayers):
     slug = "explain_compress"
     paper = "arXiv 2506.01097"
     prompt_agnostic = False
+    keep_means = FROM_LAYER
     per_item = True
     shapes = ("channels", "heads")
 

@@ -3,17 +3,17 @@
 Chen et al., "An Image is Worth 1/2 Tokens After Layer 2: Plug-and-Play Inference Acceleration for
 Large Vision-Language Models", ECCV 2024, arXiv 2403.06764.
 
-Rule: the score of visual token j is the attention that the last prompt token pays it in layer
-k - 1:
+Rule: the score of visual token j is the attention A_{last, j} that the last prompt token pays it in
+LLM layer k - 1:
 
     score_j = mean over heads of A_{last, j}
 
-The best `keep` of them are kept from layer k on, at their original positions. All visual tokens of
-a sample are ranked together. k = 0 keeps a random subset.
+The `keep` tokens with the largest scores are kept from layer k on, at their original positions. All
+visual tokens of a sample are ranked together. k = 0 keeps a random subset.
 
 Needs: one row of attention in LLM layer k - 1.
 
-Cost: that row.
+Cost: one row of attention.
 
 Differences: with several images in a sample, the official code ranks those of the first one only.
 
@@ -32,7 +32,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from foveate.budget import Keep
+from foveate.budget import FROM_LAYER, Keep
 from foveate.errors import InvalidParameter
 from foveate.method import Method, register
 from foveate.methods.layers.base import ScoredLayers, beyond_depth
@@ -47,7 +47,7 @@ class FastV(Method, ScoredLayers):
     """FastV; the docstring of its module states the rule.
 
     Attributes:
-        keep: tokens per image or video from layer k on; an int is a count, a float in (0, 1] a
+        keep: tokens from LLM layer k on; an int is a count per image or video, a float in (0, 1] a
             retention ratio, 1 - R of the paper.
         k: the first LLM layer with fewer tokens, 0-based; 0 keeps a random subset.
         seed: seed of the random subset at k = 0.
@@ -56,6 +56,7 @@ class FastV(Method, ScoredLayers):
     slug = "fastv"
     paper = "arXiv 2403.06764"
     prompt_agnostic = False
+    keep_means = FROM_LAYER
 
     keep: Keep = 0.5
     positions: str = "original"

@@ -3,24 +3,24 @@
 Zhao et al., "Accelerating Multimodal Large Language Models by Searching Optimal Vision Token
 Reduction", CVPR 2025, arXiv 2412.00556.
 
-Rule: layer l reads floor(k_l V) of the V visual tokens, 1 = k_0 >= k_1 >= ...: those with the
-highest attention in layer l - 1, mean over heads and over the text tokens after the image. A pruned
-token does not come back, so the set of each layer is a subset of the one before. Without a schedule
-(P-Sigmoid),
+Rule: LLM layer l processes floor(r_l V) of the V visual tokens. The schedule r_0, r_1, ... starts
+with 1 and never rises. Tokens are ranked by the attention that they receive in layer l - 1, mean
+over heads and over the text tokens after the image. A pruned token does not come back, so the set
+of each layer is a subset of the one before. Without a schedule (P-Sigmoid), the ratios are
 
-    k_l = sigmoid(kappa (l - alpha))
+    r_l = sigmoid(kappa (l - alpha))
 
-with the alpha for which the mean is `keep`. `foveate.tune` searches schedules (G-Search) and
-kappas.
+where alpha is set so that the mean over all layers is `keep`. `foveate.tune` searches schedules
+(G-Search) and kappas.
 
-Needs: queries and keys of the layer before each layer at which the rate falls.
+Needs: queries and keys of the layer before each layer at which the ratio falls.
 
-Cost: the rows of attention of these text tokens, at most as much as the attention of all text to
-all tokens.
+Cost: one row of attention per text token after the image, at each layer at which the ratio falls.
 
-Differences: no official code exists. The paper searches the rates of G-Search by Bayesian
+Differences: no official code exists. The paper searches the ratios of G-Search by Bayesian
 optimisation; `foveate.tune` bisects by default, and `searcher="bo"` is the paper's way. Rounding
-down, keeping the original positions, and equal weights of heads and rows are choices.
+down, the original positions, and equal weights of heads and rows are choices of this
+implementation.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -38,7 +38,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from foveate.budget import Keep
+from foveate.budget import MEAN_OVER_LAYERS, Keep
 from foveate.errors import BudgetError, InvalidParameter
 from foveate.method import Method, register
 from foveate.methods.layers.base import ScoredLayers, instruction_rows
@@ -51,10 +51,10 @@ from foveate.signals import DecoderHeads, Need
 @register
 @dataclass(frozen=True, kw_only=True, repr=False)
 class GSearch(Method, ScoredLayers):
-    """G-Search and P-Sigmoid; the docstring of the module states the rule.
+    """G-Search and P-Sigmoid; the docstring of its module states the rule.
 
     Attributes:
-        keep: mean over all LLM layers, which the sigmoid meets; an int is a count per image or
+        keep: mean over all LLM layers, from which alpha follows; an int is a count per image or
             video, a float in (0, 1] a retention ratio.
         schedule: retention ratio of every layer, instead of `keep`; one per layer, starting with
             1.0, never rising.
@@ -66,6 +66,7 @@ class GSearch(Method, ScoredLayers):
     slug = "gsearch"
     paper = "arXiv 2412.00556"
     prompt_agnostic = False
+    keep_means = MEAN_OVER_LAYERS
 
     keep: Keep = 0.5
     positions: str = "original"

@@ -3,10 +3,12 @@
 Chen et al., "Efficient Large Multi-modal Models via Visual Context Compression", NeurIPS 2024,
 arXiv 2406.20092.
 
-Rule: before LLM layer K, every window of S consecutive visual tokens becomes its mean, at the
-truncated mean of its position ids:
+Rule: before LLM layer k, every window of S consecutive visual tokens becomes one token, their mean.
+Its position id is the mean of theirs, rounded down:
 
-    x'_j = mean(x_jS, ..., x_jS+S-1)
+    x'_j = mean(x_{jS}, ..., x_{jS+S-1})
+
+where x are the hidden states of the visual tokens, counted from 0, and j counts the windows.
 
 Pooling is 1-D, in reading order, so that a window may cross the end of a row of patches (`GridPool`
 pools in two dimensions). Text is unchanged.
@@ -15,10 +17,11 @@ Needs: nothing besides the tokens.
 
 Cost: one addition per token.
 
-Differences: where `keep` is not one token in S, windows differ in length by one, while `stride`
-drops the tokens after the last full window. Every image or video is pooled separately.
+Differences: where the number of tokens is not a multiple of the number of windows that `keep` asks
+for, windows differ in length by one. With `stride`, the tokens after the last full window are
+dropped. Every image or video is pooled separately.
 
-Notes: in training, S and K follow a schedule from strong pooling to none (`setting_at`): `foveate
+Notes: in training, S and k follow a schedule from strong pooling to none (`setting_at`): `foveate
 train --method llavolta`. Its run on nano is in perf/results/llavolta.md.
 
     model, processor = foveate.mini("nano")
@@ -36,7 +39,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from foveate.budget import Keep, resolve
+from foveate.budget import FROM_LAYER, Keep, resolve
 from foveate.errors import InvalidParameter
 from foveate.method import Method, register
 from foveate.methods.layers.base import beyond_depth, item_batches
@@ -50,15 +53,16 @@ class LLaVolta(Method, LayersPart):
     """LLaVolta; the docstring of its module states the rule.
 
     Attributes:
-        keep: tokens per image or video from `layer` on; an int is a count, a float in (0, 1] a
-            retention ratio. It is 1 / S of the paper.
-        layer: K, the first LLM layer with pooled tokens, 0-based; 16 is the paper's light preset. 0
+        keep: tokens from LLM layer k on; k is `layer`; an int is a count per image or video, a
+            float in (0, 1] a retention ratio, 1 / S of the paper.
+        layer: k, the first LLM layer with pooled tokens, 0-based; 16 is the paper's light preset. 0
             with `positions="packed"` pools the output of the projector.
         stride: S, the window in tokens, from 1 on, instead of `keep`.
     """
 
     slug = "llavolta"
     paper = "arXiv 2406.20092"
+    keep_means = FROM_LAYER
 
     keep: Keep = 0.125
     positions: str = "original"

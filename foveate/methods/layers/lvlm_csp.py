@@ -6,8 +6,9 @@ Reasoning Segmentation", 2025, arXiv 2504.10854.
 Rule: three phases, for the N tokens of an image or video.
 
 - clustering: only N_c representatives run through layers 0 .. b1 - 1
-- scattering: all N run through layers b1 .. b2 - 1; the others start as they entered the LLM
-- pruning: from b2 on, the N_p tokens with the highest attention from the last prompt token
+- scattering: all N run through layers b1 .. b2 - 1; the others enter b1 as they entered the LLM
+- pruning: the N_p tokens with the highest attention from the last prompt token run through the
+  layers from b2 on
 
 The attention at b2 is computed with the queries and keys of layer b2, softmax over all keys, mean
 over heads; in training the last supervised token is the query. Representatives are the top N_c by
@@ -18,12 +19,14 @@ instance that a segmenter found ("seg_first"). Positions never change.
 Needs: one row of attention of the vision encoder for "cls"; one query row and the keys of LLM layer
 b2.
 
-Cost: one row of attention in the vision encoder, one in the LLM.
+Cost: one [CLS] attention row in the vision encoder, one row of attention and one projection of keys
+in the LLM.
 
-Differences: there is no official code. The layers, the counts, and the state with which tokens come
-back are choices. With init="residual" they follow the nearest representative: they take over its
-updates. A representative is one of the tokens, never a mean. In the last layers, a later question
-of the same conversation finds the tokens that the first one kept.
+Differences: there is no official code. The layers, the counts, and the state with which tokens
+enter layer b1 are choices of this implementation. With init="residual" the updates of the nearest
+representative are added to a token that skipped the first layers. A representative is one of the
+tokens, never a mean. In later turns of a conversation, the last layers attend to the tokens that
+the first question kept.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -40,7 +43,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from foveate.budget import Keep, check_keep, resolve
+from foveate.budget import MEAN_OVER_LAYERS, Keep, check_keep, resolve
 from foveate.errors import BudgetError, InvalidParameter
 from foveate.method import Method, register
 from foveate.methods.layers.base import ScoredLayers, item_batches
@@ -80,6 +83,7 @@ class LVLMCSP(Method):
     slug = "lvlm_csp"
     paper = "arXiv 2504.10854"
     prompt_agnostic = False
+    keep_means = MEAN_OVER_LAYERS
 
     keep: Keep = 0.3125
     positions: str = "original"

@@ -3,14 +3,15 @@
 Xing et al., "PyramidDrop: Accelerating Your Large Vision-Language Models via Pyramid Visual
 Redundancy Reduction", CVPR 2025, arXiv 2410.17247.
 
-Rule: before each of a few layers k_s the visual tokens are ranked by the attention that the last
-prompt token pays them, with the queries and keys of layer k_s itself, softmax over all keys, mean
-over heads. Of the n that entered the LLM,
+Rule: before each of a few layers k_s, s = 1, 2, ..., the visual tokens are ranked by the attention
+that the last prompt token pays them, with the queries and keys of layer k_s itself, softmax over
+all keys, mean over heads. Of the n that entered the LLM,
 
     floor(n r_s), r_s = lambda^s
 
-are kept. Text is kept; positions are renumbered at each stage. In training, the tokens before each
-answer are the queries instead of the last token, and a sample without an answer keeps all tokens.
+are kept from layer k_s on; lambda follows from `keep`. Text is kept; positions are renumbered at
+each stage. In training, the tokens before each answer are the queries instead of the last token,
+and a sample without an answer keeps all tokens.
 
 Needs: one query row and the keys of the next LLM layer.
 
@@ -31,7 +32,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from foveate.budget import Keep
+from foveate.budget import MEAN_OVER_LAYERS, Keep
 from foveate.errors import InvalidParameter
 from foveate.method import Method, register
 from foveate.methods.layers.base import IGNORED, ScoredLayers, quarters, ratios_of_share
@@ -57,6 +58,7 @@ class PyramidDrop(Method, ScoredLayers):
     slug = "pyramiddrop"
     paper = "arXiv 2410.17247"
     prompt_agnostic = False
+    keep_means = MEAN_OVER_LAYERS
 
     keep: Keep = 0.46875
     layer_list: tuple[int, ...] | None = None

@@ -6,21 +6,23 @@ Inference", ICML 2025, arXiv 2410.04417.
 Rule: relevant text tokens (raters) are selected once: the text tokens t after an image v whose mean
 over the image of
 
-    softmax_t(v t^T)
+    softmax over t of (v t^T)
 
-is above average. After layers 2, 6 and 15 of 32 the score of a visual token is the attention that
-the raters pay it in that layer, mean over heads and raters; the best tokens are kept. Of the pruned
-tokens the best 30 % are clustered around density peaks, one cluster for ten tokens, and the mean of
-each cluster is put after the image.
+is above the average of these means, where v and t are the embeddings that enter the LLM. After
+layers 2, 6 and 15 of 32 the score of a visual token is the attention that the raters pay it in that
+layer, mean over heads and raters; the best tokens are kept. Of the pruned tokens the best 30 % are
+clustered around density peaks, one cluster for ten tokens. The mean of each cluster is appended to
+the tokens of the image.
 
 Needs: queries and keys of the LLM layers after which tokens are pruned.
 
-Cost: attention rows of the raters, and distances among the merged tokens (counted with 16 raters, a
-short question).
+Cost: one row of attention per rater at each pruning layer, and distances among the merged tokens.
+Reports count 16 raters.
 
-Differences: this follows the first version of the official code. `keep` is the mean over all
-layers, merged tokens included, and the ratios fall by one factor; `retained` takes the official
-lists of counts. No noise breaks ties. Each image is pruned by its own raters.
+Differences: this follows the first version of the official code. `keep` is the mean over all LLM
+layers, merged tokens included, and the ratio falls by the same factor at each pruning layer;
+`retained` takes the official lists of counts. Ties go to the first token, without random noise.
+Each image has its own raters.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -35,7 +37,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from foveate.budget import Keep
+from foveate.budget import MEAN_OVER_LAYERS, Keep
 from foveate.errors import InvalidParameter
 from foveate.method import Method, register
 from foveate.methods.layers.base import (
@@ -59,8 +61,8 @@ class SparseVLM(Method, LayersPart):
     """SparseVLM; the docstring of its module states the rule.
 
     Attributes:
-        keep: mean over all LLM layers; an int is a count per image or video, a float in (0, 1] a
-            retention ratio. The default is 192 of 576.
+        keep: mean over all LLM layers, merged tokens included; an int is a count per image or
+            video, a float in (0, 1] a retention ratio. The default is 192 of 576.
         pruning_layers: ascending 0-based layers after which tokens are pruned; None is 2, 6, 15 of
             32, scaled to the depth.
         retained: tokens per image that are kept after each of these layers, without the merged
@@ -71,6 +73,7 @@ class SparseVLM(Method, LayersPart):
     slug = "sparsevlm"
     paper = "arXiv 2410.04417"
     prompt_agnostic = False
+    keep_means = MEAN_OVER_LAYERS
 
     keep: Keep = 192 / 576
     pruning_layers: tuple[int, ...] | None = None

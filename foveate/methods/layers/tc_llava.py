@@ -3,18 +3,18 @@
 Gao et al., "TC-LLaVA: Rethinking the Transfer from Image to Video Understanding with Temporal
 Considerations", AAAI 2025, arXiv 2409.03206.
 
-Rule: every token keeps its position id g and gets a temporal id u, which each frame and each text
-token increases by one; all tokens of a frame have the same u. Rotating by g and then by gamma u is
-one rotation by
+Rule: every token keeps its position id g and gets a temporal id u in addition. u increases by one
+with each frame and with each text token; all tokens of a frame have the same u. The rotary
+embedding uses
 
     g + gamma u
 
-in the prompt and for every later token. During prefill, tokens of one frame attend to each other in
-both directions; everything else stays causal.
+as position, in the prompt and for every generated token; gamma is a weight. During prefill, tokens
+of one frame attend to each other in both directions; everything else stays causal.
 
 Needs: which frame every token belongs to.
 
-Cost: no attention beyond the model's own.
+Cost: none beyond the model's own attention.
 
 Differences: no official code was found. Position ids are those of the comparison in VideoRoPE (Wei
 et al., 2025), except that padding does not count. `text_temporal="zero_delta"` is an addition: text
@@ -51,7 +51,7 @@ class TCLLaVA(Method, RulePart):
     """TC-LLaVA; the docstring of its module states the rule.
 
     Attributes:
-        keep: always 1.0; the method drops no tokens.
+        keep: always 1.0, because the method drops no tokens.
         gamma: weight of the temporal id in the position; 0.0 leaves positions as they are.
         block_mask: tokens of one frame attend to each other in both directions.
         text_temporal: "advance" increases the temporal id with each text token too, "zero_delta"

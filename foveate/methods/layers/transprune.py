@@ -3,19 +3,25 @@
 Li et al., "TransPrune: Token Transition Pruning for Efficient Large Vision-Language Model", CVPR
 2026, arXiv 2507.20630.
 
-Rule: the transition of token t in attention and in MLP of a layer, with input a and output b, is
+Rule: a_t and b_t are input and output of the attention, or of the MLP, of a layer for token t. The
+transition of the token there is
 
-    |b| / |a| softmax_t(1 - cos(a, b))
+    |b_t| / |a_t| softmax over t of (1 - cos(a_t, b_t))
 
-summed over both and over a window of layers (TTV). Before each pruning layer the tokens are ranked
-by alpha TTV + (1 - alpha) IGA, each normalised to sum 1 over the visual tokens. IGA is the mean
-attention from the text after the image, with the queries and keys of the next layer. Of the n that
-entered the LLM, floor(n r_s) are kept; positions are renumbered at each stage.
+TTV is its sum over attention and MLP and over a window of layers. IGA is the mean attention from
+the text after the image, with the queries and keys of the pruning layer. Before each pruning layer
+the tokens are ranked by
+
+    alpha TTV + (1 - alpha) IGA
+
+both normalised to sum 1 over the visual tokens. Of the n tokens that entered the LLM, floor(n r_s)
+are kept from the s-th pruning layer on; the ratios r_s follow from `keep`. Positions are renumbered
+at each of these layers.
 
 Needs: inputs and outputs of attention and MLP of the LLM layers in the window; queries and keys of
-the next layer.
+each pruning layer.
 
-Cost: these projections at each pruning layer.
+Cost: projections of queries and keys at each pruning layer, and norms and cosines in the window.
 
 Differences: every row of a batch has its own softmax, where the official code shares one. The
 direction in the paper is 1 - |cos| over visual tokens: direction="abs", softmax_over="visual". In a
@@ -36,7 +42,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from foveate.budget import Keep
+from foveate.budget import MEAN_OVER_LAYERS, Keep
 from foveate.errors import InvalidParameter
 from foveate.method import Method, register
 from foveate.methods.layers.base import ScoredLayers, instruction_rows, ratios_of_share
@@ -75,6 +81,7 @@ class TransPrune(Method, ScoredLayers):
     slug = "transprune"
     paper = "arXiv 2507.20630"
     prompt_agnostic = False
+    keep_means = MEAN_OVER_LAYERS
 
     keep: Keep = 0.41015625
     pruning_layer_list: tuple[int, ...] | None = None

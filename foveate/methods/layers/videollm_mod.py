@@ -3,24 +3,28 @@
 Wu et al., "VideoLLM-MoD: Efficient Video-Language Streaming with Mixture-of-Depths Vision
 Computation", NeurIPS 2024, arXiv 2408.16730.
 
-Rule: a learned router in each MoD layer, one linear map without bias, scores the visual tokens,
-r = w . x. The best k = max(1, round(keep_ratio n)) of the n tokens of each frame run through the
-layer together with all text:
+Rule: a mixture-of-depths (MoD) layer has a learned router w, one linear map without bias. It scores
+each visual token by its hidden state x: r = w . x. Of the n tokens of each frame, the max(1,
+round(keep_ratio n)) with the largest r run through the layer together with all text:
 
     x + r (layer(x) - x)
 
-The others take the residual connection, are not in the KV cache of this layer, and may be selected
-again later. An image is one frame. Frames do not compete, so that later frames do not change the
-selection in earlier ones. Position ids do not change.
+The other tokens skip the layer unchanged, are not in its KV cache, and may be selected again in a
+later layer. An image is one frame. Each frame selects its own tokens, so that later frames do not
+change the selection in earlier ones. Position ids do not change.
 
 Needs: the routers' weights.
 
 Cost: one dot product per token and MoD layer.
 
-Differences: the authors published no code. The rounding, the router without bias, and which layers
-are MoD layers (1, 3, 5, ...) are choices. `foveate train --method videollm_mod` keeps the LLM
-frozen, which the paper trains too: routers start as a least-squares fit to the attention from text,
-with gates near 1, and are then trained on the loss of the LLM.
+Differences: no official code exists. The rounding, the router without bias, and which layers are
+MoD layers (1, 3, 5, ...) are choices of this implementation. `foveate train --method videollm_mod`
+keeps the LLM frozen, which the paper trains too: routers start as a least-squares fit to the
+attention from text, with gates near 1, and are then trained on the loss of the LLM.
+
+Notes: the selection is not prompt-agnostic. The hidden states of visual tokens depend on the text
+before the image, so a question before the image changes the selection. A question after the image
+does not, unless the model attends to the prompt in both directions.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -36,7 +40,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from foveate.budget import Keep, check_keep
+from foveate.budget import MEAN_OVER_LAYERS, Keep, check_keep
 from foveate.errors import BudgetError
 from foveate.method import register
 from foveate.ops.draws import draws
@@ -54,8 +58,8 @@ class VideoLLMMoD(TrainedMethod, DetourPart):
     """VideoLLM-MoD; the docstring of its module states the rule.
 
     Attributes:
-        keep: mean over all LLM layers of the visual tokens that a layer processes; an int is a
-            count per image or video, a float in (0, 1] a ratio. 0.6 is the paper's keep_ratio of
+        keep: mean over all LLM layers, of the tokens that a layer processes; an int is a count per
+            image or video, a float in (0, 1] a retention ratio. 0.6 is the paper's keep_ratio of
             0.2.
         keep_ratio: share of the tokens of a frame that an MoD layer processes, instead of `keep`,
             in (0, 1].
@@ -70,6 +74,9 @@ class VideoLLMMoD(TrainedMethod, DetourPart):
 
     slug = "videollm_mod"
     paper = "arXiv 2408.16730"
+    prompt_agnostic = False
+    text_before_image_only = True
+    keep_means = MEAN_OVER_LAYERS
     shapes = ("placement",)
 
     keep: Keep = 0.6

@@ -3,28 +3,29 @@
 Ma et al., "Vista-LLaMA: Reducing Hallucination in Video Language Models via Equal Distance to
 Visual Tokens", CVPR 2024, arXiv 2312.08870.
 
-Rule: the logit of query j and key i is
+Rule: q_j and k_i are queries and keys before rotation, and R_j is the rotation of position j. The
+attention logit of query j and key i is
 
     q_j k_i where i is visual
     (R_j q_j)(R_i k_i) where i is text
 
-so that all visual tokens are equally far from every query, however long the answer grows. The case
-depends on the key alone, so that one kernel computes both: query [R q; q], key [R k; 0] for text
-and [0; k] for visual tokens, with the usual scale. Visual keys are cached without rotation, text
-keys rotated.
+So the distance to visual tokens has no effect, however long the answer grows. Which case applies
+depends on the key alone, so one attention kernel computes both: it gets queries [R q; q], keys [R
+k; 0] for text and [0; k] for visual tokens, and the scale of the model. Visual keys are cached
+without rotation, text keys with it.
 
 Needs: nothing besides the tokens.
 
-Cost: products of twice the head width during prefill.
+Cost: queries and keys of twice the head width during prefill.
 
-Differences: the paper's text leaves the rotation out between text queries and visual keys; its
-code, which is the default, between visual tokens too. `visual_query="rope"` is the text.
+Differences: in the paper's text only text queries read visual keys without rotation; in its code,
+which is the default here, visual queries do so too. `visual_query="rope"` follows the text.
 
 Notes: it drops no tokens, so add a method that does. The few tokens per video of the paper come
 from its projector, `foveate.methods.projectors.vista_llama`. The paper trains a projector with the
 rule in place and keeps the LLM frozen. Without that projector, `foveate train --method vista_llama`
-tunes the LLM itself to the rule; its runs on the embedded models are in
-perf/results/vista_llama.md and vista_llama_image.md.
+tunes the LLM itself to the rule; its runs on the embedded models are in perf/results/vista_llama.md
+and vista_llama_image.md.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -53,7 +54,7 @@ class VistaLLaMA(Method, RulePart):
     """Vista-LLaMA's attention; the docstring of its module states the rule.
 
     Attributes:
-        keep: always 1.0; the method drops no tokens.
+        keep: always 1.0, because the method drops no tokens.
         layer_list: 0-based LLM layers that use the rule; None for all.
         visual_query: queries that read visual keys without rotation: "raw" for all queries, "rope"
             for text queries only.

@@ -6,21 +6,21 @@ arXiv 2410.06169.
 Rule: four cuts, all independent of the input.
 
 - attention: a visual token attends to the patches of its own image that are at most (w - 1) / 2
-  rows and columns away, later ones included
-- heads: heads that hardly attend to images (see `yopo_heads`) read nothing from visual keys and
-  write nothing to visual tokens
+  rows and columns away, later ones included; w is `attncut_w`
+- heads: heads that hardly attend to images do not read visual keys, and their output is zero for
+  visual tokens (`foveate.methods.layers.yopo_heads` finds them)
 - neurons: visual tokens use the first 1 / mlpcut_ratio of the neurons of every MLP
-- layers: from layer c = layercut_num on nothing visual is computed; `keep` is the share of layers
-  before it, c = keep * layers
+- layers: no layer from c = `layercut_num` on computes visual tokens; with `keep`, c is keep times
+  the number of layers
 
 Needs: the position of every patch.
 
-Cost: none. It saves what it cuts: hidden states and KV cache from layer c on, neurons, and
-attention between distant patches.
+Cost: none.
 
-Differences: with several crops or frames each has its own window, and the others are attended to as
-before. Neurons and window are those of the released script for LLaVA-1.5-13B, and `keep` is its
-`layercut_num` of 20 in an LLM of 32 layers. That script masks heads too, which needs a `headmask`.
+Differences: with several crops or frames, the window applies within each of them; attention between
+them does not change. Neurons and window are those of the released script for LLaVA-1.5-13B, and
+`keep` is its `layercut_num` of 20 in an LLM of 32 layers. That script masks heads too, which needs
+a `headmask`.
 
 Notes: `renormalize=False` is the released LLaVA code. It leaves visual keys in the softmax of all
 layers and zeroes their values. Tokens whose keys are still read must be computed, so this saves
@@ -42,7 +42,7 @@ import torch
 from torch import Tensor
 
 from foveate.attention_call import Attend, AttentionCall, Columns, Feed, MLPCall
-from foveate.budget import Keep
+from foveate.budget import MEAN_OVER_LAYERS, Keep
 from foveate.errors import BudgetError, InvalidParameter
 from foveate.method import Method, register
 from foveate.parts import BoundaryState, LayersPart, RulePart
@@ -54,8 +54,8 @@ class YOPO(Method, RulePart, LayersPart):
     """YOPO; the docstring of its module states its four cuts.
 
     Attributes:
-        keep: share of the LLM's layers that compute visual tokens, a float in (0, 1]; 1.0 cuts
-            nothing anywhere.
+        keep: mean over all LLM layers, the share of the layers that compute visual tokens; a float
+            in (0, 1]. 1.0 cuts nothing, neither heads nor neurons.
         attncut_w: side of the attention window in patches, an odd number; None for no window.
         layercut_num: first layer that computes no visual tokens, instead of `keep`, from 1 on; the
             number of layers cuts none.
@@ -70,6 +70,7 @@ class YOPO(Method, RulePart, LayersPart):
 
     slug = "yopo"
     paper = "arXiv 2410.06169"
+    keep_means = MEAN_OVER_LAYERS
 
     keep: Keep = 0.625
     positions: str = "original"

@@ -3,23 +3,29 @@
 Zhong et al., "AIM: Adaptive Inference of Multi-Modal LLMs via Token Merging and Pruning", ICCV
 2025, arXiv 2412.03248.
 
-Rule: before the LLM, tokens of a frame at even places are paired with those at odd places; the
-pairs of largest cosine become their plain means, at most half of the remaining tokens per round.
-Inside the LLM, after every layer l from l1 on, the share
+Rule: before the LLM, the tokens of a crop or frame at even places are paired with those at odd
+places. The pairs with the largest cosine are replaced by their means, at most half of the remaining
+tokens per round. Inside the LLM, after every layer l from l1 on, this share of the tokens that
+entered the LLM is kept:
 
     rho(l) = max(0, 1 - step (l - l1 + 1))
 
-of the tokens that entered is kept. They are ranked by sqrt(mean_heads pi^2), where pi is the
-PageRank of attention: pi_5 of pi <- pi softmax(Z / 0.1) from a uniform pi_0, so that mass flows
-from each query to its keys. `keep` says how many tokens are merged, and step follows: 0.125 from
-layer 14 of 28.
+The tokens with the largest score stay. The score is sqrt(mean over heads of pi^2), where pi (one
+value per token and head) is the PageRank of attention: `iters` rounds of
+
+    pi <- pi softmax(Z / tau_imp)
+
+from equal values, where Z are the attention logits of the layer. The number of merged tokens and
+`step` follow from `keep`. With the default, a quarter of the tokens enters the LLM, and `step` is
+0.125 from layer 14 of 28 on.
 
 Needs: the projected features; inside the LLM, queries and keys of the layers after which tokens are
 pruned.
 
-Cost: those products, block by block, and half of X X^T.
+Cost: one similarity matrix of even x odd tokens before the LLM; the attention map of each pruning
+layer, block by block.
 
-Differences: tokens are dropped where the official code masks them, so pi_0 is uniform over the
+Differences: tokens are dropped where the official code masks them, so PageRank starts from the
 tokens that are left. Several images of a sample are ranked together, and each sample of a batch
 separately.
 

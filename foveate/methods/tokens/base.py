@@ -24,6 +24,10 @@ class TokensMethod(Method, TokensPart):
     Two class attributes: with `drops_special`, newline tokens are dropped as soon as anything is,
     so that `keep` is a ratio of the patches. With `per_view`, every crop or frame gets an even
     share of the budget.
+
+    Attributes:
+        keep: tokens that enter the LLM; an int is a count per image or video, a float in (0, 1] a
+            retention ratio.
     """
 
     drops_special: ClassVar[bool] = False

@@ -1,28 +1,31 @@
 """Prune for in-context prompts: by coverage before the LLM, by relevance to the query inside it.
 
-"CATP: Contextually Adaptive Token Pruning for Efficient and Enhanced Multimodal
-In-Context Learning", AAAI 2026, arXiv 2508.07871.
+"CATP: Contextually Adaptive Token Pruning for Efficient and Enhanced Multimodal In-Context
+Learning", AAAI 2026, arXiv 2508.07871.
 
 Rule: a prompt has demonstrations and a query, each an image with text. Before the LLM, per image
 (or per crop or frame), a set Y is selected greedily:
 
     argmax_Y sum_x max_{y in Y} s(y, x) + lambda1 sum_{y in Y} s(y, v), s = (cos + 1) / 2
 
-where v is the mean embedding of the text after the image. After layer K, all demonstrations
-together are ranked by
+where x runs over the tokens of the image, and v is the mean embedding of the text after it. After
+layer K, counted from 1, the tokens of all demonstrations are ranked together by
 
-    max(0, A_K - A_{K-1}) + lambda2 cos(h, mean of the query's states)
+    max(0, A_K - A_{K-1}) + lambda2 cos(h, mean of the query's hidden states)
 
-where A is the attention from the last token; with K = 1 there is no earlier layer, and A_1 replaces
-the difference. After layer K + 1, the query's image is ranked by cos(h, mean of the context).
+where h is the hidden state of the token, and A_l is the attention that it receives from the last
+prompt token in layer l. With K = 1 there is no earlier layer, and A_1 replaces the difference.
+After layer K + 1, the tokens of the query's image are ranked by cos(h, mean hidden state of the
+demonstrations).
 
 Needs: text embeddings; one row of attention in two LLM layers.
 
-Cost: half of X X^T, and as much again for what each kept token covers best.
+Cost: one similarity matrix of all pairs of tokens, and one pass over it per kept token.
 
-Differences: no official code exists. The paper covers whole images; here each crop covers itself,
-with an even share of the budget. The last image is the query's; without demonstrations the text is
-the context. Inside the LLM positions do not change. `keep` is the mean over layers instead of R.
+Differences: no official code exists. The paper selects over whole images; here each crop or frame
+selects among its own tokens, with an even share of the budget. The last image is the query's.
+Without demonstrations, the text replaces them. Inside the LLM positions do not change. `keep` is
+the mean over the LLM layers; `R` is the paper's parameter.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")

@@ -8,12 +8,13 @@ one farthest from the kept set S, the largest
 
     min_{i in S} (1 - cos(x_i, x_j))
 
-All tokens of an image or video, newline tokens included, are one pool. Kept tokens stay in reading
-order.
+where x are the projected features. All tokens of an image or video, newline tokens included, are
+one pool. Kept tokens stay in reading order.
 
 Needs: the projected features. No attention, no text.
 
-Cost: half of X X^T once, then one row of it per kept token.
+Cost: one similarity matrix of all pairs of tokens, then one comparison of a row of it per kept
+token.
 
 Differences: only where the official code is undefined. Similarities are float32 whatever the dtype
 of the model. Duplicates of a kept token come last instead of being kept twice. Zero vectors are
@@ -49,8 +50,8 @@ class DivPrune(TokensMethod):
     """DivPrune; the docstring of its module states the rule.
 
     Attributes:
-        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a retention
-            ratio. The default is the paper's.
+        keep: tokens that enter the LLM; an int is a count per image or video, a float in (0, 1] a
+            retention ratio. The default is the paper's.
         per_crop: select within each crop or frame, each with an even share of the budget; newline
             tokens are dropped.
         protect: always keep the newline tokens; they count towards the budget.

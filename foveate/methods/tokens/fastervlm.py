@@ -8,12 +8,14 @@ the projector reads, mean over heads:
 
     score_j = mean over heads of softmax(q_cls k^T / sqrt(d))_j
 
-Every crop of a tiled image and every frame keeps the same number of patches. Newline tokens are
-dropped. Kept tokens stay in reading order.
+where q_cls is the query of the [CLS] token, k are the keys, and d is the head width. Every crop of
+a tiled image and every frame keeps the same number of patches. Newline tokens are dropped. Kept
+tokens stay in reading order.
 
 Needs: [CLS] attention of one block of the vision encoder.
 
-Cost: one query row against all keys.
+Cost: the [CLS] attention row of one block; where received attention replaces it, the whole
+attention map of that block, in chunks of rows.
 
 Differences: in vision encoders without a [CLS] token, the mean attention that a patch receives from
 all others replaces it (`score="received"`), as the authors advise.

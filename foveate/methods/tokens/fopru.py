@@ -8,18 +8,19 @@ heads. The significance of patch j is the attention that it receives or gives,
 
     sum_i A_ij or sum_i A_ji
 
-whichever varies more over the patches of a crop or frame. "rank" keeps the best patches of each
-crop or frame. "row" keeps the best rows of patches by their mean, so that lines of text are kept
-whole.
+whichever has the larger variance over the patches of a crop or frame. "rank" keeps the best patches
+of each crop or frame. "row" keeps the best rows of patches by their mean, so that lines of text are
+kept whole.
 
 Needs: the attention map of one layer of the vision encoder, computed in chunks of rows.
 
-Cost: all queries against all keys once more. Without a [CLS] token all patches give the same, and
-the received attention decides.
+Cost: the whole attention map of one layer, computed once more.
 
-Differences: no official code is known. Ratios are rounded half to even, ties go to the upper left.
-"rank" drops newline tokens. "row" keeps those after kept rows, ranks rows of the stitched image,
-and keeps at least one row of the overview, of the image and of each frame.
+Differences: no official code is known. Without a [CLS] token every row of A sums to the same value,
+so the attention that a patch receives is used. Ratios are rounded half to even, ties go to the
+upper left. "rank" drops newline tokens. "row" ranks the rows of the stitched image, keeps the
+newline token at the end of each kept row, and keeps at least one row of the overview, of the image
+and of each frame.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")

@@ -1,24 +1,24 @@
 """Compress visual tokens before the LLM: keep their low spatial frequencies (2-D DCT).
 
-"Fourier-VLM: Compressing Vision Tokens in the Frequency Domain for Large
-Vision-Language Models", 2025, arXiv 2508.06038.
+"Fourier-VLM: Compressing Vision Tokens in the Frequency Domain for Large Vision-Language Models",
+2025, arXiv 2508.06038.
 
 Rule: every crop or frame x of h x w patches becomes r_h x r_w tokens. A 2-D DCT-II is taken per
 channel, and the block of low frequencies is transformed back:
 
     IDCT(DCT(x)[:r_h, :r_w])
 
-This equals A_h x A_w^T with two small matrices. It runs before the projector where that works on
-single patches, and after it elsewhere. Newline tokens are dropped.
+This equals A_h x A_w^T with two small matrices: A_h (r_h x h) and A_w (r_w x w). It runs before the
+projector where that works on single patches, and after it elsewhere. Newline tokens are dropped.
 
 Needs: the features before the projector.
 
-Cost: two thin matrix products.
+Cost: two products with these small matrices.
 
 Differences: models that were not tuned with the method can be used. The orthogonal DCT multiplies
 constants by sqrt(h w / r_h r_w); `preserve_mean` undoes that (use False with models that were tuned
-with the official code). A budget that is not a rectangle gives rows of two widths, each with the
-low frequencies of its row. `reserve` and `ratio` are the official ways to give the size.
+with the official code). Where the budget does not factor into r_h x r_w, the rows have two
+different widths. `reserve` and `ratio` are the official ways to give the size.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")

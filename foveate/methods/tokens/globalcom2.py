@@ -3,27 +3,33 @@
 Liu et al., "Compression with Global Guidance: Towards Training-free High-Resolution MLLMs
 Acceleration", AAAI 2026, arXiv 2501.05179.
 
-Rule: s are the [CLS] attention logits of the last layer of the vision encoder, mean over heads. The
-overview keeps its best int(N r) patches. Crop j of P keeps the share
+Rule: r is the retention ratio, N the number of patches of the overview, P the number of crops, and
+s the [CLS] attention logits of the last layer of the vision encoder, mean over heads. The overview
+keeps its int(N r) best patches. Crop j keeps this share of its patches:
 
     min(1, r (1 + e_j - 1/P))
 
-where e is the softmax over crops of the sums of overview logits in the region of each crop, divided
-by tau. A crop keeps the patches with the largest s_j / |s_j| + g_j / |g_j|, where g is the
-overview's map resized to the image. All newline tokens are kept. Order: the overview by score, then
-the crops.
+where e is a softmax over the crops: the sum of the overview's logits in the region that each crop
+shows, divided by the temperature tau. A crop keeps the patches with the largest
+
+    s_j / |s_j| + g_j / |g_j|
+
+where s_j are the logits of crop j, g_j is the part of the overview's logits that shows the crop,
+resized to its patches, and |.| is the Euclidean norm. All newline tokens are kept. Order: the
+overview by score, then the crops.
 
 Needs: [CLS] attention logits of the last layer of the vision encoder.
 
-Cost: that row of logits.
+Cost: one [CLS] row of logits.
 
-Differences: what rounding loses is given back. Kept tokens keep their places in padded images too
-(`placement="official"` puts them into the first cells of each crop). Vision encoders without a
-[CLS] token rank by the mean of all rows of logits.
+Differences: tokens that rounding leaves unused are given to the crops. Kept tokens keep their
+positions in padded images too (`placement="official"` puts them into the first cells of each crop).
+In vision encoders without a [CLS] token, the mean of all rows of logits replaces s.
 
-Notes: a ratio counts patches, and newline tokens come on top; an int counts newline tokens too, and
-drops them where it cannot hold them all. Single views keep their best patches; frames, and crops
-without an overview, share the budget evenly, in reading order.
+Notes: with a ratio, the newline tokens are kept in addition to the budget. An int counts newline
+tokens too, and drops them where it is too small for all of them. An image that is encoded as one
+crop keeps its best patches. Frames, and crops without an overview, share the budget evenly, in
+reading order.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -60,8 +66,9 @@ class GlobalCom2(TokensMethod):
     """GlobalCom²; the docstring of its module states the rule.
 
     Attributes:
-        keep: a float in (0, 1] is r, the retention ratio of patches, with newline tokens on top; an
-            int is a count per image or video, newline tokens included.
+        keep: tokens that enter the LLM; an int is a count per image or video, newline tokens
+            included; a float in (0, 1] is r, the retention ratio of patches, and newline tokens are
+            kept in addition.
         temperature: tau of the budgets of crops, above 0; higher values make them more even.
         thumbnail_order: order of the overview's tokens: "score" is best first, "raster" reading
             order.

@@ -2,16 +2,17 @@
 
 A baseline without a paper. Many models pool like this between vision encoder and LLM.
 
-Rule: each crop or frame of h x w tokens is split into bands of rows, and each band into cells, so
-that there are exactly k cells, as close to square as possible. Each output token is the mean of one
-cell. Crops and frames share the budget in proportion to their tokens. Newline tokens are dropped.
+Rule: each crop or frame of h x w tokens, of which k are to be kept, is split into bands of rows,
+and each band into cells, so that there are exactly k cells, as close to square as possible. Each
+output token is the mean of one cell. Crops and frames share the budget in proportion to their
+tokens. Newline tokens are dropped.
 
 Needs: nothing besides the tokens.
 
 Cost: one addition per token.
 
-Notes: where another method has already removed tokens, no rectangle is left. Then runs of equal
-length in reading order are averaged.
+Notes: where another method has already dropped tokens, the rest does not form a grid. Then runs of
+equal length in reading order are averaged.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")

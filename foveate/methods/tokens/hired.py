@@ -3,24 +3,26 @@
 Arif et al., "HiRED: Attention-Guided Token Dropping for Efficient Inference of High-Resolution
 Vision-Language Models in Resource-Constrained Environments", 2024, arXiv 2408.10945.
 
-Rule: of T tokens the overview gets int(T a). Its int(N (1 - a)) patches of largest [CLS] attention
-in the first layer of the vision encoder are marked, and of the rest of the budget crop p gets
+Rule: the budget is T tokens, a is `alpha`, and the overview has N patches. The overview gets int(T
+a) tokens. Its int(N (1 - a)) patches with the highest [CLS] attention in the first layer of the
+vision encoder are marked. c_p is the number of marks in the region of the overview that crop p
+shows. Crop p gets this share of the remaining budget:
 
-    c_p / sum c, c_p the number of marks in its region
+    c_p / (sum of c over all crops)
 
-Overview and crops keep their patches with the largest [CLS] attention, summed over heads, in the
-layer that the projector reads. Order: the overview, then the stitched image. Newline tokens are
-dropped.
+Overview and crops keep their patches with the highest [CLS] attention, summed over heads, in the
+layer whose output the projector reads. Order: the overview, then the stitched image. Newline tokens
+are dropped.
 
 Needs: [CLS] attention of two layers of the vision encoder.
 
-Cost: those two rows of attention.
+Cost: one [CLS] attention row in each of the two layers.
 
-Differences: what rounding and full crops leave of the budget goes to the others, and padding is
+Differences: tokens that rounding or a full crop leaves unused go to the other crops, and padding is
 never selected. In vision encoders without a [CLS] token, received attention replaces it.
 
-Notes: single views keep their best patches; frames, and crops without an overview, share the budget
-evenly.
+Notes: an image that is encoded as one crop keeps its best patches. Frames of a video, and crops
+without an overview, share the budget evenly.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")

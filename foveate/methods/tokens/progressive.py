@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from foveate.budget import resolve
+from foveate.budget import MEAN_OVER_LAYERS, resolve
 from foveate.methods.tokens.base import TokensMethod, is_everything
 from foveate.ops.allocate import share_evenly
 from foveate.tokens import Grid
@@ -25,6 +25,7 @@ class ProgressiveMethod(TokensMethod):
     """
 
     held: ClassVar[float]
+    keep_means = MEAN_OVER_LAYERS
 
     def count(self, grid: Grid) -> int:
         if is_everything(self.keep, grid.n):

@@ -2,7 +2,7 @@
 
 A baseline without a paper: "random" is in the tables of most papers on visual token pruning.
 
-Rule: keep the k patches with the largest u_j, where u_j is uniform in [0, 1) and drawn for every
+Rule: keep the k patches j with the largest u_j, where u_j is uniform in [0, 1) and drawn for every
 image or video. Newline tokens are dropped. Kept tokens stay in reading order.
 
 Needs: nothing besides the tokens.

@@ -1,27 +1,32 @@
-"""Prune and merge before and inside the LLM by attention among visual tokens, without the text.
+"""Prune and merge before and inside the LLM by the attention that visual tokens pay each other.
 
-"Rethinking Visual Token Reduction in LVLMs under Cross-modal Misalignment", AAAI 2026,
-arXiv 2506.22283.
+"Rethinking Visual Token Reduction in LVLMs under Cross-modal Misalignment", AAAI 2026, arXiv
+2506.22283.
 
-Rule: before the LLM as VisionZip: dominant tokens by [CLS] attention, the rest merged into
-contextual ones. Then again at a quarter, a half and three quarters of the depth, with the queries
-and keys of the next layer:
+Rule: before the LLM, tokens are selected as in VisionZip: dominant tokens by [CLS] attention, and
+the other patches merged into contextual tokens. The same happens inside the LLM, before the layers
+at a quarter, a half and three quarters of the depth, with the queries q and keys k of that layer:
 
-    score_j = mean over heads, and over the queries i of j's own image, of softmax(q_i k^T)_j
-    contextual = x_target + mean(x_joined), by cosine of keys
+    score_j = mean over heads, and over the visual tokens i of j's image, of softmax(q_i k^T)_j
+    contextual = x_target + mean(x_joined)
 
-At each of these layers lambda times as many tokens are kept, dominant ones first, renumbered.
+Tokens with the largest score are dominant. The others are merged as in VisionZip: x are the hidden
+states, and each token joins the target whose key has the largest cosine. No text token scores. The
+number of tokens falls by the same factor at each of these layers, contextual tokens follow the
+dominant ones, and positions are renumbered.
 
 Needs: [CLS] attention, keys and features before the projector, as VisionZip; queries and keys of
 the next LLM layer at each stage.
 
-Cost: queries of visual tokens against all keys, three times.
+Cost: that of VisionZip before the LLM. At each of the three layers, projections of queries and
+keys, and attention from the visual tokens to all keys.
 
 Differences: with several images in a sample, each keeps its own tokens.
 
-Notes: because attention is causal, early tokens are seen by more queries. Inside the LLM visual
-tokens have read the text before them. So a question before the image, or anywhere in a prompt with
-bidirectional attention, changes the selection; a question after it does not.
+Notes: the selection is not prompt-agnostic. Inside the LLM the hidden states of visual tokens
+depend on the text before the image, so a question before the image changes the selection. A
+question after the image does not, unless the model attends to the prompt in both directions. With
+causal attention early tokens receive attention from more queries.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -60,9 +65,9 @@ class VisionDrop(ProgressiveMethod, VisionZip):
     """VisionDrop; the docstring of its module states the rule.
 
     Attributes:
-        keep: mean over all LLM layers; an int is a count per image or video, a float in (0, 1] a
-            retention ratio. With the default 48 of 576 tokens enter the LLM, and 32 remain on
-            average.
+        keep: mean over all LLM layers, merged tokens included; an int is a count per image or
+            video, a float in (0, 1] a retention ratio. With the default, 48 of 576 tokens enter the
+            LLM, and the mean is 32.
         dominant: dominant tokens of each crop or frame that enter the LLM, the [CLS] token
             included, instead of `keep`; at least 1.
         contextual: merged tokens of each crop or frame that enter the LLM; None is an eighth.
@@ -75,6 +80,7 @@ class VisionDrop(ProgressiveMethod, VisionZip):
     slug = "visiondrop"
     paper = "arXiv 2506.22283"
     prompt_agnostic = False
+    text_before_image_only = True
     held = 2 / 3
 
     keep: Keep = 32 / 576

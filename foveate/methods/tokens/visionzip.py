@@ -3,24 +3,30 @@
 Yang et al., "VisionZip: Longer is Better but Not Necessary in Vision Language Models", CVPR 2025,
 arXiv 2412.04467.
 
-Rule: dominant tokens are the [CLS] token and the patches with the largest [CLS] attention, summed
-over heads. Of the other patches every s-th is a target; the rest join the target with the most
-similar key, before the projector:
+Rule: dominant tokens are the [CLS] token and the patches with the highest [CLS] attention, summed
+over heads (received attention where the encoder has no [CLS] token). m patches remain. They are
+merged into c contextual tokens: of the m patches in reading order every s-th is a target, s =
+floor(m / c), and each other patch joins the target whose key has the largest cosine to its own:
 
     contextual = x_target + mean(x_joined)
 
+x are the features before the projector: merging runs on them, and the projector follows. `keep`
+counts all tokens that are passed on: the [CLS] token, the other dominant tokens and the contextual
+tokens. Crops and frames share it evenly. Newline tokens are dropped.
+
 Order: [CLS] token, dominant tokens in reading order, contextual tokens. For a tiled image: its
 overview in this order, then the dominant patches of all crops in the order of the stitched image,
-their [CLS] tokens, their contextual tokens. Crops and frames share the budget evenly. Newline
-tokens are dropped.
+their [CLS] tokens, their contextual tokens.
 
-Needs: [CLS] attention and keys of the block that the projector reads, and the features before the
-projector.
+Needs: [CLS] attention and keys of the encoder block whose output the projector reads, and the
+features before the projector.
 
-Cost: one query row and one product of keys.
+Cost: the [CLS] attention row of that block, and one similarity matrix of patches x targets (cosines
+of keys).
 
-Differences: in vision encoders without a [CLS] token, patches are ranked by received attention and
-no [CLS] token is passed on. There, no newline token follows an image that came as one crop.
+Differences: in vision encoders without a [CLS] token, patches are ranked by received attention, and
+no [CLS] token is passed on. The official code appends one newline token to an image that is encoded
+as a single crop; here newline tokens are dropped in this case too.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
@@ -59,6 +65,8 @@ class VisionZip(TokensMethod):
     """VisionZip; the docstring of its module states the rule.
 
     Attributes:
+        keep: tokens that enter the LLM, the [CLS] token and contextual tokens included; an int is a
+            count per image or video, a float in (0, 1] a retention ratio.
         contextual: merged tokens of each crop or frame, 0 or more; None is 10 of every 64 tokens of
             its budget.
         mean_preserving: True makes a contextual token the mean of all its members; False is the

@@ -3,19 +3,23 @@
 Zhang et al., "Beyond Text-Visual Attention: Exploiting Visual Cues for Effective Token Pruning in
 VLMs", ICCV 2025, arXiv 2412.01818.
 
-Rule: important tokens are the int(T r) patches of largest [CLS] attention, mean over heads. Diverse
-tokens come from the others in rounds. They are sorted, best first, and split into even and odd
-places; the 8 even ones with the largest
+Rule: T tokens are kept of a crop or frame, and r is `important_ratio`. The int(T r) patches with
+the highest [CLS] attention, mean over heads, are kept as important tokens. The other patches are
+reduced to T - int(T r) diverse tokens in rounds. The first round sorts them by attention, highest
+first, and splits the list into even and odd places. Each patch i at an even place is compared with
+those at odd places:
 
-    max_j cos(x_i, x_j), j odd
+    similarity_i = max over odd j of cos(x_i, x_j)
 
-are removed; the remaining even ones, most similar first, and then the odd ones are split again,
-until T - int(T r) are left. x are the features before the projector. Crops and frames share the
-budget evenly. Newline tokens are dropped. Kept tokens stay in reading order.
+where x are the features before the projector. The 8 (`round_size`) most similar even patches are
+dropped. The next round splits the remaining even patches, most similar first, followed by the odd
+ones. Crops and frames share the budget evenly. Newline tokens are dropped. Kept tokens stay in
+reading order.
 
-Needs: [CLS] attention of the block that the projector reads, and the features before the projector.
+Needs: [CLS] attention of the encoder block whose output the projector reads, and the features
+before the projector.
 
-Cost: one query row, and half of X X^T once.
+Cost: the [CLS] attention row of that block, and one similarity matrix of all pairs of patches.
 
 Differences: lists of odd length, on which the official code fails, are split, and a round removes
 at most the smaller half. In vision encoders without a [CLS] token, received attention replaces it.
@@ -53,8 +57,8 @@ class VisPruner(TokensMethod):
     """VisPruner; the docstring of its module states the rule.
 
     Attributes:
-        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a retention
-            ratio. The default is 128 of 576.
+        keep: tokens that enter the LLM; an int is a count per image or video, a float in (0, 1] a
+            retention ratio. The default is 128 of 576.
         important_ratio: r, the share of the budget that is selected by attention, in [0, 1].
         round_size: tokens that one round removes, at least 1.
     """

@@ -3,22 +3,22 @@
 Wang et al., "[CLS] Token Tells Everything Needed for Training-free Efficient MLLMs", 2024, arXiv
 2412.05819.
 
-Rule: the score of patch j is its [CLS] attention, summed over layers s .. L - 2 of the vision
-encoder:
+Rule: the score of patch j is its [CLS] attention, summed over the layers l = s .. L - 2 of the L
+layers of the vision encoder, counted from 0:
 
-    score_j = sum_{l = s .. L - 2} mean over heads of softmax(q_cls k^T / sqrt(d))_j
+    score_j = sum over l of the mean over heads of softmax(q_cls k^T / sqrt(d))_j
 
-An ensemble over depth is steadier than one layer, because the [CLS] tokens of different layers
-attend to different content. The last layer never counts. Every crop of a tiled image and every
-frame keeps the same number of patches. Newline tokens are dropped. Kept tokens stay in reading
-order.
+where q_cls is the query of the [CLS] token, k are the keys of layer l, and d is the head width. The
+sum over several layers is more stable than one layer, because the [CLS] tokens of different layers
+attend to different content. The last layer is left out. Every crop of a tiled image and every frame
+keeps the same number of patches. Newline tokens are dropped. Kept tokens stay in reading order.
 
 Needs: [CLS] attention of each of those layers of the vision encoder.
 
-Cost: one query row per layer.
+Cost: one [CLS] attention row per layer.
 
-Differences: in vision encoders without a [CLS] token, received attention replaces it. `layer`
-counts from the end, so that s = 16 of 24 layers fits encoders of any depth.
+Differences: in vision encoders without a [CLS] token, received attention replaces it. `layer` is
+counted from the end, so that the paper's s = 16 of 24 layers fits encoders of any depth.
 
     model, processor = foveate.mini("nano")
     inputs = processor(images=image, text=prompt, return_tensors="pt")
