@@ -1,6 +1,8 @@
-"""What the pages say of each method's selection: what `keep` counts, and what the prompt changes."""
+"""What pages say of each selection: what `keep` counts, and what the prompt changes."""
 
 from __future__ import annotations
+
+from functools import cache
 
 import pytest
 import torch
@@ -16,11 +18,16 @@ REDUCING = [slug for slug in AVAILABLE if method_class(slug).reduces]
 PHRASES = (BEFORE_LLM, FROM_LAYER, MEAN_OVER_LAYERS)
 
 
+@cache
+def embedded(name: str):
+    return foveate.mini(name)
+
+
 def call(slug: str, text: str = "<image> what colour is the circle?", **parameters):
     """Report of a method on the first embedded model that it runs with, and the model's layers."""
     item = foveate.mini.world.items("I1", "test", 1)[0]
     for name in ("nano", "image"):
-        model, processor = foveate.mini(name)
+        model, processor = embedded(name)
         inputs = processor(images=item.image(), text=text, return_tensors="pt")
         try:
             with foveate.attach(model, foveate.create(slug, **parameters)) as att, torch.no_grad():
@@ -48,7 +55,8 @@ APPROXIMATE = {"atp_llava": 0.25, "dyvte": 0.5, "downsample": 0.15}
 
 @pytest.mark.parametrize("slug", [s for s in REDUCING if method_class(s).keep_means in PHRASES])
 def test_keep_counts_what_the_pages_say(slug):
-    report = call(slug, keep=0.5)
+    keep = 0.6 if slug == "videollm_mod" else 0.5
+    report = call(slug, keep=keep)
     layers = [sum(row) / sum(report.tokens_in) for row in zip(*report.tokens_by_layer, strict=True)]
     counted = {
         BEFORE_LLM: layers[0],
@@ -56,7 +64,7 @@ def test_keep_counts_what_the_pages_say(slug):
         MEAN_OVER_LAYERS: sum(layers) / len(layers),
     }
     means = method_class(slug).keep_means
-    assert counted[means] == pytest.approx(0.5, abs=APPROXIMATE.get(slug, 0.04)), layers
+    assert counted[means] == pytest.approx(keep, abs=APPROXIMATE.get(slug, 0.04)), layers
     if means == BEFORE_LLM:
         assert len(set(layers)) == 1
 
@@ -75,7 +83,9 @@ def alike(one: list[torch.Tensor], two: list[torch.Tensor]) -> bool:
 def test_prompt_agnostic_methods_keep_the_same_tokens_for_every_prompt(slug):
     cls = method_class(slug)
     after = [kept(slug, f"<image> {q}") for q in ("what colour is the circle?", "how many?")]
-    before = [kept(slug, f"{q} <image>") for q in ("what colour is the circle?", "how many?")]
+    before = [
+        kept(slug, f"{q} <image> answer") for q in ("what colour is the circle?", "how many?")
+    ]
     if cls.prompt_agnostic or cls.text_before_image_only:
         assert alike(*after)
     if cls.prompt_agnostic:

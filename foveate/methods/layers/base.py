@@ -23,7 +23,7 @@ IGNORED = -100
 class ScoredLayers(LayersPart):
     """A part that scores visual tokens at each boundary and keeps those with the largest scores.
 
-    Subclasses give `boundaries` and `scores`, and `counts` where the budget changes with depth.
+    Subclasses implement `boundaries` and `scores`, and `counts` where the budget changes with depth.
     Text stays; ties go to the token that comes first.
 
     Attributes:

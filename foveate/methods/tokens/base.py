@@ -19,7 +19,7 @@ from foveate.tokens import Grid, VisualTokens
 
 @dataclass(frozen=True, kw_only=True)
 class TokensMethod(Method, TokensPart):
-    """A method with one part before the LLM. Subclasses give `reduce`, or just `select`.
+    """A method with one part before the LLM. Subclasses implement `reduce`, or just `select`.
 
     Two class attributes: with `drops_special`, newline tokens are dropped as soon as anything is,
     so that `keep` is a ratio of the patches. With `per_view`, every crop or frame gets an even
@@ -54,7 +54,7 @@ class TokensMethod(Method, TokensPart):
 class ScoredTokens(TokensMethod):
     """A method that scores every token and keeps those with the largest scores.
 
-    Subclasses give `scores`. Kept tokens stay in reading order; ties go to the token that comes
+    Subclasses implement `scores`. Kept tokens stay in reading order; ties go to the token that comes
     first. With `per_view`, every crop or frame keeps the best of its own patches. Otherwise the
     item's patches are ranked together, and newlines are kept only when no patch is left.
     """
