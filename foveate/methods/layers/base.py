@@ -23,8 +23,8 @@ IGNORED = -100
 class ScoredLayers(LayersPart):
     """A part that scores visual tokens at each boundary and keeps those with the largest scores.
 
-    Subclasses implement `boundaries` and `scores`, and `counts` where the budget changes with depth.
-    Text stays; ties go to the token that comes first.
+    Subclasses implement `boundaries` and `scores`. They override `counts` where the budget changes
+    with depth. Text stays; ties go to the token that comes first.
 
     Attributes:
         per_item: rank the tokens of each image or video separately. The default, False, ranks all
