@@ -54,8 +54,9 @@ class TokensMethod(Method, TokensPart):
 class ScoredTokens(TokensMethod):
     """A method that scores every token and keeps those with the largest scores.
 
-    Subclasses implement `scores`. Kept tokens stay in reading order; ties go to the first token. With `per_view`, every crop or frame keeps the best of its own patches. Otherwise the
-    item's patches are ranked together, and newlines are kept only when no patch is left.
+    Subclasses implement `scores`. Kept tokens stay in reading order; ties go to the first token.
+    With `per_view`, every crop or frame keeps the best of its own patches. Otherwise the item's
+    patches are ranked together, and newlines are kept only when no patch is left.
     """
 
     def scores(self, tokens: VisualTokens, signals: Signals) -> Tensor:
