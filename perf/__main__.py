@@ -17,18 +17,12 @@ import torch
 import transformers
 
 import foveate
-from perf import cache, dispatch, layers, peers, selection
+from perf import cache, dispatch, layers, peers, prefill_page, selection
 from perf.divprune import divprune_against_naive
 from perf.jpeg import decode
 from perf.prefill import measure
-from perf.rendering import TERMS, Page, heading, pages
+from perf.rendering import Page, heading, pages
 from perf.shapes import LLAVA_7B, QWEN2_05B, Shape
-
-TARGETS = """\
-Targets: speed-up efficiency at least 0.85; selection overhead at most 1 % (5 % on a GPU); a call
-with keep=1.0 at most 1.02 of the full model's time; peak memory at most 1.00 of the full model's.
-"""
-
 
 # Writes a result and returns its page; measures a section.
 Keep = Callable[[dict[str, Any]], str]
@@ -136,78 +130,8 @@ def between_layers(asked: argparse.Namespace, keep: Keep, name: str, shape: Shap
     return [keep(result) for result in measured][-1]
 
 
-def table(result: dict[str, Any]) -> str:
-    """The results of `calls` as Markdown."""
-    lines = [*TERMS, "", TARGETS]
-    for shape in result["prefill"]:
-        lines += [
-            f"## {shape['shape']}, {shape['visual_tokens']} visual + "
-            f"{shape['text_tokens']} text tokens"
-            + (f", {shape['batch']} prompts at once" if shape["batch"] > 1 else ""),
-            "",
-            f"A call with keep=1.0 takes {shape['keep_all_over_bare']:.3f} of the full model's "
-            f"time and {shape['keep_all_peak_memory_over_bare']:.2f} of its peak memory.",
-            "",
-            "| method | visual tokens | theoretical speed-up | measured prefill speed-up "
-            "| speed-up efficiency | vs. equally short prompt | selection overhead "
-            "| peak memory | KV cache | time per output token |",
-            "|---|---|---|---|---|---|---|---|---|---|",
-        ]
-        for row in shape["methods"].values():
-            short = row["vs_short_prompt"]
-            lines.append(
-                f"| `{row['method']}` | {row['tokens'][0]} → {row['tokens'][1]} "
-                f"| {row['theoretical_speedup']:.2f}× | {row['measured_speedup']:.2f}× "
-                f"| {row['speedup_efficiency']:.2f} "
-                f"| {'–' if short is None else f'{short:.2f}'} "
-                f"| {100 * row['selection_overhead']:.2f} % "
-                f"| {row['peak_memory_over_bare']:.2f} | {row['kv_bytes_over_bare']:.2f} "
-                f"| {row['time_per_output_token_over_bare']:.2f} |"
-            )
-        lines += [
-            "",
-            "Milliseconds per stage. Decoding a JPEG of "
-            f"{result['decode']['size']} before the call takes "
-            f"{result['decode']['seconds'] * 1000:.1f} ms.",
-            "",
-            _stages(shape),
-            "",
-        ]
-    lines += [
-        "## DivPrune alone",
-        "",
-        "Compared with greedy selection that re-reads all selected rows at every step:",
-        "",
-        "| tokens | width | kept | naive | foveate | speed-up | same tokens |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in result["selection"]:
-        lines.append(
-            f"| {row['n']} | {row['d']} | {row['k']} | {row['naive_ms']:.1f} ms "
-            f"| {row['ours_ms']:.1f} ms | {row['speedup']:.1f}× "
-            f"| {'yes' if row['same_selection'] else 'no'} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def _stages(shape: dict[str, Any]) -> str:
-    names = ["encode", "select", "prefill", "per_token"]
-    rows = {
-        "full model": shape["bare_seconds"],
-        **{n: r["seconds"] for n, r in shape["methods"].items()},
-    }
-    lines = [
-        "| method | vision encoder | token selection | prefill | per output token |",
-        "|---" * (len(names) + 1) + "|",
-    ]
-    for name, taken in rows.items():
-        cells = " | ".join(f"{1000 * taken[n]:.1f}" for n in names)
-        lines.append(f"| {name} | {cells} |")
-    return "\n".join(lines)
-
-
 SECTIONS: dict[str, tuple[Measure, Page]] = {
-    "prefill": (lambda asked, keep: keep(calls(asked.rounds)), table),
+    "prefill": (lambda asked, keep: keep(calls(asked.rounds)), prefill_page.page),
     "selection": (lambda asked, keep: keep(selection.measure(asked.rounds)), selection.page),
     "layers": (
         lambda asked, keep: between_layers(asked, keep, "layers", layers.SHAPE),

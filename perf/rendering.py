@@ -11,15 +11,12 @@ from foveate.training import card
 from perf import dymu
 
 # The columns that several pages share.
-TERMS = (
-    "- **Theoretical speed-up**: FLOPs of the full model's prefill / FLOPs with the method.",
-    "- **Measured prefill speed-up**: prefill time of the full model / with the method.",
-    "- **Speed-up efficiency**: measured / theoretical speed-up.",
+THEORETICAL = "- **Theoretical speed-up**: prefill FLOPs of the full model / with the method."
+EFFICIENCY = "- **Speed-up efficiency**: measured / theoretical speed-up."
+SHORT_PROMPT = (
     "- **vs. equally short prompt**: measured speed-up / speed-up of the full model on a prompt "
     "that is already that short. At 1.00 only the hardware limits the speed-up. A dash means: not "
-    "measured, or the method changes what a layer computes.",
-    "- **Selection overhead**: time of token selection / prefill time of the full model.",
-    "- **Time per output token, peak memory, KV cache**: with the method / full model.",
+    "measured, or the method changes what a layer computes."
 )
 
 # From a result to the body of its page.
@@ -32,7 +29,9 @@ def heading(result: dict[str, Any]) -> str:
     return (
         f"# Speed on {machine['device']}\n\n"
         f"{commands}: {machine['dtype']}, {machine['threads']} threads, torch {machine['torch']}, "
-        f"transformers {machine['transformers']}. Medians of interleaved runs in one process.\n\n"
+        f"transformers {machine['transformers']}. Medians of interleaved runs in one process. "
+        "Weights and features are random: speed depends on shapes and on the number of kept "
+        "tokens, not on the values of weights.\n\n"
     )
 
 
