@@ -37,7 +37,11 @@ def tune(
         int | None, typer.Option("--n", min=2, help="Items per task of --world. Default: 200.")
     ] = None,
     max_drop: Annotated[
-        str, typer.Option(help="Largest accuracy drop: 1% or 0.01 is one point.")
+        str,
+        typer.Option(
+            help="Largest accuracy drop on the search split: 1% or 0.01 is one percentage point "
+            "below the full model."
+        ),
     ] = "1%",
     budget_flops: Annotated[
         str | None,
@@ -72,7 +76,8 @@ def tune(
     """Find the cheapest method and budget for your model and data, and write it as a plan.
 
     Each measurement is saved: after an interruption, run the same command again to continue. The
-    exit code is 1 if no setting cheaper than the full model stays within --max-drop.
+    exit code is 1, and no plan is written, if no setting cheaper than the full model stays within
+    --max-drop on the search split. A larger drop on the held-out split is a warning.
     """
     from foveate.cli.method_options import parse_list
     from foveate.cli.tune_output import Watcher, print_plan

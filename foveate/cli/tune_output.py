@@ -77,8 +77,9 @@ def print_plan(plan: Plan, path: Path) -> None:
     )
     if held["drop"] > drop:
         out.print(
-            f"The drop is larger than --max-drop {drop:.1%} (selection bias: the best of many "
-            "settings was chosen on the search split). Use more samples or a smaller --max-drop.",
+            f"Warning: on the held-out split the drop is larger than --max-drop {drop:.1%} "
+            "(selection bias: the best of many settings was chosen on the search split). The plan "
+            "is written all the same. Use more samples or a smaller --max-drop.",
             style="yellow",
         )
     out.print(f"plan: {path}", markup=False)

@@ -61,7 +61,8 @@ def tune(
         methods: slugs, or compositions such as "divprune+fastv"; "gsearch" searches a retention
             ratio for every layer. Default None: seven methods.
         keep: retention ratios to try, in (0, 1). Default None: seven ratios from 0.7 to 0.0625.
-        max_drop: largest accuracy drop, in [0, 1). Default 0.01, one point.
+        max_drop: largest accuracy drop on the search split, accuracy of the full model minus
+            accuracy of the setting, in [0, 1). Default 0.01, one percentage point.
         budget_flops: prefill FLOPs: up to 1 a share of the full model's, above 1 FLOPs per sample.
             The most accurate setting within this budget is chosen. Default None: the cheapest
             setting is chosen.

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from foveate.cli import app, tune_output
 from foveate.mini import world
 from foveate.mini.world import exports
+from foveate.tuning import tuner
 from foveate.tuning.evaluations import Score
 from foveate.tuning.search import Search
 
@@ -114,3 +115,12 @@ def test_no_setting_within_max_drop_exits_with_1(folder, tmp_path, monkeypatch):
     result = quick(folder, "--out", tmp_path / "plan.json")
     assert result.exit_code == 1 and "No cheaper setting" in result.stdout
     assert not (tmp_path / "plan.json").exists()
+
+
+def test_a_larger_drop_on_the_held_out_split_is_a_warning(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(tuner, "accuracy_drop", lambda full, right: (0.95, (0.9, 1.0)))
+    result = quick(folder, "--out", tmp_path / "plan.json")
+    assert result.exit_code == 0 and "held-out split the drop is larger" in " ".join(
+        result.stdout.split()
+    )
+    assert (tmp_path / "plan.json").exists()
