@@ -13,7 +13,7 @@ from foveate.benchmarks.errors import BenchError
 from foveate.benchmarks.key_findings import key_findings, ratios
 from foveate.benchmarks.plot import draw
 from foveate.benchmarks.results import Results
-from foveate.benchmarks.tables import Table, ratio, tables, title_of
+from foveate.benchmarks.tables import MISSING, Table, ratio, tables, title_of
 from foveate.mini.world import gallery
 
 BASELINES = {
@@ -72,7 +72,7 @@ def page(results: Results, pictures: list[str], models: str | None = None) -> st
         note = "Methods are in bold, controls and baselines in plain type. "
         parts += [f"## {main.title}", note + main.note, markdown(main)]
     parts += [f"![{_plot_title(name)}]({name})" for name in pictures]
-    parts += ["## Details"] if details else []
+    parts += ["## Details", f"In all tables, {MISSING}"] if details else []
     for table in details:
         parts += [f"### {table.title}", table.note, markdown(table)]
     if results.refusals():
