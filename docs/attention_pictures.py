@@ -71,7 +71,7 @@ def tc_llava_picture(
         _lines([found["order"], found["ids"]]),
     ]
     captions = [
-        "the picture",
+        "input image",
         "attention in every layer: rows are queries, columns are keys",
         f"position id per token: full model up to {found['order'].max():g}, with the method up to "
         f"{found['ids'].max():g}",
@@ -96,7 +96,7 @@ def vista_llama_picture(
         said = answer(model, processor, [picture], question, cls(), 6)
     kinds = np.where(found["seen"], 1 + found["raw"][None], 0)
     panels = [to_height(seen(picture, processor), _SIDE), _matrix(kinds, found["visual"])]
-    captions = ["the picture", "attention in every layer: rows are queries, columns are keys"]
+    captions = ["input image", "attention in every layer: rows are queries, columns are keys"]
     head = _head(said, question, "attends without rotary position embeddings")
     return side_by_side(panels, captions, head=head)
 
@@ -119,7 +119,7 @@ def zipvl_picture(model: Any, processor: Any, picture: Image.Image, question: st
         for i, held in sorted(found.items())
     ]
     shown = to_height(seen(picture, processor), 230)
-    panels, captions = [shown], ["the picture"]
+    panels, captions = [shown], ["input image"]
     for span in spans:
         panels += paint([shown], planes(trace, span.assign), replace(trace, by_layer=()), None)
         captions.append(f"{layers(span)}: {span.tokens} important tokens")
@@ -148,7 +148,7 @@ def yopo_picture(model: Any, processor: Any, picture: Image.Image, question: str
         said = answer(model, processor, [picture], question, method, 6)
     (trace,) = said.report.traces
     shown = to_height(seen(picture, processor), 280)
-    panels, captions = [shown], ["the picture"]
+    panels, captions = [shown], ["input image"]
     for span in trace.by_layer:
         panels += paint([shown], planes(trace, span.assign), trace, span)
         captions.append(f"{layers(span)}: {span.tokens} tokens")

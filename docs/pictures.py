@@ -83,12 +83,12 @@ def sheet(slug: str) -> Image.Image:
     count = 1 + len(spans) + len(maps)
     columns = count if count <= 4 else min(max(1 + len(spans), len(maps)), 10)
     shown = to_height(shown, min(300, WIDTH // columns))
-    panels, captions = [shown], ["the picture"]
+    panels, captions = [shown], ["input image"]
     for span in spans:
         tokens = len(trace.index) if span is None else span.tokens
         all_planes = planes(trace, None if span is None else span.assign)
         panels += paint([shown], all_planes, trace, span)
-        captions.append(f"{layers(span) if span else 'all layers'}: {tokens} tokens")
+        captions.append(f"{layers(span) if span else 'before the LLM'}: {tokens} tokens")
     legend = [*legend_of([(trace, span) for span in spans]), *legend_of_scores([trace])]
     head = head_of(result.report, item.question, result.text, legend)
     sheets = [side_by_side(panels, captions, columns=columns)]

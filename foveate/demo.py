@@ -16,14 +16,22 @@ from PIL import Image
 
 from foveate.errors import FoveateError
 
-TASKS = ("I1", "I2", "I9")
-"""Tasks whose first test picture is shown: attribute, position, text."""
+ITEMS = {"I1": 0, "I2": 4, "I9": 0}
+"""Test items by task: attribute, position, text.
+
+The one of "I2" is the first on a light background that the full model and every method at 25 %
+answer correctly; the README shows it.
+"""
 
 SHARES = (0.25, 0.1)
-METHODS = ("divprune", "visionzip")
+METHODS = ("divprune", "visionzip", "fastv")
+WIDTH = 1280
+"""Pixels that a sheet is wide at most."""
+
 REPEATS = 5
 """Runs per row; the median of their times is shown."""
 
+_GAP = 14
 _UNTRAINED = "nano was not trained on photographs: the answer means nothing"
 
 
@@ -35,7 +43,7 @@ class Case:
         name: what the file is called.
         image: the picture.
         question: about it.
-        expected: the right answer; None if the model was not trained on such pictures.
+        expected: the correct answer; None if the model was not trained on such pictures.
     """
 
     name: str
@@ -68,8 +76,8 @@ def cases() -> list[Case]:
     from foveate.mini import world
 
     made = []
-    for task in TASKS:
-        item = world.items(task, "test", 1)[0]
+    for task, number in ITEMS.items():
+        (item,) = world.items(task, "test", 1, start=number)
         made.append(Case(world.TASKS[task].title, item.image(), item.question, item.answer))
     photograph = load_image(PHOTOGRAPH)
     return [*made, Case("photograph", photograph, "what colour is the square?", None)]
@@ -102,7 +110,7 @@ def table(case: Case, found: list[Row]) -> Any:
     from foveate.figure_table import figure, percent
 
     title = f"{case.name}: {case.question}"
-    title += f"  (right: {case.expected})" if case.expected else f"  ({_UNTRAINED})"
+    title += f"  (correct: {case.expected})" if case.expected else f"  ({_UNTRAINED})"
     made = Table(title=escape(title), title_justify="left", title_style="bold", box=None)
     for name, justify in (
         ("method", "left"),
@@ -115,7 +123,7 @@ def table(case: Case, found: list[Row]) -> Any:
         made.add_column(name, justify=justify, header_style="dim")  # type: ignore[arg-type]
     for row in found:
         report = row.report
-        colour = "dim" if case.expected is None else "green" if _right(case, row) else "red"
+        colour = "dim" if case.expected is None else "green" if is_correct(case, row) else "red"
         made.add_row(
             _label(row),
             f"[{colour}]{escape(row.text)}[/{colour}]",
@@ -127,7 +135,8 @@ def table(case: Case, found: list[Row]) -> Any:
     return made
 
 
-def _right(case: Case, row: Row) -> bool:
+def is_correct(case: Case, row: Row) -> bool:
+    """Whether the answer of a row is the expected one."""
     return row.text.lower() == str(case.expected).lower()
 
 
@@ -140,7 +149,7 @@ def _reduces(row: Row) -> bool:
 
 
 def sheet(case: Case, found: list[Row], processor: Any) -> Image.Image:
-    """The picture, then what each method keeps of it at each retention ratio."""
+    """The image, then what each method keeps of it at each retention ratio, in rows."""
     from foveate.view import Head, overlay, seen, side_by_side
     from foveate.view.head import legend_of
 
@@ -149,15 +158,35 @@ def sheet(case: Case, found: list[Row], processor: Any) -> Image.Image:
     answers = [f"Full model, {sum(full.report.tokens_in)} visual tokens: {full.text}"]
     if case.expected is None:
         answers = [_UNTRAINED]
-    images, captions = [picture], ["the picture"]
+    images, captions = [picture], ["input image"]
     for row in reduced:
         images.append(overlay(picture, row.report.traces[0]))
-        verdict = "right" if _right(case, row) else "wrong"
-        said = "" if case.expected is None else f": {row.text} ({verdict})"
-        captions.append(f"{_label(row)}\n{sum(row.report.tokens_out)} tokens{said}")
+        verdict = "correct" if is_correct(case, row) else "wrong"
+        said = "" if case.expected is None else f"\n{row.text} ({verdict})"
+        captions.append(f"{_label(row)}\n{_counted(row.report.traces[0])}{said}")
     legend = legend_of([(row.report.traces[0], None) for row in reduced])
     head = Head(f"Question: {case.question}", answers, legend)
-    return side_by_side(images, captions, height=230, columns=5, head=head)
+    columns = min(len(images), 7)
+    height = min(230, (WIDTH - _GAP * (columns + 1)) // columns)
+    return side_by_side(images, captions, height=height, columns=columns, head=head)
+
+
+def _counted(trace: Any) -> str:
+    """The tokens that are left of an image, by what they stand for."""
+    from foveate.view import planes
+
+    drawn = planes(trace)
+    merged = {int(i) for plane in drawn for i in plane.holder[plane.slots > 1]}
+    added = int((trace.index < 0).sum())
+    total = len(trace.index)
+    parts = [
+        f"{total - len(merged) - added} kept" if merged or added else "",
+        f"{len(merged)} merged" if merged else "",
+        f"{added} [CLS]" if added else "",
+    ]
+    told = ", ".join(part for part in parts if part)
+    first = trace.by_layer[-1].first if len(trace.by_layer) > 1 else 0
+    return f"{total} tokens" + (f" from layer {first} on" if first else "") + (told and f": {told}")
 
 
 def demo(

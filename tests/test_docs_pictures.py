@@ -13,7 +13,8 @@ from PIL import Image
 
 import foveate
 from docs.attention_pictures import RULES
-from docs.pictures import FOLDER, png, sheet
+from docs.pictures import FOLDER, README_CASE, png, sheet
+from foveate import demo
 
 ROOT = Path(__file__).resolve().parent.parent
 AVAILABLE = [info.slug for info in foveate.catalog() if info.status == "available"]
@@ -54,3 +55,15 @@ def test_the_command_draws_every_picture_again(tmp_path):
     for name in ("../kept.png", *(f"{slug}.png" for slug in AVAILABLE)):
         old, new = (Image.open(place / name) for place in (FOLDER, folder))
         assert differing(old, new) < 0.01, name
+
+
+def test_the_picture_of_the_readme_shows_correct_answers_at_25_percent(monkeypatch):
+    monkeypatch.setattr(demo, "REPEATS", 1)
+    model, processor = foveate.mini("nano")
+    case = next(case for case in demo.cases() if case.name == README_CASE)
+    found = demo.rows(model, processor, case, list(demo.METHODS))
+    assert all(demo.is_correct(case, row) for row in found if row.method.keep in (1.0, 0.25))
+    assert np.asarray(case.image.convert("L")).mean() > 150, "dropped patches stand out"
+    drawn = Image.open(FOLDER.parent / "kept.png")
+    assert drawn.width <= demo.WIDTH
+    assert differing(demo.sheet(case, found, processor), drawn) < 0.02

@@ -17,13 +17,21 @@ _GOLDEN = 0.618033988749895
 _STEPS = 256
 
 
+_FEW = (
+    *((215, 25, 28), (0, 90, 200), (245, 150, 0), (0, 140, 70), (150, 40, 180), (0, 180, 220)),
+    *((120, 70, 20), (230, 70, 160)),
+)
+"""Colours that are easy to tell apart, for the first tokens."""
+
+
 def group_colours(count: int) -> np.ndarray:
     """Bright colours (count + 1, 3) by number of token; the last one stands for no token."""
     wheel = [
-        colorsys.hls_to_rgb(i * _GOLDEN % 1, (0.5, 0.62, 0.42)[i % 3], 0.85)
+        [255 * x for x in colorsys.hls_to_rgb(i * _GOLDEN % 1, (0.5, 0.62, 0.42)[i % 3], 0.85)]
         for i in range(count + 1)
     ]
-    return np.array(wheel, np.float32) * 255
+    few = min(count + 1, len(_FEW))
+    return np.array([*_FEW[:few], *wheel[few:]], np.float32)
 
 
 def scale(values: np.ndarray) -> np.ndarray:

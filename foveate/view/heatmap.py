@@ -116,7 +116,7 @@ def legend_of_scores(traces: Sequence[Any]) -> list[tuple[Image.Image, str]]:
     bar = np.rint(scale(np.linspace(0, 1, 16))).astype(np.uint8)
     legend = [(Image.fromarray(bar[None]), "score")]
     if any(_kept(trace, scores) is not None for trace, scores in pairs):
-        legend.append((mark((150, 60, 60), (255, 255, 255)), "kept after this ranking"))
+        legend.append((mark((150, 60, 60), (255, 255, 255)), "kept (outlined)"))
     if any(bool(s.values[~t.layout.special].isnan().any()) for t, s in pairs):
         legend.append((mark((60, 60, 62), (60, 60, 62)), "no score: dropped before"))
     return legend

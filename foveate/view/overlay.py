@@ -22,7 +22,10 @@ _SKIPPED = 0.55
 """Brightness of a patch that these layers skip and later ones process again."""
 
 _LINE = 0.5
-"""Share of white in the border of a kept patch: shows on dark pictures, where dimming does not."""
+"""Share of white in the lines between kept patches."""
+
+_EDGE = 0.75
+"""Share of white in the line around kept patches, inside a dark one: shows on every picture."""
 
 
 def overlay(
@@ -34,8 +37,9 @@ def overlay(
 ) -> Image.Image:
     """The picture with its kept, merged and dropped patches.
 
-    Kept patches are unchanged within a light border. The patches of a merged token have their mean
-    colour within a border of one colour per token. Dropped patches are dark.
+    Kept patches are unchanged within a dark and a light line. The patches of a merged token have
+    their mean colour, and each part of it has a border; border colours differ between tokens, as
+    far as there are colours. Dropped patches are dark.
 
     Args:
         image: the part of the picture that the model saw (see `seen`), or the frames of a video.
@@ -102,7 +106,7 @@ def paint(
     pixels = [np.asarray(picture, np.float32) for picture in shown]
     tokens = max(int(plane.holder.max()) for plane in all_planes) + 1
     means = _means(pixels, [c.holder for c in cells], tokens)
-    colours = group_colours(tokens)
+    colours = _border_colours(all_planes, tokens)
     made = []
     for plane, cell, x in zip(all_planes, cells, pixels, strict=True):
         grey = x.mean(2, keepdims=True)
@@ -167,25 +171,45 @@ def _means(pixels: list[np.ndarray], holders: list[np.ndarray], tokens: int) -> 
     return total[:, :3] / total[:, 3:].clip(min=1)
 
 
+def _border_colours(all_planes: Sequence[Plane], tokens: int) -> np.ndarray:
+    """Border colours (tokens + 1, 3): neighbouring numbers of merged tokens differ most."""
+    groups = [plane.holder[plane.slots > 1] for plane in all_planes]
+    merged = np.unique(np.concatenate(groups))
+    colours = np.zeros((tokens + 1, 3), np.float32)
+    colours[merged] = group_colours(len(merged))[: len(merged)]
+    return colours
+
+
 def _lines(drawn, cell: Cells, merged: np.ndarray, colours: np.ndarray | None) -> np.ndarray:
-    """Thin light borders around kept patches and cells, coloured ones around merged groups."""
-    width = 1 if cell.side < 20 else 2
+    """Lines around kept patches and cells, coloured ones around every part of a merged token."""
     if colours is None:
         labels = np.where(cell.holder >= 0, cell.holder, -1)
         frame = border(labels, 1) & (cell.holder >= 0)
-    else:
-        frame = border(cell.number, 1) & (cell.holder >= 0) & ~merged
-    drawn = np.where(frame[..., None], (1 - _LINE) * drawn + _LINE * 255, drawn)
-    if colours is None:
-        return drawn
-    # Groups meet: each draws its own side, so that both outlines show.
-    outline = border(np.where(merged, cell.holder, -1 - cell.number), width) & merged
+        return _blended(drawn, frame, 255, _LINE)
+    kept = (cell.holder >= 0) & ~merged
+    drawn = _blended(drawn, border(cell.number, 1) & kept, 255, _LINE)
+    if not kept.all():
+        dark = border(kept, 1, edges=True) & kept
+        drawn = _blended(drawn, border(kept, 2, edges=True) & kept & ~dark, 255, _EDGE)
+        drawn = _blended(drawn, dark, 0, _EDGE)
+    # Tokens meet: each draws its own side, so that both borders show.
+    width = 1 if cell.side < 12 else 2 if cell.side < 24 else 3
+    outline = border(np.where(merged, cell.holder, -1 - cell.number), width, edges=True) & merged
     return np.where(outline[..., None], colours, drawn)
 
 
-def border(labels: np.ndarray, width: int) -> np.ndarray:
-    """Pixels within `width` of another label below or to the right, or above or to the left."""
+def _blended(drawn: np.ndarray, where: np.ndarray, level: int, share: float) -> np.ndarray:
+    return np.where(where[..., None], (1 - share) * drawn + share * level, drawn)
+
+
+def border(labels: np.ndarray, width: int, edges: bool = False) -> np.ndarray:
+    """Pixels within `width` of another label below or to the right, or above or to the left.
+
+    edges: whether the sides of the picture count as another label.
+    """
     near = np.zeros(labels.shape, bool)
+    if edges:
+        near[:width] = near[-width:] = near[:, :width] = near[:, -width:] = True
     for step in range(1, width + 1):
         down = labels[step:] != labels[:-step]
         across = labels[:, step:] != labels[:, :-step]

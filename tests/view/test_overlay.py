@@ -134,7 +134,7 @@ def test_wide_pictures_and_fine_grids():
 
 def test_nothing_to_draw_on(picture):
     trace = trace_of(raster(1, 2, 2), [0, 1, 2, 3])
-    with pytest.raises(InvalidParameter, match="no picture"):
+    with pytest.raises(InvalidParameter, match="no image"):
         overlay([], trace)
 
 
@@ -192,3 +192,29 @@ def test_patches_that_skip_the_last_layer_are_not_dropped(picture):
         cells(overlay(picture, t, span=t.by_layer[1]), 2, 2)[1, 1] for t in (trace, whole)
     )
     assert skipped.max() > 2 * dropped.max()
+
+
+def side_colours(image: Image.Image, row: int, column: int, rows: int, columns: int) -> set[tuple]:
+    """Colours along the outermost pixels of a cell, without its corners."""
+    pixels = np.asarray(image)
+    height, width = pixels.shape[0] // rows, pixels.shape[1] // columns
+    cell = pixels[row * height : (row + 1) * height, column * width : (column + 1) * width]
+    sides = (cell[0, 9:-9], cell[-1, 9:-9], cell[9:-9, 0], cell[9:-9, -1])
+    return {tuple(map(int, colour)) for side in sides for colour in side}
+
+
+def test_every_part_of_a_merged_token_has_a_closed_border_of_its_colour(picture):
+    # Two tokens, each in two cells that do not touch, all at sides of the picture.
+    drawn = overlay(picture, trace_of(raster(1, 2, 2), [0, 1, 1, 0]))
+    first, other = side_colours(drawn, 0, 0, 2, 2), side_colours(drawn, 0, 1, 2, 2)
+    assert len(first) == len(other) == 1 and first != other
+    assert side_colours(drawn, 1, 1, 2, 2) == first and side_colours(drawn, 1, 0, 2, 2) == other
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_a_kept_patch_among_merged_ones_has_a_dark_and_a_light_line(level):
+    picture = Image.new("RGB", (96, 96), (level,) * 3)
+    drawn = np.asarray(overlay(picture, trace_of(raster(1, 3, 3), [0] * 4 + [1] + [0] * 4)), int)
+    middle = drawn[drawn.shape[0] // 2]
+    cell = middle[drawn.shape[1] // 3 :][:8, 0]
+    assert cell.max() - cell.min() > 150
