@@ -88,7 +88,7 @@ def sheet(slug: str) -> Image.Image:
         tokens = len(trace.index) if span is None else span.tokens
         all_planes = planes(trace, None if span is None else span.assign)
         panels += paint([shown], all_planes, trace, span)
-        captions.append(f"{layers(span) if span else 'before the LLM'}: {tokens} tokens")
+        captions.append(f"{_place(method, trace, span)}: {tokens} tokens")
     legend = [*legend_of([(trace, span) for span in spans]), *legend_of_scores([trace])]
     head = head_of(result.report, item.question, result.text, legend)
     sheets = [side_by_side(panels, captions, columns=columns)]
@@ -97,6 +97,13 @@ def sheet(slug: str) -> Image.Image:
         named = [caption for row in maps for caption in row.captions]
         sheets.append(side_by_side(drawn, named, columns=columns))
     return headed(beside(sheets) if count <= 4 else stacked(sheets), head)
+
+
+def _place(method: Any, trace: Any, span: Any) -> str:
+    """Where the tokens of a panel are counted."""
+    if span is None and {"frames", "encoders", "tokens"} & {*method.stages}:
+        return "before the LLM"
+    return layers(span or trace.by_layer[0])
 
 
 def _setting(slug: str) -> tuple[Any, Any, Any, Any]:
