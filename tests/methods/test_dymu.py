@@ -332,6 +332,23 @@ def test_packed_positions_beside_unmerging_are_refused():
     assert att.report.tokens_out == [4]
 
 
+@pytest.mark.parametrize("name", ["llava", "video_llava"])
+def test_prompts_that_end_with_the_image(name):
+    """Their last token is a merged one, which stands for several position ids."""
+    model, sample = zoo.model(name), zoo.sample(name, "image")
+    batch = zoo.batch(name, [sample])
+    visual = batch["input_ids"][0] == zoo.IMAGE
+    end = int(visual.nonzero().max()) + 1
+    batch |= {key: batch[key][:, :end] for key in ("input_ids", "attention_mask")}
+    whole = generate(model, batch, 3)
+    with foveate.attach(model, DyMU(keep=1.0)):
+        assert close(generate(model, batch, 3), whole)
+    with foveate.attach(model, DyMU(keep=0.5)):
+        cached = generate(model, batch, 3)
+        assert close(generate(model, batch, 3, use_cache=False), cached)
+    assert not close(cached, whole)
+
+
 @pytest.mark.parametrize(
     "parameters", [{}, {"thresholds": (0.5,) * 3, "merge_mode": "instance_level"}, {"r_total": 4}]
 )

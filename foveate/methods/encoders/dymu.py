@@ -334,16 +334,14 @@ def _virtual(call: AttentionCall) -> Virtual:
 
 
 def _in_place(call: AttentionCall, whole: Whole) -> bool:
-    """Whether the last token of each row has the position id that it had before merging."""
-    last = whole.held.shape[1] - 1 - (whole.held >= 0).flip(1).long().argmax(1, keepdim=True)
-    before, now = whole.positions, call.queries.positions
-    own = whole.held.gather(1, last)
-    before, now = (
-        x.gather(-1, i.expand(*x.shape[:-2], -1, -1))
-        for x, i in ((before, last), (now, own.clamp(min=0)))
-    )
-    # A row that is all padding has no last token.
-    return bool(((before == now) | (own < 0)).all())
+    """Whether the last token of each row has a position id that it stood for before merging."""
+    held, now = whole.held, call.queries.positions
+    last = held.shape[1] - 1 - (held >= 0).flip(1).long().argmax(1, keepdim=True)
+    own = held.gather(1, last)
+    now = now.gather(-1, own.clamp(min=0).expand(*now.shape[:-2], -1, -1))
+    same = (whole.positions == now).flatten(0, -3).all(0) if now.dim() > 2 else whole.positions == now
+    # A row that is all padding has no last token. A merged token stands for several ids.
+    return bool(((same & (held == own)).any(1, keepdim=True) | (own < 0)).all())
 
 
 def _slides(call: AttentionCall, held: Tensor) -> bool:
