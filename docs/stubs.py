@@ -21,18 +21,37 @@ Written by `make docs`; do not edit.
 """
 '''
 
+# A module that can be called; type checkers know no such thing.
+MINI = '''
+class _Mini:
+    world: Any
+    def __call__(self, name: str = "image", dtype: Any = None) -> tuple[Any, Any]:
+        """An embedded model in eval mode and its processor, without a download.
+
+        Args:
+            name: "nano", "image" (the default) or "clip".
+            dtype: torch dtype of the weights, float32 by default.
+        """
+    def available(self) -> list[str]:
+        """Names of the embedded models."""
+    def model_card(self, name: str) -> dict[str, Any]:
+        """The model card of an embedded model; empty for other names."""
+
+mini: _Mini
+'''
+
 
 def stub() -> str:
     """Text of the stub: every public name, and each method with its parameters spelled out."""
     classes = sorted(class_names())
     imports = {f"from {home} import {name} as {name}" for name, home in foveate._HOMES.items()}
     imports.discard("from foveate.mini import mini as mini")
-    imports.add("from foveate import mini as mini")
+    imports |= {"from dataclasses import dataclass", "from typing import Any"}
     for _, cls in classes:
         for field in fields(cls):
             imports |= _imports(cls, field)
     bodies = [_class(cls) for name, cls in classes if name not in foveate._HOMES]
-    body = "\n".join([HEAD, *sorted(imports), "", "__version__: str", "", *bodies])
+    body = "\n".join([HEAD, *sorted(imports), "", "__version__: str", "", MINI, *bodies])
     return _formatted(body)
 
 
@@ -40,7 +59,11 @@ def _class(cls: type[Method]) -> str:
     told = describe(cls.slug)
     base = TrainedMethod if issubclass(cls, TrainedMethod) else Method
     docs = {row["name"]: row["doc"] for row in told["parameters"]}
-    lines = [f"class {cls.__name__}({base.__name__}):", *_docstring(told["about"], docs)]
+    lines = [
+        "@dataclass(frozen=True, kw_only=True, repr=False)",
+        f"class {cls.__name__}({base.__name__}):",
+        *_docstring(told["about"], docs),
+    ]
     lines += [f"    {field.name}: {field.type}" for field in fields(cls)]
     arguments = ", ".join(_argument(field) for field in fields(cls))
     lines += ["    def __init__(self, *, " + arguments + ") -> None: ...", ""]

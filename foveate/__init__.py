@@ -61,13 +61,14 @@ def __getattr__(name: str) -> Any:
 def _missing_class(name: str, classes: Iterable[str]) -> str:
     """What an `AttributeError` says of a class name: the nearest one, or that it is planned."""
     from foveate.errors import UnknownName
+    from foveate.method import registered
     from foveate.systems import systems
 
     plain = _letters(name)
     for row in systems().values():
-        if plain in (_letters(row.slug), _letters(row.name)):
+        if row.slug not in registered() and plain in (_letters(row.slug), _letters(row.name)):
             return f"foveate.{name} ({row.paper}) is planned, not available yet."
-    return str(UnknownName.of("class in foveate", name, classes))
+    return str(UnknownName.of("name in foveate", name, classes))
 
 
 def _letters(name: str) -> str:

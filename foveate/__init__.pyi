@@ -3,9 +3,9 @@
 Written by `make docs`; do not edit.
 """
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from foveate import mini as mini
 from foveate.budget import Keep
 from foveate.catalogue import catalog as catalog
 from foveate.classifier import zero_shot as zero_shot
@@ -35,6 +35,23 @@ from foveate.tuning import tune as tune
 
 __version__: str
 
+class _Mini:
+    world: Any
+    def __call__(self, name: str = "image", dtype: Any = None) -> tuple[Any, Any]:
+        """An embedded model in eval mode and its processor, without a download.
+
+        Args:
+            name: "nano", "image" (the default) or "clip".
+            dtype: torch dtype of the weights, float32 by default.
+        """
+    def available(self) -> list[str]:
+        """Names of the embedded models."""
+    def model_card(self, name: str) -> dict[str, Any]:
+        """The model card of an embedded model; empty for other names."""
+
+mini: _Mini
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class AIM(Method):
     """Merge similar visual tokens before the LLM; prune the rest inside it by PageRank importance.
 
@@ -76,6 +93,7 @@ class AIM(Method):
         metric: Literal["features", "keys"] = "features",
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ATPLLaVA(TrainedMethod):
     """Prune visual tokens inside the LLM with learned thresholds that adapt to image and question.
 
@@ -126,6 +144,7 @@ class ATPLLaVA(TrainedMethod):
         hidden: int = 64,
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class CATP(Method):
     """Prune for in-context prompts: by coverage before the LLM, by relevance to the query inside
     it.
@@ -161,6 +180,7 @@ class CATP(Method):
         lambda2: float = 0.6,
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class CoViPAL(TrainedMethod):
     """Prune visual tokens inside the LLM with scores from a small learned module that reads text
     too.
@@ -211,6 +231,7 @@ class CoViPAL(TrainedMethod):
         eps: float = 1e-06,
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class DART(Method):
     """Prune visual tokens inside the LLM: keep those least similar to a few pivot tokens.
 
@@ -240,6 +261,7 @@ class DART(Method):
         pivot_text_token: int = 4,
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class DivPrune(Method):
     """Prune visual tokens before the LLM: keep the most diverse set (greedy max-min distance).
 
@@ -267,6 +289,7 @@ class DivPrune(Method):
         protect: bool = False,
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Downsample(Method):
     """Resize the image before the vision encoder so that it gives fewer visual tokens (baseline).
 
@@ -287,6 +310,7 @@ class Downsample(Method):
         self, *, keep: Keep = 0.25, positions: str = "native", stretch: float = 1.25
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class DyMU(Method):
     """Merge similar tokens in the vision encoder by threshold; unmerge them virtually in the LLM.
 
@@ -332,6 +356,7 @@ class DyMU(Method):
         repeat_merged_tokens: bool = True,
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class DyVTE(TrainedMethod):
     """Drop all visual tokens at an LLM layer that a learned gate chooses per sample.
 
@@ -365,6 +390,7 @@ class DyVTE(TrainedMethod):
         hidden: int = 2048,
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ExplainCompress(TrainedMethod):
     """Prune visual tokens before the first LLM layer with relevance scores from a small learned
     CNN.
@@ -401,6 +427,7 @@ class ExplainCompress(TrainedMethod):
         heads: int | None = None,
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class FastV(Method):
     """Prune visual tokens once inside the LLM: keep those with the highest last-token attention.
 
@@ -422,6 +449,7 @@ class FastV(Method):
         self, *, keep: Keep = 0.5, positions: str = "original", k: int = 2, seed: int = 0
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class FasterVLM(Method):
     """Prune visual tokens before the LLM: keep those with the highest [CLS] attention.
 
@@ -447,6 +475,7 @@ class FasterVLM(Method):
         score: Literal["cls", "received", "auto"] = "auto",
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class FoPru(Method):
     """Prune visual tokens before the LLM by attention among patches: keep the best patches or rows.
 
@@ -477,6 +506,7 @@ class FoPru(Method):
         layer: int = -2,
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class FourierVLM(Method):
     """Compress visual tokens before the LLM: keep their low spatial frequencies (2-D DCT).
 
@@ -512,6 +542,7 @@ class FourierVLM(Method):
         preserve_mean: bool = True,
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class GSearch(Method):
     """Prune visual tokens layer by layer inside the LLM, with a searched or a sigmoid schedule.
 
@@ -547,6 +578,7 @@ class GSearch(Method):
         rows: Literal["text", "last"] = "text",
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class GlobalCom2(Method):
     """Prune tiled images before the LLM: the overview sets each crop's budget and guides selection.
 
@@ -580,6 +612,7 @@ class GlobalCom2(Method):
         placement: Literal["true", "official"] = "true",
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class GridPool(Method):
     """Pool visual tokens before the LLM: average neighbouring patches on a regular grid (baseline).
 
@@ -595,6 +628,7 @@ class GridPool(Method):
     positions: str
     def __init__(self, *, keep: Keep = 0.25, positions: str = "native") -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class HiRED(Method):
     """Prune tiled images before the LLM: a budget per crop by content, selection by [CLS]
     attention.
@@ -632,6 +666,7 @@ class HiRED(Method):
         content: Literal["count", "mass"] = "count",
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class LLaVolta(Method):
     """Average-pool runs of visual tokens before one LLM layer (1-D pooling).
 
@@ -659,6 +694,7 @@ class LLaVolta(Method):
         stride: int | None = None,
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class LVLMCSP(Method):
     """Run few visual tokens in early LLM layers, all in the middle layers, and a pruned set at the
     end.
@@ -712,6 +748,7 @@ class LVLMCSP(Method):
         segmenter: Segmenter | None = None,
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class PyramidDrop(Method):
     """Prune visual tokens inside the LLM in stages, by attention from the last prompt token.
 
@@ -744,6 +781,7 @@ class PyramidDrop(Method):
         min_tokens: int = 0,
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Random(Method):
     """Prune visual tokens before the LLM: keep a random subset (baseline).
 
@@ -761,6 +799,7 @@ class Random(Method):
     seed: int
     def __init__(self, *, keep: Keep = 0.25, positions: str = "native", seed: int = 0) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SparseVLM(Method):
     """Prune inside the LLM by attention from relevant text tokens; merge part of the pruned tokens.
 
@@ -794,6 +833,7 @@ class SparseVLM(Method):
         recycle: bool = True,
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class TCA(Method):
     """Prune and merge tokens in the vision encoder by [CLS] attention, with test-time adaptation.
 
@@ -845,6 +885,7 @@ class TCA(Method):
         gate: Literal["all", "class"] = "all",
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class TCLLaVA(Method):
     """Change attention in the LLM: temporal position ids, and full attention within each frame.
 
@@ -875,6 +916,7 @@ class TCLLaVA(Method):
         text_temporal: Literal["advance", "zero_delta"] = "advance",
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ToMe(Method):
     """Merge similar tokens in every block of the vision encoder (bipartite matching).
 
@@ -909,6 +951,7 @@ class ToMe(Method):
         prop_attn: bool = True,
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class TransPrune(Method):
     """Prune inside the LLM in stages, by how layers change each token and by attention from the
     text.
@@ -959,6 +1002,7 @@ class TransPrune(Method):
         eps: float = 1e-08,
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Uniform(Method):
     """Prune visual tokens before the LLM: keep every n-th patch in reading order (baseline).
 
@@ -974,6 +1018,7 @@ class Uniform(Method):
     positions: str
     def __init__(self, *, keep: Keep = 0.25, positions: str = "native") -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class VTCCLS(Method):
     """Prune visual tokens before the LLM by [CLS] attention, summed over late layers of the
     encoder.
@@ -1002,6 +1047,7 @@ class VTCCLS(Method):
         reduce_layers: Literal["sum", "mean", "max", "min"] = "sum",
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class VideoLLMMoD(TrainedMethod):
     """Mixture of depths: every second LLM layer processes only the top-scored visual tokens per
     frame.
@@ -1050,6 +1096,7 @@ class VideoLLMMoD(TrainedMethod):
         seed: int = 0,
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class VisPruner(Method):
     """Prune visual tokens before the LLM: half by highest [CLS] attention, half by lowest
     similarity.
@@ -1078,6 +1125,7 @@ class VisPruner(Method):
         round_size: int = 8,
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class VisionDrop(Method):
     """Prune and merge before and inside the LLM by the attention that visual tokens pay each other.
 
@@ -1119,6 +1167,7 @@ class VisionDrop(Method):
         image_token_list: tuple[tuple[int, int], ...] | None = None,
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class VisionZip(Method):
     """Keep the patches with the highest [CLS] attention before the LLM; merge all others into a
     few.
@@ -1148,6 +1197,7 @@ class VisionZip(Method):
         mean_preserving: bool = False,
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class VistaLLaMA(Method):
     """Change attention in the LLM: no rotary position between queries and visual keys.
 
@@ -1174,6 +1224,7 @@ class VistaLLaMA(Method):
         visual_query: Literal["raw", "rope"] = "raw",
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class YOPO(Method):
     """Cut the computation of visual tokens in the LLM: local attention, heads, neurons, late
     layers.
@@ -1218,6 +1269,7 @@ class YOPO(Method):
         causal_neighbors: bool = False,
     ) -> None: ...
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ZipVL(Method):
     """Sparse attention in prefill and a mixed-precision KV cache, by importance of tokens per
     layer.

@@ -28,9 +28,9 @@ class UnknownName(FoveateError, LookupError):
         """The error for an unknown `name`, with the nearest of the `known` names."""
         known = sorted(known)
         lower = {text.lower(): text for text in known}
-        near = [lower[s] for s in get_close_matches(str(name).lower(), lower, n=1, cutoff=0.5)]
-        hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}."
-        return cls(f"There is no {kind} {str(name)!r}; {hint}")
+        near = [lower[s] for s in get_close_matches(str(name).lower(), lower, n=1, cutoff=0.6)]
+        hint = f"did you mean {near[0]!r}?" if near else f"use one of: {', '.join(known)}."
+        return cls(f"Unknown {kind}: {str(name)!r}; {hint}")
 
 
 class InvalidParameter(FoveateError, ValueError):

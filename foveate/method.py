@@ -108,12 +108,12 @@ class Method:
         )
         return f"{type(self).__name__}({', '.join(changed)})"
 
-    def __add__(self, other: Method) -> Composed:
-        return Composed(methods=(self, other))
+    def __add__(self, other: Method | str) -> Composed:
+        return Composed(methods=(self, as_method(other)))
 
-    def __radd__(self, other: Any) -> Composed:
+    def __radd__(self, other: Method | str) -> Composed:
         # Only reached when `other` is not a method, such as the 0 that `sum` starts with.
-        return Composed(methods=(other, self))
+        return Composed(methods=(as_method(other), self))
 
 
 @dataclass(frozen=True, repr=False)

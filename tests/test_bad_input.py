@@ -76,7 +76,7 @@ def test_keep(tiny, keep, words):
 def test_unknown_method(tiny):
     assert "did you mean 'divprune'" in ask(tiny, "--method", "divprun", "--keep", "4")
     assert "'nonsense'" in ask(tiny, "--method", "divprune+nonsense")
-    assert "no method ''" in ask(tiny, "--method", "")
+    assert "Unknown method: ''" in ask(tiny, "--method", "")
 
 
 def test_a_planned_method_is_unknown_for_now(tiny):

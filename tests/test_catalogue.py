@@ -64,6 +64,8 @@ def test_planned_is_not_said_of_what_is_available():
 def test_a_misspelt_class_names_the_nearest():
     with pytest.raises(AttributeError, match="did you mean 'DivPrune'"):
         getattr(foveate, "DivPrun")  # noqa: B009
+    with pytest.raises(AttributeError, match="did you mean 'FastV'"):
+        getattr(foveate, "Fastv")  # noqa: B009
     assert not hasattr(foveate, "Nothing")
 
 

@@ -373,7 +373,7 @@ def test_attach_refuses_unknown_slugs_and_parameters():
     for call, words in (
         (lambda: foveate.attach(model, "divprun", keep=64), "did you mean 'divprune'"),
         (lambda: foveate.attach(model, "divprune", kep=64), "did you mean 'keep'"),
-        (lambda: foveate.attach(model, ""), "no method ''"),
+        (lambda: foveate.attach(model, ""), "Unknown method: ''"),
     ):
         refused(call, words, error=UnknownName)
     refused(lambda: foveate.attach(model, foveate.DivPrune(), keep=64), "keep=", "slug")

@@ -25,6 +25,11 @@ both: foveate.Method = foveate.FasterVLM(keep=0.5) + foveate.PyramidDrop()
 foveate.attach(model, "divprune", keep=64).detach()
 foveate.attach(model, both, full_logits=True).detach()
 foveate.VisPruner(keep=0.25, important_ratio=0.5)
+foveate.DivPrune(keep=0.5) + "fastv"
+embedded, processor = foveate.mini("nano")
+image = foveate.mini.world.items("I1", "test", 1)[0].image()
+compared = foveate.compare(embedded, processor, image, "what?", [foveate.DivPrune(), "fastv"])
+first: float = compared.rows[0].ttft
 trained: foveate.TrainedMethod = foveate.DyVTE(weights="nano")
 """
 # Each is one mistake, with the words of it that the checker must repeat.
@@ -37,6 +42,10 @@ WRONG = {
     "foveate.attach(model, 3)": "Method",
     "foveate.attach(model, foveate.DivPrune)": "DivPrune",
     "foveate.DivPrune(keep=64).kep": "kep",
+    "foveate.DivPrune(keep=64).keep = 3": "keep",
+    "3 + foveate.DivPrune(keep=64)": "Operator",
+    "foveate.mini(3)": "name",
+    'foveate.compare(embedded, processor, image, "what?", [], repeat=3)': "repeat",
     "foveate.Report().tokens_left": "tokens_left",
 }
 
