@@ -19,6 +19,16 @@ def newline_behind(layout: Layout, width: int | None = None) -> Layout:
     return _fields(layout, lambda x, gap: torch.cat([_lines(x, width), gap(x, width)], 1))
 
 
+def newlines(n: int) -> Layout:
+    """`n` newlines without any patch."""
+    return Layout(
+        position=torch.full((n, 3), -1),
+        view=torch.full((n,), -1),
+        special=torch.ones(n, dtype=torch.bool),
+        rows=torch.full((n, 1), -1),
+    )
+
+
 @lru_cache(maxsize=128)
 def class_before(layout: Layout, width: int) -> Layout:
     """The layout with a class token before each view of `width` tokens."""

@@ -12,7 +12,7 @@ from transformers.models.llava_next.modeling_llava_next import (
 
 from foveate.families.base import raster
 from foveate.families.grids import bilinear
-from foveate.families.specials import joined, newline_behind
+from foveate.families.specials import joined, newline_behind, newlines
 from foveate.tokens import Layout
 
 
@@ -35,7 +35,9 @@ def _window(side: int, tiles: tuple[int, int], size: tuple[int, int]) -> tuple[i
     """Top, left, height and width of the stitched grid without padding."""
     height, width = (n * side for n in tiles)
     cells = unpad_image(torch.arange(height * width).view(1, height, width), size)[0]
-    return (*divmod(int(cells[0, 0]), width), *cells.shape)
+    # An image that is far wider or taller than its grid of crops can leave no cell.
+    top, left = divmod(int(cells[0, 0]), width) if cells.numel() else (0, 0)
+    return (top, left, *cells.shape)
 
 
 @lru_cache(maxsize=128)
@@ -51,6 +53,8 @@ def stitched(
         most: See `tiled`.
     """
     top, left, height, width = window
+    if not height * width:
+        return joined(raster(1, side, side), newlines(height))
     rows, columns = tiles
     patches = torch.arange(rows * columns * side * side).view(rows, columns, side, side)
     patches = patches.transpose(1, 2).reshape(rows * side, columns * side) + side * side
