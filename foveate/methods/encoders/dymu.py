@@ -339,9 +339,8 @@ def _in_place(call: AttentionCall, whole: Whole) -> bool:
     last = held.shape[1] - 1 - (held >= 0).flip(1).long().argmax(1, keepdim=True)
     own = held.gather(1, last)
     now = now.gather(-1, own.clamp(min=0).expand(*now.shape[:-2], -1, -1))
-    same = (
-        (whole.positions == now).flatten(0, -3).all(0) if now.dim() > 2 else whole.positions == now
-    )
+    # All axes of M-RoPE must agree.
+    same = (whole.positions == now).view(-1, *held.shape).all(0)
     # A row that is all padding has no last token. A merged token stands for several ids.
     return bool(((same & (held == own)).any(1, keepdim=True) | (own < 0)).all())
 
