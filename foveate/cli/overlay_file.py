@@ -46,7 +46,7 @@ def write_overlay(
     """
     from foveate.view import overlay_sheet, seen_by_item
 
-    shown = seen_by_item(images, processor, len(report.traces))
+    shown = seen_by_item(images, processor, report.traces)
     _save(overlay_sheet(shown, report, question=question, answer=answer), path)
 
 
@@ -66,7 +66,7 @@ def write_heatmap(
             f"{report.method or 'The full model'} does not rank tokens by a score, so --heatmap "
             "has nothing to draw; use --overlay to see which tokens are kept."
         )
-    shown = seen_by_item(images, processor, len(report.traces))
+    shown = seen_by_item(images, processor, report.traces)
     _save(heatmap_sheet(shown, report, question=question, answer=answer), path)
 
 

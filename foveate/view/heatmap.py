@@ -12,11 +12,12 @@ from PIL import Image, ImageDraw
 from foveate.errors import InvalidParameter
 from foveate.view.colours import INK, PAPER, scale
 from foveate.view.head import head_of, mark
-from foveate.view.overlay import Cells, border, frames_of, pictures_of, plane_name
+from foveate.view.overlay import Cells, border, pictures_of
 from foveate.view.planes import Plane, planes
-from foveate.view.report_sheet import check_media
-from foveate.view.rows import Media, Row, joined, sheet_of
+from foveate.view.report_sheet import check_media, item_name
+from foveate.view.rows import Row, joined, sheet_of
 from foveate.view.text import font, line_height
+from foveate.view.views import Media, Views, view_name
 
 _COLOUR = 0.74
 """Share of the score's colour; the rest is the picture in grey."""
@@ -75,8 +76,8 @@ def heatmap_sheet(
     are kept, patches without a score are dark.
 
     Args:
-        media: per visual item of the call the picture that the model saw (see `seen`), or the
-            frames of a video.
+        media: per visual item of the call the picture that the model saw (see `seen`), the frames
+            of a video, or the `Views` of an item seen in tiles (see `seen_by_item`).
         report: `att.report` of a call of `foveate.attach(model, method, record_scores=True)`.
         question: for the caption.
         answer: for the caption.
@@ -87,7 +88,7 @@ def heatmap_sheet(
     check_media(media, report)
     rows = []
     for number, (item, trace) in enumerate(zip(media, report.traces, strict=True)):
-        rows += score_rows(item, trace, f"picture {number + 1}" if len(media) > 1 else "")
+        rows += score_rows(item, trace, item_name(item, number, len(media)))
     if not rows:
         raise InvalidParameter(
             f"{report.method or 'The full model'} has no recorded token scores; attach a method "
@@ -104,7 +105,7 @@ def score_rows(item: Media, trace: Any, name: str = "") -> list[Row]:
     for i, scores in enumerate(trace.scores):
         again = f" ({places[: i + 1].count(places[i])})" if places.count(places[i]) > 1 else ""
         caption = joined(name, scores.method, places[i] + again)
-        rows.append(_row(frames_of(item), trace, scores, caption))
+        rows.append(_row(item, trace, scores, caption))
     return rows
 
 
@@ -129,14 +130,14 @@ def _place(scores: Any) -> str:
     return _PLACES.get(scores.stage) or str(scores.stage)
 
 
-def _row(frames: list[Image.Image], trace: Any, scores: Any, name: str) -> Row:
+def _row(item: Media, trace: Any, scores: Any, name: str) -> Row:
     kept = _kept(trace, scores)
     all_planes = planes(trace, kept)
     values = scores.values.numpy().astype(float)
     over = Scale.of(values[~trace.layout.special.numpy()])
-    several = len(all_planes) > 1
+    named = isinstance(item, Views) or len(all_planes) > 1
     captions = [
-        joined(name, plane_name(plane, all_planes, frames) if several else "")
+        joined(view_name(plane.t, trace.layout, item) if named else "", name)
         for plane in all_planes
     ]
 
@@ -147,7 +148,10 @@ def _row(frames: list[Image.Image], trace: Any, scores: Any, name: str) -> Row:
         ]
 
     return Row(
-        pictures_of(frames, all_planes), [plane.shape for plane in all_planes], captions, draw
+        pictures_of(item, all_planes, trace.layout),
+        [plane.shape for plane in all_planes],
+        captions,
+        draw,
     )
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from foveate.errors import InvalidParameter
 from foveate.view.bands import low_pass
 from foveate.view.colours import group_colours
 from foveate.view.planes import Plane, planes
 from foveate.view.sheet import side_by_side
 from foveate.view.sizes import enlarged, panel_height, to_height
+from foveate.view.views import Media, check_views, pictures_in, view_name
 
 _DIM = 0.22
 """Brightness that a dropped patch is left with: enough to see what was there."""
@@ -29,7 +29,7 @@ _EDGE = 0.75
 
 
 def overlay(
-    image: Image.Image | Sequence[Image.Image],
+    image: Media,
     trace: Any,
     *,
     finest: bool = False,
@@ -42,20 +42,20 @@ def overlay(
     far as there are colours. Dropped patches are dark.
 
     Args:
-        image: the part of the picture that the model saw (see `seen`), or the frames of a video.
+        image: the part of the picture that the model saw (see `seen`), the frames of a video, or
+            the `Views` of an item that the model saw in tiles (see `seen_by_item`).
         trace: one of `att.report.traces`. Where the item has several planes (the overview and the
             tiles of a picture, the frames of a video) they stand side by side with captions.
         finest: draw only the plane with the most cells.
         span: one of `trace.by_layer`, to draw what these layers process; by default what is left
             after the last layer.
     """
-    frames = frames_of(image)
     all_planes = planes(trace, None if span is None else span.assign)
     if not all_planes:
-        return frames[0].convert("RGB")
+        return pictures_in(image)[0].convert("RGB")
     if finest:
         all_planes = [max(all_planes, key=lambda plane: plane.holder.size)]
-    pictures = pictures_of(frames, all_planes)
+    pictures = pictures_of(image, all_planes, trace.layout)
     if len(all_planes) == 1:
         pictures = [enlarged(pictures[0], all_planes[0].shape)]
         return paint(pictures, all_planes, trace, span)[0]
@@ -63,34 +63,18 @@ def overlay(
     height = panel_height(pictures, [plane.shape for plane in all_planes], columns)
     panels = paint([to_height(p, height) for p in pictures], all_planes, trace, span)
     captions = [
-        f"{plane_name(plane, all_planes, frames)}: {plane.kept} tokens for "
+        f"{view_name(plane.t, trace.layout, image)}: {plane.kept} tokens for "
         f"{plane.holder.size} patches"
         for plane in all_planes
     ]
     return side_by_side(panels, captions, columns=columns)
 
 
-def frames_of(image: Image.Image | Sequence[Image.Image]) -> list[Image.Image]:
-    """A picture as a list of one, frames as a list."""
-    frames = [image] if isinstance(image, Image.Image) else list(image)
-    if not frames:
-        raise InvalidParameter("There is no image to draw on; give an image or a list of frames.")
-    return frames
-
-
-def pictures_of(frames: Sequence[Image.Image], all_planes: Sequence[Plane]) -> list[Image.Image]:
-    """The picture of each plane: itself, or the first frame of its temporal step."""
-    steps = max(plane.t for plane in all_planes) + 1
-    return [frames[plane.t * len(frames) // steps].convert("RGB") for plane in all_planes]
-
-
-def plane_name(plane: Plane, all_planes: Sequence[Plane], frames: Sequence[Image.Image]) -> str:
-    """What a plane is called in captions."""
-    if len(frames) == 1:
-        return f"view {plane.t}"
-    steps = max(p.t for p in all_planes) + 1
-    first, end = (t * len(frames) // steps for t in (plane.t, plane.t + 1))
-    return f"frame {first}" if end - first <= 1 else f"frames {first}-{end - 1}"
+def pictures_of(media: Media, all_planes: Sequence[Plane], layout: Any) -> list[Image.Image]:
+    """The picture of each plane: its view, or the first frame of its temporal step."""
+    check_views(media, layout)
+    pictures, steps = pictures_in(media), layout.grid.t
+    return [pictures[plane.t * len(pictures) // steps].convert("RGB") for plane in all_planes]
 
 
 def paint(

@@ -9,9 +9,10 @@ from PIL import Image
 
 from foveate.errors import InvalidParameter
 from foveate.view.head import head_of, legend_of
-from foveate.view.overlay import frames_of, paint, pictures_of, plane_name
+from foveate.view.overlay import paint, pictures_of
 from foveate.view.planes import planes
-from foveate.view.rows import Media, Row, joined, sheet_of
+from foveate.view.rows import Row, joined, sheet_of
+from foveate.view.views import Media, Views, view_name
 
 
 def overlay_sheet(
@@ -22,8 +23,8 @@ def overlay_sheet(
     Methods that prune inside the LLM get one picture per change ("layers 0-7: 64 tokens").
 
     Args:
-        media: per visual item of the call the picture that the model saw (see `seen`), or the
-            frames of a video.
+        media: per visual item of the call the picture that the model saw (see `seen`), the frames
+            of a video, or the `Views` of an item seen in tiles (see `seen_by_item`).
         report: `att.report` of the call.
         question: for the caption.
         answer: for the caption.
@@ -31,9 +32,9 @@ def overlay_sheet(
     check_media(media, report)
     rows, drawn = [], []
     for number, (item, trace) in enumerate(zip(media, report.traces, strict=True)):
-        name = f"picture {number + 1}" if len(media) > 1 else ""
+        name = item_name(item, number, len(media))
         for span in trace.by_layer if len(trace.by_layer) > 1 else (None,):
-            rows.append(_row(frames_of(item), trace, span, name))
+            rows.append(_row(item, trace, span, name))
             drawn.append((trace, span))
     head = head_of(report, question, answer, legend_of(drawn))
     return sheet_of(rows, head, len(media))
@@ -48,24 +49,30 @@ def check_media(media: Sequence[Media], report: Any) -> None:
         )
 
 
+def item_name(item: Media, number: int, count: int) -> str:
+    """What captions call one of `count` items; nothing where the names of its views say it."""
+    return f"picture {number + 1}" if count > 1 and not isinstance(item, Views) else ""
+
+
 def layers(span: Any) -> str:
     """The layers of a span, for captions."""
     return f"layer {span.first}" if span.first == span.last else f"layers {span.first}-{span.last}"
 
 
-def _row(frames: list[Image.Image], trace: Any, span: Any, name: str) -> Row:
+def _row(item: Media, trace: Any, span: Any, name: str) -> Row:
     all_planes = planes(trace, None if span is None else span.assign)
     names = [joined(name, "" if span is None else layers(span))]
     counts = [len(trace.index) if span is None else span.tokens]
+    if isinstance(item, Views) or len(all_planes) > 1:
+        names = [joined(*names, view_name(p.t, trace.layout, item)) for p in all_planes]
     if len(all_planes) > 1:
-        names = [joined(*names, plane_name(plane, all_planes, frames)) for plane in all_planes]
         counts = [plane.kept for plane in all_planes]
     captions = [
         name and f"{name}: {count} {'token' if count == 1 else 'tokens'}"
         for name, count in zip(names, counts, strict=True)
     ]
     return Row(
-        pictures_of(frames, all_planes),
+        pictures_of(item, all_planes, trace.layout),
         [plane.shape for plane in all_planes],
         captions,
         lambda pictures: paint(pictures, all_planes, trace, span),

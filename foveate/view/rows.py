@@ -10,8 +10,6 @@ from PIL import Image
 from foveate.view.sheet import Head, side_by_side
 from foveate.view.sizes import enlarged, panel_height, to_height
 
-Media = Image.Image | Sequence[Image.Image]
-
 
 @dataclass(frozen=True)
 class Row:

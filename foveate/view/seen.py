@@ -9,6 +9,8 @@ import numpy as np
 from PIL import Image
 
 from foveate.errors import InvalidParameter
+from foveate.prompts import turn
+from foveate.view.views import Views, separate_views
 
 
 def seen(image: Image.Image, processor: Any) -> Image.Image:
@@ -23,8 +25,7 @@ def seen(image: Image.Image, processor: Any) -> Image.Image:
     if getattr(images, "image_grid_pinpoints", None):
         return image
     if getattr(images, "do_pad", False) and hasattr(images, "pad_to_square"):
-        mean = getattr(images, "image_mean", None) or (0, 0, 0)
-        image = _padded(image, tuple(int(255 * value) for value in mean))
+        image = _padded(image, _mean(images))
     size = _lengths(getattr(images, "size", None))
     crop = _lengths(getattr(images, "crop_size", None))
     if not getattr(images, "do_center_crop", False) or not size or not crop:
@@ -32,34 +33,83 @@ def seen(image: Image.Image, processor: Any) -> Image.Image:
     return _cropped(image, size, crop)
 
 
-def seen_by_item(images: Sequence[Image.Image], processor: Any, items: int) -> list[Image.Image]:
+def seen_by_item(
+    images: Sequence[Image.Image], processor: Any, traces: Sequence[Any]
+) -> list[Image.Image | Views]:
     """What the model saw of pictures, one entry per visual item of the call.
+
+    Families such as InternVL make one item of each tile, and families such as Idefics3 one item of
+    all tiles of a sample. The tiles are then taken from the processor, as the `Views` of each item.
 
     Args:
         images: the pictures of a question, in order.
         processor: the model's.
-        items: visual items of the call. Families such as InternVL and Idefics3 turn a picture into
-            several items, one per tile; the tiles are then taken from the processor.
+        traces: `att.report.traces` of the call.
     """
-    if items == len(images):
-        return [seen(image, processor) for image in images]
-    tiles = _tiles(images, getattr(processor, "image_processor", processor))
-    if len(tiles) != items:
+    counts = [separate_views(trace.layout) for trace in traces]
+    if counts == [1] * len(images):
+        return [
+            _seen_untiled(image, processor, trace.layout)
+            for image, trace in zip(images, traces, strict=True)
+        ]
+    tiles = _tiles(images, processor)
+    if len(tiles) != sum(counts):
         raise InvalidParameter(
-            f"{len(images)} pictures became {items} visual items, and the processor makes "
-            f"{len(tiles)} tiles of them; this call can't be drawn."
+            f"{len(images)} pictures became {len(counts)} visual items with {sum(counts)} views, "
+            f"and the processor makes {len(tiles)} tiles of them; this call can't be drawn."
         )
-    return tiles
+    ends = [sum(counts[: i + 1]) for i in range(len(counts))]
+    parts = [tiles[end - count : end] for end, count in zip(ends, counts, strict=True)]
+    return [Views([p for p, _ in part], [name for _, name in part]) for part in parts]
 
 
-def _tiles(images: Sequence[Image.Image], processor: Any) -> list[Image.Image]:
-    """The pictures that a processor hands to the model, without what is padding only."""
-    made = processor(images=list(images), return_tensors="np")
-    pixels = made["pixel_values"]
+def _seen_untiled(image: Image.Image, processor: Any, layout: Any) -> Image.Image:
+    """What the model saw of a picture that is one item."""
+    images = getattr(processor, "image_processor", processor)
+    # LLaVA-OneVision pads the pictures of a question with several, instead of tiling them.
+    if getattr(images, "image_grid_pinpoints", None) and layout.grid.t == 1:
+        return _padded(image, _mean(images))
+    return seen(image, processor)
+
+
+def _tiles(images: Sequence[Image.Image], processor: Any) -> list[tuple[Image.Image, str]]:
+    """The pictures that a processor hands to the model, with their names."""
+    tiles = _pictures(_pixels(images, processor), getattr(processor, "image_processor", processor))
+    counts = [len(tiles)]
+    if len(images) > 1:
+        counts = [len(_pixels([image], processor)) for image in images]
+    names = [
+        f"picture {i + 1}, {name}" if len(images) > 1 else name
+        for i, count in enumerate(counts)
+        for name in _names(count, getattr(processor, "image_processor", processor))
+    ]
+    if len(names) != len(tiles):
+        raise InvalidParameter(
+            f"The processor makes {len(tiles)} tiles of {len(images)} pictures together, but "
+            f"{len(names)} of them one by one; this call can't be drawn."
+        )
+    return list(zip(tiles, names, strict=True))
+
+
+def _pixels(images: Sequence[Image.Image], processor: Any) -> np.ndarray:
+    """The tiles (n, 3, h, w) of pictures, as the model gets them in one question."""
+    given: dict[str, Any] = {"images": [list(images)], "return_tensors": "pt"}
+    if hasattr(processor, "tokenizer"):
+        # With a prompt the processor tiles as it does for the model: its defaults apply.
+        given["text"] = [turn(processor, "What?", len(images)).text(processor)]
+    made = processor(**given)
+    pixels = made["pixel_values"].numpy()
+    if pixels.ndim < 4:
+        return np.zeros((0, 3, 1, 1))
     pixels = pixels.reshape(-1, *pixels.shape[-3:])
     if "pixel_attention_mask" in made:
-        mask = made["pixel_attention_mask"]
+        mask = made["pixel_attention_mask"].numpy()
         pixels = pixels[mask.reshape(-1, *mask.shape[-2:]).any((1, 2))]
+    return pixels
+
+
+def _pictures(pixels: np.ndarray, processor: Any) -> list[Image.Image]:
+    """Tiles (n, 3, h, w) as pictures."""
     if getattr(processor, "do_normalize", False):
         mean, deviation = (
             np.reshape(x, (3, 1, 1)) for x in (processor.image_mean, processor.image_std)
@@ -67,6 +117,23 @@ def _tiles(images: Sequence[Image.Image], processor: Any) -> list[Image.Image]:
         pixels = pixels * deviation + mean
     pixels = np.rint(255 * pixels).clip(0, 255).astype(np.uint8)
     return [Image.fromarray(tile) for tile in pixels.transpose(0, 2, 3, 1)]
+
+
+def _names(count: int, processor: Any) -> list[str]:
+    """What captions call the tiles of one picture."""
+    if count == 1:
+        return ["whole picture"]
+    tiles = [f"tile {i + 1} of {count - 1}" for i in range(count - 1)]
+    if hasattr(processor, "do_pan_and_scan"):
+        return ["overview", *tiles]
+    if hasattr(processor, "do_image_splitting") or hasattr(processor, "crop_to_patches"):
+        return [*tiles, "overview"]
+    return [f"view {i + 1}" for i in range(count)]
+
+
+def _mean(processor: Any) -> tuple[int, ...]:
+    """The colour of padding."""
+    return tuple(int(255 * x) for x in getattr(processor, "image_mean", None) or (0, 0, 0))
 
 
 def _padded(image: Image.Image, colour: tuple[int, ...]) -> Image.Image:

@@ -13,7 +13,11 @@ from transformers import (
 )
 
 from foveate.errors import InvalidParameter
+from foveate.families.base import raster
 from foveate.view import seen, seen_by_item
+from tests.view.tracing import trace_of
+
+ITEM = trace_of(raster(1, 1, 1), [0])
 
 
 @pytest.mark.parametrize("size", [(300, 100), (100, 300), (64, 64), (640, 480)])
@@ -63,16 +67,18 @@ def test_tiles_that_are_items_come_from_the_processor():
     )
     picture = Image.new("RGB", (64, 32))
     picture.paste((255, 0, 0), (32, 0, 64, 32))
-    left, right, thumbnail = seen_by_item([picture], processor, 3)
+    left, right, thumbnail = (
+        item.pictures[0] for item in seen_by_item([picture], processor, [ITEM] * 3)
+    )
     assert (np.asarray(left) == 0).all() and (np.asarray(right) == (255, 0, 0)).all()
     assert thumbnail.size == (32, 32)
 
 
 def test_one_item_per_picture_needs_no_tiles():
     picture = Image.new("RGB", (300, 100))
-    assert seen_by_item([picture], CLIPImageProcessor(do_center_crop=False), 1) == [picture]
+    assert seen_by_item([picture], CLIPImageProcessor(do_center_crop=False), [ITEM]) == [picture]
 
 
 def test_items_that_no_tile_explains_are_refused():
     with pytest.raises(InvalidParameter, match="1 pictures became 5 visual items"):
-        seen_by_item([Image.new("RGB", (64, 64))], CLIPImageProcessor(), 5)
+        seen_by_item([Image.new("RGB", (64, 64))], CLIPImageProcessor(), [ITEM] * 5)
