@@ -65,18 +65,21 @@ def ask(
     """Ask a model about images, with fewer visual tokens."""
     with interruptible("Nothing is kept; run the same command again."):
         # Cheap mistakes are found before the model loads.
-        from foveate.cli.overlay_file import check_overlay
+        from foveate.cli.overlay_file import check_drawings, check_scores
         from foveate.errors import FoveateError
         from foveate.media import load_image
 
         if not question.strip():
             raise FoveateError("The question is empty; write one after -q.")
         drawn = {"--overlay": overlay, "--heatmap": heatmap}
+        check_drawings(overlay, heatmap)
         for option, path in drawn.items():
-            check_overlay(path, option)
             if compare and path is not None:
                 raise FoveateError(f"{option} draws one method: omit --compare or {option}.")
         chosen = _methods(method or [], keep, set_ or [], plan, compare)
+        given = bool(method or plan)
+        if heatmap is not None:
+            check_scores(chosen[0], given)
         images = [load_image(source) for source in media]
 
         from foveate.cli.console import print_json
@@ -92,24 +95,28 @@ def ask(
             found = _compared(loaded, processor, images, question, chosen, max_new_tokens, as_json)
             print_json({**asked, **found.to_dict()}) if as_json else _plain(str(found))
             return
-        given = bool(method or plan)
         result = _answered(
             loaded, processor, images, question, chosen[0], max_new_tokens, as_json,
-            overlay=overlay, heatmap=heatmap,
+            scores=heatmap is not None,
         )  # fmt: skip
+        # A picture that fails must not cost the answer.
+        failed = _failed(drawn, images, processor, question, result)
         if as_json:
             print_json(
                 {
                     "answer": result.text,
                     **asked,
                     "method": chosen[0].to_dict() if given else None,
-                    "overlay": str(overlay) if overlay else None,
-                    "heatmap": str(heatmap) if heatmap else None,
+                    "overlay": _written(overlay, "--overlay", failed),
+                    "heatmap": _written(heatmap, "--heatmap", failed),
                     "report": result.report.to_dict(),
                 }
             )
-            return
-        _print(result, f"{chosen[0] if given else 'no method'} on {model}", drawn)
+        else:
+            done = {o: path for o, path in drawn.items() if path is not None and o not in failed}
+            _print(result, f"{chosen[0] if given else 'no method'} on {model}", done)
+        for error in failed.values():
+            raise error
 
 
 def _methods(
@@ -152,21 +159,35 @@ def _compared(
 
 def _answered(
     model: Any, processor: Any, images: list[Any], question: str, method: Any,
-    max_new_tokens: int, quiet: bool, overlay: Path | None, heatmap: Path | None,
+    max_new_tokens: int, quiet: bool, scores: bool,
 ) -> Any:  # fmt: skip
     from foveate.answering import answer
     from foveate.cli.console import waiting
-    from foveate.cli.overlay_file import write_heatmap, write_overlay
 
     with waiting("answering", quiet):
-        result = answer(
-            model, processor, images, question, method, max_new_tokens, heatmap is not None
-        )
-    if overlay is not None:
-        write_overlay(overlay, images, processor, result.report, question, result.text)
-    if heatmap is not None:
-        write_heatmap(heatmap, images, processor, result.report, question, result.text)
-    return result
+        return answer(model, processor, images, question, method, max_new_tokens, scores)
+
+
+def _failed(
+    drawn: dict[str, Path | None], images: list[Any], processor: Any, question: str, result: Any
+) -> dict[str, Exception]:
+    """Draw the pictures, and return the errors of those that fail, by option."""
+    from foveate.cli.overlay_file import write_heatmap, write_overlay
+    from foveate.errors import FoveateError
+
+    write = {"--overlay": write_overlay, "--heatmap": write_heatmap}
+    failed: dict[str, Exception] = {}
+    for option, path in drawn.items():
+        try:
+            if path is not None:
+                write[option](path, images, processor, result.report, question, result.text)
+        except FoveateError as error:
+            failed[option] = error
+    return failed
+
+
+def _written(path: Path | None, option: str, failed: dict[str, Exception]) -> str | None:
+    return str(path) if path is not None and option not in failed else None
 
 
 def _unknown_words(processor: Any, question: str) -> list[str]:
@@ -187,7 +208,7 @@ def _plain(text: str) -> None:
     console().print(text, markup=False, soft_wrap=True)
 
 
-def _print(result: Any, title: str, drawn: dict[str, Path | None]) -> None:
+def _print(result: Any, title: str, drawn: dict[str, Path]) -> None:
     from foveate.cli.console import console
 
     out = console()
@@ -196,5 +217,4 @@ def _print(result: Any, title: str, drawn: dict[str, Path | None]) -> None:
     # The first line of a report is the method, which the title names.
     _plain("\n".join(str(result.report).splitlines()[1:]))
     for option, path in drawn.items():
-        if path is not None:
-            _plain(f"{option.removeprefix('--')}: {path}")
+        _plain(f"{option.removeprefix('--')}: {path}")
