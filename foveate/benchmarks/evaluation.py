@@ -156,6 +156,7 @@ def _spelled_out(
 ) -> list[Tensor]:
     """Log-likelihood of every candidate with its end-of-text token, from one prefill.
 
+    A tokenizer without an end-of-text token leaves it out.
     Each candidate is scored with a copy of the KV cache, for the whole batch. Text-guided methods
     see the prompt only, never a candidate.
 
@@ -167,6 +168,7 @@ def _spelled_out(
         cache: KV cache of the prompt.
     """
     end = loaded.processor.tokenizer.eos_token_id
+    ends = [] if end is None else [end]
     # transformers 5.24 renamed the cache.
     name = "cache" if "cache" in prompt.keys() else "past_key_values"
     words = list(dict.fromkeys(word for item in batch.items for word in item.candidates))
@@ -181,9 +183,10 @@ def _spelled_out(
             use_cache=True,
         )
         later = out.logits.float().log_softmax(-1)
-        told = torch.cat([ids[:, 1:], ids.new_full((len(ids), 1), end)], 1)
+        told = torch.cat([ids[:, 1:], ids.new_tensor(ends).expand(len(ids), -1)], 1)
         score = first.gather(1, ids[:, :1])[:, 0]
-        scores[word] = score + later.gather(2, told[..., None])[..., 0].sum(1)
+        likelihoods = later[:, : told.shape[1]].gather(2, told[..., None])[..., 0]
+        scores[word] = score + likelihoods.sum(1)
     return [
         torch.stack([scores[word][b] for word in item.candidates])
         for b, item in enumerate(batch.items)

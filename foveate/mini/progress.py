@@ -10,6 +10,7 @@ def bar(title: str, total: int, done: int = 0, show: bool = True) -> Iterator[Ca
     if not show:
         yield lambda done, note="": None
         return
+    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -27,6 +28,7 @@ def bar(title: str, total: int, done: int = 0, show: bool = True) -> Iterator[Ca
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns) as drawn:
+    # Standard output is for results.
+    with Progress(*columns, console=Console(stderr=True)) as drawn:
         task = drawn.add_task(title, total=total, completed=done, note="")
         yield lambda done, note="": drawn.update(task, completed=done, note=note)

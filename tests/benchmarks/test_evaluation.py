@@ -48,3 +48,12 @@ def test_metrics_of_a_setting(under_test):
     assert len(found.digests) == 1
     again = evaluate_method(under_test, asked.batches, create("uniform", keep=0.25))
     assert again.digests == found.digests
+
+
+def test_a_tokenizer_without_an_end_of_text_token(under_test, monkeypatch):
+    asked = TaskItems(under_test, "I1", 2)
+    items = [replace(item, candidates=("red square", "blue")) for item in asked.items]
+    batch = Batch([0, 1], items, asked.batches[0].inputs)
+    monkeypatch.setattr(under_test.processor.tokenizer, "_special_tokens_map", {})
+    assert under_test.processor.tokenizer.eos_token_id is None
+    assert evaluate_method(under_test, [batch], Composed()).right.shape == (2,)
