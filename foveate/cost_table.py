@@ -8,7 +8,6 @@ from typing import Any
 
 from foveate.figure_table import figure, html_table, percent, text_table
 
-_HEADER = ("", "full model", "with method", "ratio")
 _NO_CALL = "no call yet"
 
 
@@ -27,12 +26,15 @@ class CostTable:
     def __str__(self) -> str:
         if not self:
             return _NO_CALL
-        return "\n".join([self.method, text_table(_HEADER, self._rows()), *self._notes()])
+        return "\n".join([self.method, text_table(self._header(), self._rows()), *self._notes()])
 
     def _repr_html_(self) -> str:
         if not self:
             return f"<div>{_NO_CALL}</div>"
-        return html_table(self.method, _HEADER, self._rows(), self._notes())
+        return html_table(self.method, self._header(), self._rows(), self._notes())
+
+    def _header(self) -> tuple[str, ...]:
+        return ("", "full model", "with method" if self.method else "without method", "ratio")
 
     def _summary(self) -> str:
         raise NotImplementedError

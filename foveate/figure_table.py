@@ -13,8 +13,14 @@ def figure(value: float) -> str:
     """A number with three significant digits and never an exponent: 0.00123, 12.3, 8,140."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    decimals = 2 - math.floor(math.log10(abs(value)))
-    return f"{round(value, decimals):,.{max(0, decimals)}f}"
+    rounded = round(value, _decimals(value))
+    # 9.999 rounds to 10.0, which has one decimal less.
+    return f"{rounded:,.{max(0, _decimals(rounded))}f}"
+
+
+def _decimals(value: float) -> int:
+    """Decimals of `value` with three significant digits; negative from 1,000 on."""
+    return 2 - math.floor(math.log10(abs(value)))
 
 
 def percent(ratio: float) -> str:

@@ -15,7 +15,7 @@ from foveate.budget import ADAPTIVE, BEFORE_LLM, Keep, check_keep
 from foveate.errors import BudgetError, FoveateError, InvalidParameter, UnknownName, shown
 from foveate.parameters import as_declared, normalise, scalar
 from foveate.parts import POSITIONS, STAGES, Part, grid_after
-from foveate.systems import systems
+from foveate.systems import SystemRow, systems
 from foveate.tokens import Grid
 
 _registry: dict[str, type[Method]] = {}
@@ -27,8 +27,9 @@ class Method:
     """A system from a paper: its hyper-parameters as fields, its rule as one or more parts.
 
     Attributes:
-        keep: tokens to keep per image or video; an int is a count, a float in (0, 1] a retention
-            ratio (tokens out / tokens in).
+        keep: tokens to keep per visual item; an int is a count, a float in (0, 1] a retention
+            ratio (tokens out / tokens in). A visual item is an image or video; InternVL counts
+            each tile of an image, Idefics3 and SmolVLM all images of a prompt.
         positions: position ids after tokens are dropped. "original" leaves gaps, "packed" renumbers
             the tokens that remain, "native" is "original" in models with M-RoPE and "packed" in all
             others.
@@ -200,26 +201,50 @@ def method_class(slug: str) -> type[Method]:
             f"{shown(slug)} is not the slug of a method; use a string such as 'divprune'."
         )
     known = registered()
-    if slug not in known:
+    if slug in known:
+        return known[slug]
+    if "+" not in slug:
         raise unknown_method(slug, known)
-    return known[slug]
+    members = [member.strip() for member in slug.split("+")]
+    planned = [m for m in members if (row := _row(m)) is not None and row.slug not in known]
+    if planned:
+        raise unknown_method(planned[0], known)
+    calls = " + ".join(f"foveate.create({member!r})" for member in members)
+    raise UnknownName(f"{slug!r} is not the slug of one method; compose methods with {calls}.")
 
 
 def unknown_method(slug: str, known: Iterable[str], kind: str = "method") -> UnknownName:
     """The error for a `slug` outside `known`, which says so if the system is planned.
 
     Args:
-        slug: the name that was asked for.
+        slug: the name that was asked for: a slug, or the name of a system or class.
         known: the names that are accepted.
         kind: what `slug` should have named, for the message.
     """
-    row = systems().get(slug)
-    if row is None or slug in registered():
+    known, named = list(known), {_plain(cls.__name__): s for s, cls in registered().items()}
+    row = _row(slug)
+    meant = row.slug if row is not None else named.get(_plain(slug))
+    if meant != slug and meant in known:
+        return UnknownName(f"Unknown {kind}: {slug!r}; did you mean {meant!r}?")
+    if row is None or row.slug in registered():
         return UnknownName.of(kind, slug, known)
     return UnknownName(
         f"{slug!r} ({row.name}, {row.paper}) is planned, not available yet; "
         "`foveate methods` lists the available methods."
     )
+
+
+def _row(name: str) -> SystemRow | None:
+    """The published system with this slug or name; capitals and punctuation do not matter."""
+    rows = systems()
+    if name in rows:
+        return rows[name]
+    plain = _plain(name)
+    return next((r for r in rows.values() if plain in (_plain(r.slug), _plain(r.name))), None)
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.lower() if c.isalnum())
 
 
 def create(slug: str, **parameters: Any) -> Method:

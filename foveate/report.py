@@ -104,13 +104,14 @@ class Trace:
 class Report(CostTable):
     """Figures of one call: a forward pass, or a whole `generate`.
 
-    `print(report)` shows a table; a notebook shows it as HTML. Before the first call the report is
-    empty: `bool(report)` is False and `str(report)` is "no call yet". A stage that has not run is
-    absent from `seconds`, and a time that was not measured is 0.0.
+    `print(report)` shows a table; a notebook shows it as HTML. Before the first call the report
+    names the method only: `bool(report)` is False and `str(report)` is "no call yet". A stage that
+    has not run is absent from `seconds`, and a time that was not measured is 0.0.
 
     Attributes:
         method: the attached method, as `repr` shows it.
-        tokens_in: visual tokens per item before the method.
+        tokens_in: visual tokens per item before the method; `foveate.method.Method` says what an
+            item is.
         tokens_out: visual tokens per item after the last stage of the method. For a method inside
             the LLM these are the tokens that leave the last decoder layer.
         kept: per item the slots of the tokens that are left, ascending.
@@ -118,7 +119,8 @@ class Report(CostTable):
         prompt_tokens: tokens per row of the batch that enter the LLM, text included.
         flops: FLOPs of the LLM's prefill with the method, summed over the batch.
         flops_full: FLOPs of the LLM's prefill with all visual tokens.
-        vision_flops: FLOPs of the vision encoder; None where they are unknown.
+        vision_flops: FLOPs of the vision encoder; None where they are unknown, and for a prompt
+            without images or videos.
         method_flops: FLOPs of the token selection (the selection overhead).
         kv_bytes: bytes of the KV cache after the prefill with the method.
         kv_bytes_full: bytes of the KV cache after the prefill with all visual tokens.

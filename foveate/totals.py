@@ -18,12 +18,14 @@ class Totals(CostTable):
         method: the attached method, as `repr` shows it.
         calls: calls that began a prompt; a batch is one call.
         prompts: rows of all batches.
-        items: images and videos.
+        items: visual items: images and videos; InternVL counts each tile of an image, Idefics3 and
+            SmolVLM all images of a prompt.
         tokens_in: visual tokens before the method.
         tokens_out: visual tokens after the last stage of the method.
         flops: FLOPs of the LLM's prefill with the method.
         flops_full: FLOPs of the LLM's prefill with all visual tokens.
-        vision_flops: FLOPs of the vision encoder, where they are known.
+        vision_flops: FLOPs of the vision encoder in the calls where they are known; 0 where none
+            are known.
         method_flops: FLOPs of the token selection (the selection overhead).
         kv_bytes: bytes of KV cache after the prefill with the method.
         kv_bytes_full: bytes of KV cache after the prefill with all visual tokens.

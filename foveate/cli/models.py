@@ -49,7 +49,12 @@ def _progress(name: str, quiet: bool) -> Iterator[None]:
 def _load(name: str, place: str, kind: Any) -> tuple[Any, Any]:
     from foveate import mini
 
-    if mini.ROLES.get(name, name) in mini.available():
+    folder = mini.ROLES.get(name, name)
+    if folder in mini.available():
+        if folder.endswith(mini.TEXT):
+            raise UnsupportedModel(
+                f"{name} is a CLIP model, not a vision-language model; use nano or image."
+            )
         model, processor = mini.load(name, dtype=kind)
         return _on(model, place), processor
     if name == DEFAULT or name in mini.ROLES:
@@ -138,18 +143,14 @@ def _quiet_hub() -> Iterator[None]:
 
 def _check_path(name: str) -> None:
     from foveate import mini
+    from foveate.model_names import is_folder
 
-    path = Path(name).expanduser()
-    if name.strip() and path.is_dir():
-        if not (path / "config.json").is_file():
+    if is_folder(name):
+        if not (Path(name).expanduser() / "config.json").is_file():
             raise UnknownName(
                 f"The folder {name!r} holds no model: it has no config.json; give the folder that "
                 "save_pretrained wrote."
             )
-    elif name.strip() and path.exists():
-        raise UnknownName(f"{name!r} is a file; give the folder that save_pretrained wrote.")
-    elif name.startswith((".", "~", "/")) or name.count("/") > 1 or not name.strip():
-        raise UnknownName(f"There is no folder {name!r}; check the path.")
     elif "/" not in name:
         # Hub names have the form owner/name, apart from a few old models without vision.
         raise UnknownName.of("embedded model or folder", name, mini.available() or [DEFAULT])

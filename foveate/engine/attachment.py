@@ -44,6 +44,7 @@ from foveate.engine.state import ThreadState
 from foveate.engine.thread_lock import lock_of
 from foveate.errors import AlreadyAttached, UnsupportedCall, shown
 from foveate.method import Method, as_method
+from foveate.parameters import as_declared
 from foveate.report import Report
 from foveate.totals import Totals
 
@@ -58,7 +59,6 @@ class Attachment:
     Attributes:
         anatomy: the model and its sub-modules.
         method: the method.
-        full_logits: whether logits have an entry for each token that was passed; see `attach`.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Attachment:
         self.anatomy: Anatomy = anatomy(model)
         self.method = method
         self.full_logits = full_logits
+        record_scores = as_declared("record_scores", record_scores, bool)
         inner: Any = self.anatomy.inner
         if "_foveate" in inner.__dict__:
             raise AlreadyAttached(
@@ -85,7 +86,8 @@ class Attachment:
 
     @property
     def report(self) -> Report:
-        """Figures of the last prompt; empty, and False as a condition, before the first one.
+        """Figures of the last prompt that completed; without figures before the first one, and
+        then False as a condition.
 
         Decode steps and later turns count for the prompt whose cache they continue. The report of
         a prompt without images or videos has no items.
@@ -98,6 +100,18 @@ class Attachment:
         return self._setup.reporter.totals
 
     @property
+    def full_logits(self) -> bool | None:
+        """Whether logits have an entry for each token that was passed; see `attach`.
+
+        It can be set at any time, and holds from the next call on.
+        """
+        return self._full_logits
+
+    @full_logits.setter
+    def full_logits(self, full: bool | None) -> None:
+        self._full_logits = as_declared("full_logits", full, bool | None)
+
+    @property
     def record_scores(self) -> bool:
         """Whether reports keep the scores by which the method ranked tokens; see `attach`.
 
@@ -107,7 +121,7 @@ class Attachment:
 
     @record_scores.setter
     def record_scores(self, record: bool) -> None:
-        self._setup.record_scores = record
+        self._setup.record_scores = as_declared("record_scores", record, bool)
 
     def align_labels(self, labels: Tensor) -> Tensor:
         """Labels that fit the logits of the last forward call, for a loss outside the model.
@@ -155,6 +169,12 @@ class Attachment:
                 f"which left {last.n} tokens in each row."
             )
         return expanded(logits, prompt)
+
+    def __repr__(self) -> str:
+        attached = self.anatomy.inner.__dict__.get("_foveate") is self
+        model = type(self.anatomy.outer).__name__
+        detached = "" if attached else ", detached"
+        return f"<Attachment of {self.method!r} to {model}{detached}>"
 
     def __enter__(self) -> Attachment:
         return self

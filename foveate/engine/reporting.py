@@ -120,8 +120,8 @@ class Reporter:
 
     @property
     def report(self) -> Report:
-        """Figures of the last call; empty before the first one."""
-        return Report() if self._last is None else self._last.read()
+        """Figures of the last call; only the method before the first one."""
+        return Report(repr(self._method)) if self._last is None else self._last.read()
 
     @property
     def totals(self) -> Totals:
