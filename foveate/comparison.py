@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from foveate.answering import answer_to, few_threads, greedy
+from foveate.answering import Answer, answer_to, few_threads, greedy
 from foveate.engine.anatomy import anatomy
 from foveate.engine.attachment import attach
-from foveate.errors import InvalidParameter, shown
+from foveate.errors import FoveateError, InvalidParameter, shown
 from foveate.figure_table import figure, html_table, percent, text_table
 from foveate.method import Composed, Method, as_method
 from foveate.model_inputs import media_of, model_inputs
@@ -162,7 +162,7 @@ def compare(
         raise InvalidParameter("methods=[] is empty; give at least one method or slug.")
     variants = [Composed(), *map(as_method, given)]
     inputs = model_inputs(model, processor, [question], [media_of(model, processor, media, frames)])
-    answers = [answer_to(model, processor, inputs, m, max_new_tokens) for m in variants]
+    answers = [_answer(model, processor, inputs, m, max_new_tokens) for m in variants]
     # The full model is timed without any hook.
     timed = _timed(model, inputs, [None, *variants[1:]], min(max_new_tokens, _TIMED), repeats)
     rows = []
@@ -253,6 +253,16 @@ def _run(model: Any, inputs: dict[str, Any], tokens: int) -> _Run:
     later = (rest[-1] - first) / len(rest) if rest else 0.0
     peak = torch.cuda.max_memory_allocated(model.device) if cuda else None
     return _Run(first - start, later, peak)
+
+
+def _answer(model: Any, processor: Any, inputs: Any, method: Method, tokens: int) -> Answer:
+    """The answer with a method; the error of a method names it."""
+    try:
+        return answer_to(model, processor, inputs, method, tokens)
+    except FoveateError as error:
+        if not repr(method):
+            raise
+        raise type(error)(f"{method!r}: {error}") from error
 
 
 def _cells(row: ComparisonRow, peak: bool) -> tuple[str, ...]:

@@ -191,3 +191,8 @@ def test_an_attached_model_is_refused(nano, picture):
         pytest.raises(foveate.FoveateError, match="detach it first"),
     ):
         compare(nano, picture, "fastv")
+
+
+def test_the_error_of_a_method_names_it(nano, picture):
+    with pytest.raises(foveate.BudgetError, match=r"^DivPrune\(keep=900\): keep=900 is more"):
+        compare(nano, picture, ["divprune", foveate.DivPrune(keep=900)], repeats=1)
