@@ -23,8 +23,8 @@ MOST = 2**31 - 1
 def check_keep(keep: Keep, name: str = "keep") -> Keep:
     """Return `keep` as a plain int or float; raise `BudgetError` where no item could satisfy it.
 
-    An int is a number of tokens per visual item, at least 1. A float is a retention ratio in (0,
-    1]. Scalars of numpy and torch are accepted.
+    An int is a number of tokens per visual item, at least 1; `Method` says what a visual item is.
+    A float is a retention ratio in (0, 1]. Scalars of numpy and torch are accepted.
     """
     keep = scalar(keep)
     if isinstance(keep, bool) or not isinstance(keep, Real):
@@ -58,7 +58,7 @@ def resolve(keep: Keep, n: int) -> int:
     if isinstance(keep, int):
         if keep > n:
             raise BudgetError(
-                f"keep={keep} is more than the {n} tokens of this image or video; "
+                f"keep={keep} is more than the {n} tokens of this visual item; "
                 f"use at most {n}, or a ratio such as keep=1.0."
             )
         return keep

@@ -198,6 +198,8 @@ def from_pretrained(folder: str | Path) -> Method:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The contents of `parts.json`: "method", "base" and "made"."""
+    if not folder.is_dir():
+        raise MissingWeights(f"There is no folder {str(folder)!r}; check the path.")
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         return {"method": config["method"], "base": config["base"], "made": config["made"]}

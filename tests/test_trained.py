@@ -113,6 +113,8 @@ def test_what_names_no_parts_is_refused(weights):
 def test_broken_folders(tmp_path):
     with pytest.raises(MissingWeights, match="check the path"):
         Line(weights="no/where").module(torch.zeros(32), layers=5)
+    with pytest.raises(MissingWeights, match="There is no folder"):
+        foveate.from_pretrained(tmp_path / "no")
     with pytest.raises(MissingWeights, match=r"parts.json can't be read"):
         foveate.from_pretrained(tmp_path)
     folder = save_parts(Line(), untrained(Line(), 0, **BASE), tmp_path, {"name": "toy", **BASE})

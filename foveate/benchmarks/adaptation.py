@@ -134,7 +134,7 @@ def _read(path: Path, asked: dict) -> list[dict]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     except OSError as error:
-        raise BenchError(f"{str(path.parent)!r} cannot be written ({error.strerror}).") from None
+        raise BenchError(f"{str(path.parent)!r} can't be written ({error.strerror}).") from None
     rows = [json.loads(line) for line in lines]
     for row in rows:
         other = [k for k, v in asked.items() if row[k] != v]

@@ -49,7 +49,7 @@ def write_page(results: Results, path: str | Path, plot: bool = True) -> list[Pa
         with replacing(path) as partial:
             partial.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise BenchError(f"{str(path)!r} cannot be written ({error.strerror}).") from None
+        raise BenchError(f"{str(path)!r} can't be written ({error.strerror}).") from None
     return [path, *written]
 
 

@@ -57,7 +57,7 @@ class RunFolder:
             with replacing(folder / RUN) as partial:
                 partial.write_text(json.dumps(configuration, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
-            raise BenchError(f"{str(folder)!r} cannot be written ({error.strerror}).") from None
+            raise BenchError(f"{str(folder)!r} can't be written ({error.strerror}).") from None
         return cls(folder, configuration, [])
 
     @classmethod
@@ -92,7 +92,7 @@ class RunFolder:
             try:
                 os.truncate(path, whole)
             except OSError as error:
-                raise BenchError(f"{str(path)!r} cannot be written ({error.strerror}).") from None
+                raise BenchError(f"{str(path)!r} can't be written ({error.strerror}).") from None
         return cls(folder, configuration, rows)
 
     def add(self, row: dict[str, Any]) -> None:
@@ -103,7 +103,7 @@ class RunFolder:
             _append(path, line)
         except OSError as error:
             raise BenchError(
-                f"{str(path)!r} cannot be written ({error.strerror}); {len(self.rows)} finished "
+                f"{str(path)!r} can't be written ({error.strerror}); {len(self.rows)} finished "
                 "settings are saved in it: run the same command again to continue."
             ) from None
         self.rows.append(row)

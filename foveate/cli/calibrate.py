@@ -73,7 +73,7 @@ def calibrate(
     try:
         out.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise FoveateError(f"{str(out)!r} cannot be written ({error.strerror}).") from None
+        raise FoveateError(f"{str(out)!r} can't be written ({error.strerror}).") from None
     if as_json:
         print_json({**found.to_dict(), "images": len(images), "out": str(out)})
     else:

@@ -65,7 +65,7 @@ def world(
         try:
             written = exports.write(made, out, export.value, **options)
         except OSError as error:
-            raise FoveateError(f"{str(out)!r} cannot be written ({error.strerror}).") from None
+            raise FoveateError(f"{str(out)!r} can't be written ({error.strerror}).") from None
     if as_json:
         from foveate.cli.console import print_json
 

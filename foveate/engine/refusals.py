@@ -75,6 +75,6 @@ def refuse_missing_pixels(anatomy: Anatomy, ids: Tensor | None) -> None:
     unseen = sum((ids == mark for mark in marks if mark is not None), torch.zeros_like(ids))
     if bool(unseen.any()):
         raise UnsupportedCall(
-            "The prompt has image or video placeholders and no pixels; pass the pixels, and leave "
-            "prefill_chunk_size unset."
+            "The prompt has image or video placeholders and no pixels; pass pixel_values "
+            "(and do not set prefill_chunk_size)."
         )

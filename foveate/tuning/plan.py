@@ -58,7 +58,7 @@ class Plan:
             with replacing(path) as partial:
                 partial.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
         except OSError as error:
-            raise TuneError(f"{str(path)!r} cannot be written ({error.strerror}).") from None
+            raise TuneError(f"{str(path)!r} can't be written ({error.strerror}).") from None
         return path
 
 
@@ -73,7 +73,7 @@ def read_plan(path: str | Path) -> Plan:
             raise ValueError
         return Plan(**data)
     except FileNotFoundError:
-        raise TuneError(f"There is no plan {str(path)!r}: check the path.") from None
+        raise TuneError(f"There is no plan {str(path)!r}; check the path.") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise TuneError(
             f"{str(path)!r} is not a plan: use a file that 'foveate tune --out' wrote."

@@ -49,7 +49,7 @@ def read_samples(path: str | Path) -> list[Sample]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        raise TuneError(f"There is no file {str(path)!r}: check the path.") from None
+        raise TuneError(f"There is no file {str(path)!r}; check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise TuneError(f"{str(path)!r} cannot be read ({reason}): use a JSONL file.") from None
@@ -150,5 +150,5 @@ def _names(row: dict[str, Any]) -> list[str]:
 def _file(folder: Path, name: str) -> Path:
     path = folder / Path(name).expanduser()
     if not path.is_file():
-        raise TuneError(f"there is no image or video {str(path)!r}: check the path.")
+        raise TuneError(f"there is no image or video {str(path)!r}; check the path.")
     return path

@@ -86,7 +86,7 @@ def test_weights_of_another_world(folder, tmp_path):
 
 def test_an_unwritable_folder(folder, tmp_path):
     (tmp_path / "file").write_text("")
-    sentence(small(folder, tmp_path / "file" / "run"), "cannot be written")
+    sentence(small(folder, tmp_path / "file" / "run"), "can't be written")
 
 
 def test_interruption_says_how_to_go_on(folder, tmp_path, monkeypatch):

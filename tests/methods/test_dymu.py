@@ -115,9 +115,12 @@ def test_what_can_not_be_is_refused(tmp_path):
     with pytest.raises(InvalidParameter, match="1 entries, but 3 blocks"):
         tower(DyMU(thresholds=(0.5,)), 8, 3)
     (tmp_path / "x.json").write_text("{}")
-    for path in (tmp_path / "x.json", tmp_path / "none.json"):
-        with pytest.raises(InvalidParameter, match="not the file of a calibrated DyMU"):
-            DyMU(thresholds=str(path))
+    for path, words in (
+        ("x.json", "not the file of a calibrated DyMU"),
+        ("no", "there is no file"),
+    ):
+        with pytest.raises(InvalidParameter, match=words):
+            DyMU(thresholds=str(tmp_path / path))
 
 
 @pytest.fixture(scope="module")

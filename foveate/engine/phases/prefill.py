@@ -94,8 +94,8 @@ def _record(setup: Setup, modality: str, output: Any) -> Record:
     record = output.get("foveate") if isinstance(output, Mapping) else None
     if record is None:
         raise UnsupportedCall(
-            f"The {modality} features were made or cut outside this model; pass pixels, and leave "
-            "prefill_chunk_size unset."
+            f"The {modality} features were made or cut outside this model; pass pixel_values "
+            "(and do not set prefill_chunk_size)."
         )
     if not setup.encoder.serves(record):
         raise UnsupportedCall(

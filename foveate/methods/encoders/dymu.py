@@ -397,8 +397,17 @@ def _read(path: str) -> tuple[float, ...]:
     try:
         with open(path, encoding="utf-8") as file:
             return tuple(float(x) for x in json.load(file)["thresholds"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except FileNotFoundError:
         raise InvalidParameter(
-            f"thresholds={path!r} is not the file of a calibrated DyMU ({error}); write "
+            f"thresholds={path!r} is not valid: there is no file {path!r}; check the path."
+        ) from None
+    except OSError as error:
+        raise InvalidParameter(
+            f"thresholds={path!r} can't be read ({error.strerror}); check the file."
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise InvalidParameter(
+            f"thresholds={path!r} is not the file of a calibrated DyMU; use the file that "
+            "'foveate calibrate' wrote, or write "
             "json.dumps(method.to_dict()) of the method that DyMU.calibrate returns."
         ) from None
