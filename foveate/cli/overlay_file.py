@@ -34,8 +34,8 @@ def check_scores(method: Any, given: bool) -> None:
 
     if not given:
         raise FoveateError(
-            "--heatmap draws the scores by which a method ranks tokens; name a method with "
-            "--method, or omit --heatmap."
+            "The full model does not rank tokens by a score, so --heatmap has nothing to draw; "
+            "name a method such as fastv with --method, or use --overlay."
         )
     if not ranks_tokens(method):
         raise FoveateError(_no_scores(str(method)))
