@@ -78,6 +78,11 @@ def turn(processor: Any, question: str, count: int, kind: str = "image") -> Turn
             f"{kind}(s); write one line for each, or none to put them before the question."
         )
     control = _control_token(processor, words)
+    if control in marks:
+        raise InvalidParameter(
+            f"The question {_short(question)} contains {control!r} inside the text; each {control} "
+            "must stand on a line of its own, at the start or the end of the question."
+        )
     if control is not None:
         raise InvalidParameter(
             f"The question {_short(question)} contains {control!r}, which is a control token of "

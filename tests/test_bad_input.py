@@ -63,6 +63,9 @@ def ask(model: object, *arguments: object, media: object = PHOTOGRAPH) -> str:
         ("many", "is not a valid budget"),
         ("%", "is not a valid budget"),
         ("", "is not a valid budget"),
+        ("150%", "keep=150% is not a valid ratio: use 0% < keep <= 100%"),
+        ("nan%", "keep=nan% is not a valid ratio"),
+        ("\u0666\u0664", "is not a valid budget"),
         ("1_0", "is not a valid budget"),
         ("1_0%", "is not a valid budget"),
         ("9999", "64 tokens"),
@@ -286,6 +289,19 @@ def test_usage_names_what_is_wrong():
     assert "'--question'" in sentence("ask", "")
     assert "did you mean 'ask'?" in sentence("askk")
     assert "'foveate --help' lists the options" in sentence("--kepe")
+    assert "'foveate --help' lists the commands" in sentence("nope")
+    few = sentence("bench", "--n", 0)
+    assert "'--n': use at least 1;" in few, few
+    assert "'--n': use a valid integer;" in sentence("bench", "--n", "x")
+
+
+def test_a_model_of_another_kind():
+    assert "clip is a CLIP model, not a vision-language model; use nano or image." in ask("clip")
+
+
+def test_missing_thresholds(tmp_path):
+    text = sentence("calibrate", "--set", "thresholds=no", "--out", tmp_path / "out.json")
+    assert "there is no file 'no'" in text and "Errno" not in text
 
 
 def test_an_empty_path(tiny):
@@ -296,6 +312,12 @@ def test_an_empty_path(tiny):
     ("arguments", "words"),
     [
         (["--method", "divprune", "--method", "fastv"], "--method divprune+fastv"),
+        (["--method", "divprune,fastv"], "write --method divprune+fastv to use"),
+        (["--method", "divprune,fastv"], "--compare --method divprune --method fastv to compare"),
+        (
+            ["--method", "divprune", "--method", "fastv", "--compare", "--set", "k=1"],
+            "but divprune has no parameter 'k': use --set fastv.k=1.",
+        ),
         (["--compare"], "--compare has no method"),
         (["--method", "fastv", "--compare", "--overlay", "o.png"], "omit --compare or --overlay"),
         (["--method", "fastv", "--compare", "--heatmap", "o.png"], "omit --compare or --heatmap"),

@@ -323,6 +323,8 @@ def test_an_interrupted_command_says_how_to_continue(
 
 
 def test_ask_without_a_method_is_the_bare_model(tiny):
+    assert "without method" in ask(tiny).stdout
+    assert "with method" in ask(tiny, "--method", "divprune").stdout
     bare = json.loads(ask(tiny, "--json").stdout)
     everything = json.loads(ask(tiny, "--method", "divprune", "--keep", "100%", "--json").stdout)
     assert bare["method"] is None

@@ -69,7 +69,6 @@ def test_a_line_behind_the_question_puts_the_picture_there(folders):
 @pytest.mark.parametrize(
     ("name", "question", "named"),
     [
-        ("llava", "an <image> here?", "<image>"),
         ("llava", "is <video> one?", "<video>"),
         ("llava", "what? <s>", "<s>"),
         ("qwen2_vl", "a <|video_pad|> ?", "<|video_pad|>"),
@@ -80,6 +79,12 @@ def test_a_line_behind_the_question_puts_the_picture_there(folders):
 def test_control_tokens_are_refused_by_name(folders, name, question, named):
     said = refusal(folders[name], question)
     assert f"contains '{named}'" in " ".join(said.split()) and "control token" in said
+
+
+def test_a_placeholder_inside_the_text_must_get_a_line(folders):
+    said = " ".join(refusal(folders["llava"], "an <image> here?").split())
+    assert "contains '<image>' inside the text" in said
+    assert "on a line of its own, at the start or the end" in said
 
 
 def test_tokenizers_of_another_kind_name_their_control_tokens():
@@ -121,4 +126,4 @@ def test_tune_reads_lines_as_ask_does(folders, tmp_path):
         command += ["--keep", "50%", "--out", tmp_path / f"{name}.json", "--json"]
         done = CliRunner().invoke(app, [str(part) for part in command])
         assert done.exit_code in code, (done.output, done.exception)
-        assert ("control token" in done.stderr) == (name == "bad")
+        assert ("on a line of its own" in done.stderr) == (name == "bad")

@@ -27,8 +27,9 @@ def ask(
         typer.Option(
             "--question",
             "-q",
-            help="What to ask about them. Lines <image> at its start or end, one per image, say "
-            "where the images stand; other control tokens are refused.",
+            help="What to ask about them. The images come before the question. To place them "
+            "yourself, start or end the question with lines that hold only <image>, one line per "
+            "image. Other control tokens are refused.",
         ),
     ],
     model: ModelOption = DEFAULT,
@@ -40,7 +41,11 @@ def ask(
     ] = None,
     keep: Annotated[
         str | None,
-        typer.Option(help="Visual tokens to keep per image: 64, 0.25 or 25%; for each method."),
+        typer.Option(
+            help="Visual tokens to keep, for each method. A ratio: 0.25 or 25%; 1.0 or 100% keeps "
+            "all. An integer is a number of tokens per image: 64, and 1 keeps one token; InternVL "
+            "counts per tile, Idefics3 and SmolVLM per prompt."
+        ),
     ] = None,
     set_: SettingsOption = None,
     plan: Annotated[
@@ -136,6 +141,14 @@ def _methods(
         return [from_plan(plan)]
     if compare and not slugs:
         raise FoveateError("--compare has no method to compare; name one or more with --method.")
+    listed = next((slug for slug in slugs if "," in slug), None)
+    if listed is not None:
+        names = [name.strip() for name in listed.split(",") if name.strip()]
+        raise FoveateError(
+            f"--method {listed!r} is a list; write --method {'+'.join(names)} to use the methods "
+            f"together, or --compare {' '.join(f'--method {name}' for name in names)} to compare "
+            "them."
+        )
     if len(slugs) > 1 and not compare:
         raise FoveateError(
             f"--method is given {len(slugs)} times; write --method {'+'.join(slugs)} to use the "

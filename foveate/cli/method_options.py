@@ -18,11 +18,17 @@ def parse_keep(text: str) -> Keep:
     """ "64" is a number of tokens, "0.25" and "25%" are retention ratios."""
     typed = text.strip()
     try:
-        if "_" in typed:
-            # Python reads 1_0 as 10.
+        if "_" in typed or not typed.isascii():
+            # Python reads 1_0 as 10, and the digits of every script.
             raise ValueError
         if typed.endswith("%"):
-            return check_keep(float(typed[:-1]) / 100)
+            percent = float(typed[:-1])
+            if not 0 < percent <= 100:
+                raise BudgetError(
+                    f"keep={typed} is not a valid ratio: use 0% < keep <= 100%, or an integer for "
+                    "a number of tokens."
+                )
+            return check_keep(percent / 100)
         return check_keep(int(typed) if typed.lstrip("+-").isdecimal() else float(typed))
     except BudgetError:
         raise
@@ -83,12 +89,30 @@ def build_methods(
         slug = _addressee(setting)
         if slug and slug not in every:
             raise UnknownName.of("method in --method", slug, every)
+    for setting in settings if len(methods) > 1 else ():
+        _refuse_partial(setting, methods)
     built = []
     for method in methods:
         own = {slug.strip() for slug in method.split("+")}
         meant = [s for s in settings if not _addressee(s) or _addressee(s) in own]
         built.append(build_method(method, keep, meant))
     return built
+
+
+def _refuse_partial(setting: str, methods: Sequence[str]) -> None:
+    """Refuse "name=value" where only some of the methods have that parameter."""
+    name, _ = _split(setting)
+    owners = {
+        method: [s for s in slugs if name in declared_fields(method_class(s))]
+        for method, slugs in ((m, [s.strip() for s in m.split("+")]) for m in methods)
+    }
+    having = [slug for found in owners.values() for slug in found]
+    lacking = [method for method, found in owners.items() if not found]
+    if having and lacking:
+        raise InvalidParameter(
+            f"--set {setting!r} is for every --method, but {lacking[0]} has no parameter {name!r}: "
+            f"use --set {having[0]}.{setting}."
+        )
 
 
 def _addressee(setting: str) -> str:

@@ -63,10 +63,15 @@ def _say(text: str) -> None:
 
 
 def _usage(error: Any) -> str:
-    """What is wrong with a command line; without a suggestion, where its options are listed."""
+    """What is wrong with a command line; without a suggestion, how to list what is known."""
     text = " ".join(error.format_message().split()).rstrip(".").replace("Value error, ", "")
+    # The words of the validator below Typer.
+    text = re.sub(r", unable to parse .*", "", text)
+    text = text.replace("Input should be greater than or equal to", "use at least")
+    text = text.replace("Input should be", "use")
     if text.endswith("?"):
         return re.sub(r"[.,]? ?Did you mean", "; did you mean", text)
     command = "foveate" if error.ctx is None else f"foveate {error.ctx.info_name or ''}".strip()
     command = "foveate" if error.ctx is None or error.ctx.parent is None else command
-    return f"{text}; '{command} --help' lists the options."
+    listed = "commands" if text.startswith("No such command") else "options"
+    return f"{text}; '{command} --help' lists the {listed}."
