@@ -58,7 +58,7 @@ def table() -> str:
         f"to the first token (TTFT) gets worse, {one.ttft_speedup(BEFORE)}. **16 such prompts in a "
         f"batch gain {many.speedup(BEFORE)} in prefill and {many.ttft_speedup(BEFORE)} in TTFT**, "
         "which includes the vision encoder and token selection. A 0.5B model on an H200 gains "
-        "nothing even then. A CPU always gains. The KV cache shrinks in all cases.",
+        "nothing even then. A CPU gains with a single prompt. The KV cache shrinks in all cases.",
         "",
         "| model, device | prompts | method | theoretical prefill speed-up "
         "| measured prefill speed-up | TTFT speed-up | KV cache | time per output token |",
