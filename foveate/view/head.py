@@ -12,6 +12,7 @@ from foveate.view.colours import group_colours
 from foveate.view.overlay import returning
 from foveate.view.planes import planes
 from foveate.view.sheet import Head
+from foveate.view.wording import percent, with_keep
 
 _GREY = (206, 206, 210)
 
@@ -29,7 +30,7 @@ def head_of(
         question and f"Question: {question}",
         question and f"Answer: {answer or '(no words)'}",
     ]
-    return Head(report.method or "full model", [line for line in lines if line], legend)
+    return Head(with_keep(report.method) or "full model", [line for line in lines if line], legend)
 
 
 def retention(report: Any) -> str:
@@ -39,10 +40,11 @@ def retention(report: Any) -> str:
     if not full or not counts:
         return "no visual tokens"
     if len(set(counts)) == 1:
-        return f"{counts[0]} of {full} visual tokens (retention ratio {report.retention_ratio:.1%})"
+        ratio = percent(report.retention_ratio)
+        return f"{counts[0]} of {full} visual tokens (retention ratio {ratio})"
     return (
         f"{counts[0]} of {full} visual tokens in the first layer, {counts[-1]} in the last "
-        f"(mean retention ratio over the layers {report.mean_retention_ratio:.1%})"
+        f"(mean retention ratio over the layers {percent(report.mean_retention_ratio)})"
     )
 
 

@@ -18,6 +18,7 @@ from foveate.view.report_sheet import check_media, item_name
 from foveate.view.rows import Row, joined, sheet_of
 from foveate.view.text import font, line_height
 from foveate.view.views import Media, Views, view_name
+from foveate.view.wording import method_name
 
 _COLOUR = 0.74
 """Share of the score's colour; the rest is the picture in grey."""
@@ -104,7 +105,7 @@ def score_rows(item: Media, trace: Any, name: str = "") -> list[Row]:
     rows = []
     for i, scores in enumerate(trace.scores):
         again = f" ({places[: i + 1].count(places[i])})" if places.count(places[i]) > 1 else ""
-        caption = joined(name, scores.method, places[i] + again)
+        caption = joined(name, f"{method_name(scores.method)} scores {places[i]}{again}")
         rows.append(_row(item, trace, scores, caption))
     return rows
 

@@ -12,7 +12,7 @@ from foveate.view.bands import low_pass
 from foveate.view.colours import group_colours
 from foveate.view.planes import Plane, planes
 from foveate.view.sheet import side_by_side
-from foveate.view.sizes import enlarged, panel_height, to_height
+from foveate.view.sizes import columns_for, enlarged, legible, panel_height, to_height
 from foveate.view.views import Media, check_views, pictures_in, view_name
 
 _DIM = 0.22
@@ -59,7 +59,7 @@ def overlay(
     if len(all_planes) == 1:
         pictures = [enlarged(pictures[0], all_planes[0].shape)]
         return paint(pictures, all_planes, trace, span)[0]
-    columns = min(len(all_planes), 4 if len(all_planes) <= 8 else 8)
+    columns = columns_for(pictures, min(len(all_planes), 4 if len(all_planes) <= 8 else 8))
     height = panel_height(pictures, [plane.shape for plane in all_planes], columns)
     panels = paint([to_height(p, height) for p in pictures], all_planes, trace, span)
     captions = [
@@ -74,7 +74,8 @@ def pictures_of(media: Media, all_planes: Sequence[Plane], layout: Any) -> list[
     """The picture of each plane: its view, or the first frame of its temporal step."""
     check_views(media, layout)
     pictures, steps = pictures_in(media), layout.grid.t
-    return [pictures[plane.t * len(pictures) // steps].convert("RGB") for plane in all_planes]
+    shown = [pictures[plane.t * len(pictures) // steps] for plane in all_planes]
+    return [legible(picture.convert("RGB")) for picture in shown]
 
 
 def paint(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from foveate.view.sheet import Head, side_by_side
-from foveate.view.sizes import enlarged, panel_height, to_height
+from foveate.view.sizes import columns_for, enlarged, panel_height, to_height
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ def sheet_of(rows: Sequence[Row], head: Head, items: int) -> Image.Image:
     elif items > 1 and len(rows) % items == 0 and 1 < len(rows) // items <= 8:
         columns = len(rows) // items
     pictures = [p for row in rows for p in row.pictures]
+    columns = columns_for(pictures, columns)
     shapes = [shape for row in rows for shape in row.shapes]
     height = panel_height(pictures, shapes, columns)
     panels = [p for row in rows for p in row.draw([to_height(p, height) for p in row.pictures])]

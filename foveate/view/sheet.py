@@ -78,7 +78,7 @@ def side_by_side(
         for i in row:
             sheet.paste(images[i], (x, y))
             for n, text in enumerate(texts[i]):
-                draw.text((x, y + height + size // 2 + n * line), text, INK, font(size))
+                draw.text((x, y + height + size // 2 + n * line), text, INK, font(size, text))
             x += images[i].width + gap
     return sheet if head is None else headed(sheet, head)
 
@@ -131,15 +131,15 @@ def _drawn(head: Head, width: int, size: int) -> Image.Image:
     draw = ImageDraw.Draw(drawn)
     y = 0
     for text in title:
-        draw.text((0, y), text, INK, font(large))
+        draw.text((0, y), text, INK, font(large, text))
         y += line_height(large)
     for text in lines:
-        draw.text((0, y), text, INK, font(size))
+        draw.text((0, y), text, INK, font(size, text))
         y += line
     for x, row, mark, text in entries:
         at = y + size // 3 + row * line
         drawn.paste(mark.resize((size, size), Image.Resampling.NEAREST), (x, at))
-        draw.text((x + round(1.4 * size), at - size // 8), text, FAINT, font(size))
+        draw.text((x + round(1.4 * size), at - size // 8), text, FAINT, font(size, text))
     return drawn
 
 
@@ -150,7 +150,7 @@ def _entries(
     made, x, row = [], 0, 0
     for mark, text in legend:
         lines = wrapped(text, width - 2 * size, size)
-        wide = max(font(size).getlength(t) for t in lines) + round(1.4 * size)
+        wide = max(font(size, t).getlength(t) for t in lines) + round(1.4 * size)
         if x and x + wide > width:
             x, row = 0, row + 1
         for n, part in enumerate(lines):

@@ -18,6 +18,23 @@ _SMALL_CELL = 6
 _LARGEST = 1200
 
 
+_LONGEST = 12
+"""How many times its shorter side a picture is drawn long at most."""
+
+
+def legible(image: Image.Image) -> Image.Image:
+    """The picture, stretched where it is so narrow that its cells could not be seen."""
+    width, height = image.size
+    size = (max(width, -(-height // _LONGEST)), max(height, -(-width // _LONGEST)))
+    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
+
+
+def columns_for(images: Sequence[Image.Image], columns: int) -> int:
+    """How many of `columns` pictures fit beside one another; wide ones stand below each other."""
+    ratio = max(image.width / image.height for image in images)
+    return columns if ratio <= 3 else max(1, min(columns, int(_LONGEST / ratio)))
+
+
 def enlarged(image: Image.Image, shape: tuple[int, int]) -> Image.Image:
     """The picture, alone on its sheet. shape: rows and columns of its cells."""
     longer = max(image.size)

@@ -13,9 +13,9 @@ import foveate
 from foveate.errors import InvalidParameter
 from foveate.families.base import raster
 from foveate.report import Scores
-from foveate.view import heatmap_sheet, seen
+from foveate.view import Views, heatmap_sheet, seen
 from foveate.view.colours import scale
-from foveate.view.heatmap import Scale, legend_of_scores
+from foveate.view.heatmap import Scale, legend_of_scores, score_rows
 from tests.view.test_overlay import cells
 from tests.view.tracing import layered, report_of, trace_of
 
@@ -90,6 +90,16 @@ def test_nothing_is_enclosed_where_every_patch_is_kept():
     drawn = np.asarray(map_of(heatmap_sheet([GREY], report)), int)
     assert not (drawn == 255).all(2).any()
     assert [text for _, text in legend_of_scores(report.traces)] == ["score"]
+
+
+def test_captions_name_the_method_and_the_layer():
+    values = [4.0, 3.0, 2.0, 1.0]
+    trace = scored(trace_of(raster(1, 2, 2), [0, 1, 2, 3]), ("layers", 2, values))
+    (row,) = score_rows(GREY, trace)
+    assert row.captions == ["FastV scores before layer 2"]
+    views = Views([GREY], ["tile 1 of 4"])
+    (row,) = score_rows(views, trace)
+    assert row.captions == ["tile 1 of 4, FastV scores before layer 2"]
 
 
 def test_each_ranking_has_a_map_with_its_own_kept_patches():

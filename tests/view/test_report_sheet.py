@@ -10,7 +10,7 @@ from PIL import Image
 import foveate
 from foveate.errors import InvalidParameter
 from foveate.families.base import raster
-from foveate.view import overlay_sheet
+from foveate.view import overlay, overlay_sheet
 from foveate.view.head import head_of, legend_of
 from foveate.view.text import font, wrapped
 from tests.view.tracing import layered, report_of, trace_of
@@ -44,7 +44,7 @@ def test_the_caption_names_method_ratio_question_and_answer():
     head = head_of(report_of(trace_of(raster(1, 2, 2), [0, -1, -1, -1])), "what is it?", "a cup")
     assert head.title == "DivPrune(keep=0.25)"
     assert list(head.lines) == [
-        "1 of 4 visual tokens (retention ratio 25.0%)",
+        "1 of 4 visual tokens (retention ratio 25.0 %)",
         "Question: what is it?",
         "Answer: a cup",
     ]
@@ -54,7 +54,7 @@ def test_the_ratio_of_pruning_inside_the_llm_is_the_mean_over_layers():
     trace = layered(raster(1, 2, 2), (0, 0, ALL), (1, 3, [0, -1, -1, -1]))
     assert head_of(report_of(trace)).lines[0] == (
         "4 of 4 visual tokens in the first layer, 1 in the last "
-        "(mean retention ratio over the layers 43.8%)"
+        "(mean retention ratio over the layers 43.8 %)"
     )
 
 
@@ -68,6 +68,19 @@ def test_items_with_layers_have_a_row_each():
     one = overlay_sheet([red()], report_of(trace))
     two = overlay_sheet([red(), red()], report_of(trace, trace))
     assert panels(two) == 2 and two.height > 1.5 * one.height
+
+
+@pytest.mark.parametrize(("size", "grid"), [((1600, 8), (1, 57)), ((8, 1600), (57, 1))])
+def test_cells_of_narrow_pictures_can_be_seen(size, grid):
+    """A dropped cell is dark: every other cell of a strip, in each of three layer ranges."""
+    cells = [i if i % 2 else -1 for i in range(57)]
+    held = [n // 2 if n >= 0 else -1 for n in cells]
+    trace = layered(raster(1, *grid), (0, 0, list(range(57))), (1, 2, held), (3, 3, held))
+    for draw in (overlay_sheet([red(*size)], report_of(trace)), overlay(red(*size), trace)):
+        hit = np.asarray(draw, int)
+        hit = hit[..., 0] - hit[..., 1] > 60
+        assert hit.any(0).sum() > 24 and hit.any(1).sum() > 24, "both sides"
+    assert max(overlay_sheet([red(*size)], report_of(trace)).size) <= 1700
 
 
 @pytest.mark.parametrize("size", [(8, 8), (2000, 4), (4, 2000), (3000, 2000), (200, 600)])
@@ -95,6 +108,22 @@ def test_the_legend_has_only_what_is_drawn():
     assert said(trace_of(grid, [0, 0, 1, 1], drawn_as="smaller")) == ["smaller picture"]
     trace = layered(grid, (0, 0, [0, -1, -1, -1]), (1, 1, [0, 1, -1, -1]))
     assert said(trace, trace.by_layer[0]) == ["kept", "skips these layers", "dropped"]
+
+
+@pytest.mark.parametrize(
+    ("method", "title"),
+    [
+        ("FastV()", "FastV(keep=0.5)"),
+        ("FastV(k=3)", "FastV(keep=0.5, k=3)"),
+        ("DivPrune(keep=64) + FastV()", "DivPrune(keep=64) + FastV(keep=0.5)"),
+        ("TCLLaVA()", "TCLLaVA()"),
+        ("Unregistered()", "Unregistered()"),
+        ("", "full model"),
+    ],
+)
+def test_the_title_names_the_budget_also_where_it_is_the_default(method, title):
+    report = report_of(trace_of(raster(1, 2, 2), ALL), method=method)
+    assert head_of(report).title == title
 
 
 def test_lines_never_leave_the_picture():
