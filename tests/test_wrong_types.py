@@ -79,7 +79,7 @@ def test_what_belongs_to_logits_is_a_tensor(value):
 
 @pytest.mark.parametrize("name", [None, 3, [], {}, "imag"])
 def test_no_embedded_model(name):
-    with pytest.raises(foveate.FoveateError, match="no embedded model"):
+    with pytest.raises(foveate.FoveateError, match="Unknown embedded model"):
         foveate.mini(name)
 
 
