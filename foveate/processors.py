@@ -12,7 +12,6 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import is_torchvision_available
 
-from foveate import mini
 from foveate.errors import FoveateError, first_sentence
 from foveate.media.film import Film
 from foveate.model_names import is_folder
@@ -32,6 +31,8 @@ def load_processor(name: str, **hub: Any) -> Any:
         **hub: How to get the files: `revision`, `token`, `cache_dir`, `local_files_only`.
     """
     name = str(name)
+    from foveate import mini
+
     if not is_folder(name) and mini.ROLES.get(name, name) in mini.available():
         raise FoveateError(
             f"{name!r} is an embedded model, which comes with its processor; use "

@@ -75,7 +75,7 @@ def test_calibrate_writes_what_set_reads(tmp_path):
     asked = json.loads(run("ask", PHOTOGRAPH, "-q", "how many objects are there?", *options).stdout)
     assert asked["method"]["thresholds"] == found["thresholds"]
     wrong = run("calibrate", "--method", "divprune", code=2)
-    assert "method with thresholds 'divprune'" in wrong.stderr
+    assert "Unknown method with thresholds: 'divprune'" in wrong.stderr
     both = run("calibrate", PHOTOGRAPH, "--world", 2, "--out", path, code=2)
     assert "both given" in both.stderr
     twice = run(*fixed, "--set", "keep=0.25", code=2)
