@@ -14,6 +14,7 @@ from pathlib import Path
 
 import foveate
 from docs import choose, payoff, runs
+from docs.markers import insert
 from docs.stubs import stub
 from foveate.benchmarks.tables import number
 from foveate.catalogue import describe
@@ -28,7 +29,6 @@ SECTIONS = {
     "Notes": "Notes",
 }
 EXAMPLE_INPUTS = '# image: a PIL image, prompt: a text such as "<image> what is in the picture?"'
-BEGIN, END = "<!-- methods: make docs -->", "<!-- end of methods -->"
 
 
 def pages() -> dict[Path, str]:
@@ -45,7 +45,7 @@ def pages() -> dict[Path, str]:
 
 
 def _readme() -> str:
-    text = payoff.insert((ROOT / "README.md").read_text())
+    text = insert((ROOT / "README.md").read_text(), "payoff", payoff.table())
     lines = [
         "| method | where | year | what it does | accuracy at 25 % |",
         "|---|---|---|---|--:|",
@@ -56,14 +56,13 @@ def _readme() -> str:
             f"| [{name}](docs/methods/{info.slug}.md) | {where(info.stages)} "
             f"| {info.year or 'baseline'} | {_summary(info.slug)} | {_accuracy(info.slug)} |"
         )
-    head, rest = text.split(BEGIN)
-    return head + BEGIN + "\n" + "\n".join(lines) + "\n" + END + rest.split(END)[1]
+    return insert(text, "methods", "\n".join(lines))
 
 
 def _accuracy(slug: str) -> str:
     """Normalised accuracy on the embedded image model; a dash where there is none."""
     found = _measured().get(slug, {}).get("image", {}).get("0.25")
-    return "–" if found is None else f"{found:.2f}"
+    return "–" if found is None else number(found)
 
 
 def _index() -> str:

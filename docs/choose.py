@@ -6,29 +6,22 @@ from pathlib import Path
 
 import foveate
 from docs import runs
+from docs.markers import insert
 from foveate.benchmarks.key_findings import absent
 from foveate.benchmarks.tables import DAGGER, MISSING, label, missing, number, whole_percent
 from foveate.catalogue import describe
 from foveate.family_support import family_count
 from foveate.method import method_class
+from foveate.systems import where
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/choose-a-method.md"
-BEGIN, END = "<!-- choose: make docs -->", "<!-- end of choose -->"
 KEEPS = (0.25, 0.1)
-WHERE = {
-    "frames": "before the vision encoder",
-    "encoders": "inside the vision encoder",
-    "tokens": "before the LLM",
-    "layers": "inside the LLM",
-    "caches": "KV cache",
-}
 
 
 def page() -> str:
     """The page with its table written anew."""
-    head, rest = PAGE.read_text().split(BEGIN)
-    return f"{head}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}"
+    return insert(PAGE.read_text(), "choose", table())
 
 
 def table() -> str:
@@ -51,7 +44,7 @@ def table() -> str:
         cost = results.flops_share(slug, KEEPS[0])
         cells = (
             f"[`{slug}`](methods/{slug}.md){label(results, slug).removeprefix(slug)}",
-            " and ".join(WHERE[s] for s in known["stages"]),
+            where(known["stages"]),
             _sees_question(slug),
             family_count(slug),
             "yes" if known["trained"] else "no",

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parent.parent / "perf/results"
-BEGIN, END = "<!-- payoff: make docs -->", "<!-- end of payoff -->"
 BEFORE = "before the LLM, keep 10 % (FasterVLM, DivPrune, VisionZip)"
 INSIDE = "inside the LLM, defaults (FastV, PyramidDrop)"
 GROUPS = {BEFORE: ("fastervlm", "divprune", "visionzip"), INSIDE: ("fastv", "pyramiddrop")}
@@ -85,14 +84,6 @@ def table() -> str:
         "[CPU](perf/results/cpu.md). `make perf` measures them again.",
     ]
     return "\n".join(lines)
-
-
-def insert(text: str) -> str:
-    """A page with the table between its markers; a page without markers as it is."""
-    if BEGIN not in text:
-        return text
-    head, rest = text.split(BEGIN)
-    return f"{head}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}"
 
 
 def _whole_calls(name: str) -> list[Setting]:

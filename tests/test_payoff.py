@@ -3,6 +3,7 @@
 import json
 
 from docs import payoff
+from docs.markers import insert
 
 
 def test_the_table_has_a_row_per_setting_and_group_with_measured_numbers():
@@ -36,8 +37,9 @@ def test_the_table_has_a_row_per_setting_and_group_with_measured_numbers():
 
 
 def test_the_table_goes_between_the_markers_and_nowhere_else():
-    page = f"above\n{payoff.BEGIN}\nold\n{payoff.END}\nbelow\n"
-    made = payoff.insert(page)
-    assert made == f"above\n{payoff.BEGIN}\n{payoff.table()}\n{payoff.END}\nbelow\n"
-    assert payoff.insert(made) == made
-    assert payoff.insert("no markers\n") == "no markers\n"
+    begin, end, table = "<!-- payoff: make docs -->", "<!-- end of payoff -->", payoff.table()
+    page = f"above\n{begin}\nold\n{end}\nbelow\n"
+    made = insert(page, "payoff", table)
+    assert made == f"above\n{begin}\n{table}\n{end}\nbelow\n"
+    assert insert(made, "payoff", table) == made
+    assert insert("no markers\n", "payoff", table) == "no markers\n"

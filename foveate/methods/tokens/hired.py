@@ -71,7 +71,7 @@ class HiRED(TokensMethod):
     paper = "arXiv 2408.10945"
     drops_special = True
     coincides = MappingProxyType(
-        {"fastervlm": "an image without tiles has one view, so there is no budget to divide"}
+        {"fastervlm": "an image without tiles is one view, and both then keep the same tokens"}
     )
 
     keep: Keep = 0.2
